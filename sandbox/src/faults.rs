@@ -1,0 +1,110 @@
+//! Faults and unconfirmed behaviours, each a named switch.
+
+use std::sync::RwLock;
+
+use serde::{Deserialize, Serialize};
+
+/// All switches; the default is a well-behaved cloud with every optional feature on.
+///
+/// Set as a whole or by a partial JSON object through the control API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Switches {
+    /// Graph honours `If-Match` on events (unconfirmed; off: last write wins).
+    pub outlook_if_match: bool,
+    /// Graph remembers `transactionId` and answers a repeated create with the first event (unconfirmed for how long).
+    pub outlook_transaction_id: bool,
+    /// A second subscription for the same resource and change types is refused with 409.
+    pub outlook_duplicate_subscription_conflict: bool,
+    /// The next n Graph requests to a mailbox are answered 429 with `Retry-After`.
+    pub outlook_throttle_next: u32,
+    /// The next n Graph requests are answered 503.
+    pub outlook_unavailable_next: u32,
+    /// The next n Graph writes take effect, but the connection is cut before the answer.
+    pub outlook_cut_answer_next: u32,
+    /// The next n Graph token requests give tokens that are expired at once.
+    pub outlook_expired_tokens_next: u32,
+    /// `Calbridge_Link__c` exists on Event.
+    pub salesforce_link_field: bool,
+    /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
+    pub salesforce_link_unique: bool,
+    /// `Calbridge_Token__c` exists on Event.
+    pub salesforce_token_field: bool,
+    /// `Sforce-Call-Options: client=` reaches `changeOrigin` for sObject Collections too (undocumented).
+    pub salesforce_collections_tagged: bool,
+    /// Events may last longer than 1440 minutes.
+    pub salesforce_multiday: bool,
+    /// The next n REST requests are answered 403 REQUEST_LIMIT_EXCEEDED.
+    pub salesforce_limit_next: u32,
+    /// The next n REST requests are answered 503 SERVER_UNAVAILABLE.
+    pub salesforce_unavailable_next: u32,
+    /// The next n Salesforce writes take effect, but the connection is cut before the answer.
+    pub salesforce_cut_answer_next: u32,
+    /// All issued Salesforce tokens are answered 401 INVALID_SESSION_ID once set to true; resets itself to false.
+    pub salesforce_revoke_tokens: bool,
+    /// A trigger appends a space-separated marker to the Location in the same transaction as each API write.
+    pub salesforce_trigger_edits: bool,
+    /// The next n Subscribe streams are ended by the server after their first response.
+    pub salesforce_end_stream_next: u32,
+    /// The next n change events are delivered twice.
+    pub salesforce_duplicate_next: u32,
+    /// The next n hub messages are delivered twice.
+    pub hub_duplicate_next: u32,
+    /// The next n hub notifications are lost.
+    pub hub_drop_next: u32,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self {
+            outlook_if_match: true,
+            outlook_transaction_id: true,
+            outlook_duplicate_subscription_conflict: true,
+            outlook_throttle_next: 0,
+            outlook_unavailable_next: 0,
+            outlook_cut_answer_next: 0,
+            outlook_expired_tokens_next: 0,
+            salesforce_link_field: true,
+            salesforce_link_unique: true,
+            salesforce_token_field: true,
+            salesforce_collections_tagged: true,
+            salesforce_multiday: true,
+            salesforce_limit_next: 0,
+            salesforce_unavailable_next: 0,
+            salesforce_cut_answer_next: 0,
+            salesforce_revoke_tokens: false,
+            salesforce_trigger_edits: false,
+            salesforce_end_stream_next: 0,
+            salesforce_duplicate_next: 0,
+            hub_duplicate_next: 0,
+            hub_drop_next: 0,
+        }
+    }
+}
+
+/// The switches as shared state.
+#[derive(Debug, Default)]
+pub struct Faults {
+    switches: RwLock<Switches>,
+}
+
+impl Faults {
+    /// Returns a copy of all switches.
+    pub fn read(&self) -> Switches {
+        self.switches.read().expect("no switch update panics while holding the lock").clone()
+    }
+
+    /// Changes switches.
+    pub fn change(&self, change: impl FnOnce(&mut Switches)) {
+        change(&mut self.switches.write().expect("no switch update panics while holding the lock"));
+    }
+
+    /// Takes one from a `*_next` counter; tells whether there was one to take.
+    pub fn take(&self, counter: impl Fn(&mut Switches) -> &mut u32) -> bool {
+        let mut switches = self.switches.write().expect("no switch update panics while holding the lock");
+        let left = counter(&mut switches);
+        let taken = *left > 0;
+        *left = left.saturating_sub(1);
+        taken
+    }
+}

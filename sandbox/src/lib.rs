@@ -1,0 +1,28 @@
+//! Local stand-ins of Microsoft Graph, Azure Event Hubs and Salesforce, in one process, on loopback only.
+//!
+//! One [`World`] is the truth behind all protocols; each protocol folder is a view of it:
+//!
+//! ```text
+//!   event_hubs/  AMQP 1.0            graph/  REST, $batch, delta, subscriptions     salesforce/  REST, SOQL, Pub/Sub gRPC
+//!        \                              |                                             /
+//!         `----------- world: clock, faults, history, meters, hub log, Outlook, Salesforce
+//!                                       |
+//!                        control/  act as a person, switch faults, read verdicts
+//! ```
+//!
+//! The sandbox shares no wire types with the engine: a shared type hides a shared mistake.
+
+pub mod actor;
+pub mod clock;
+pub mod endpoints;
+pub mod faults;
+pub mod history;
+pub mod meters;
+pub mod options;
+pub mod world;
+
+pub use actor::Actor;
+pub use clock::SandboxClock;
+pub use endpoints::Endpoints;
+pub use options::{Options, Profile};
+pub use world::World;

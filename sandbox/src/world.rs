@@ -1,0 +1,47 @@
+//! One truth behind all protocols.
+
+use std::sync::{Arc, Mutex};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::clock::SandboxClock;
+use crate::faults::Faults;
+use crate::history::History;
+use crate::meters::Meters;
+use crate::options::Profile;
+
+/// What every stand-in shares.
+#[derive(Debug)]
+pub struct World {
+    /// Sandbox time.
+    pub clock: SandboxClock,
+    /// How noisily the clouds notify.
+    pub profile: Profile,
+    /// Named switches.
+    pub faults: Faults,
+    /// All effective changes.
+    pub history: History,
+    /// Counters.
+    pub meters: Meters,
+    random: Mutex<StdRng>,
+}
+
+impl World {
+    /// Makes an empty world.
+    pub fn new(clock: SandboxClock, profile: Profile, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            profile,
+            faults: Faults::default(),
+            history: History::default(),
+            meters: Meters::default(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        })
+    }
+
+    /// Draws from the world's seeded randomness.
+    pub fn draw<T>(&self, pick: impl FnOnce(&mut StdRng) -> T) -> T {
+        pick(&mut self.random.lock().expect("no draw panics while holding the lock"))
+    }
+}

@@ -1,0 +1,1 @@
+//! calbridge: two-way sync of meetings between Outlook and Salesforce.
