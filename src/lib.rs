@@ -1,1 +1,8 @@
-//! calbridge: two-way sync of meetings between Outlook and Salesforce.
+//! calbridge, the engine: keeps meetings in Outlook and Salesforce in step, both ways.
+//!
+//! The rule that decides what is written lives in `calbridge_core`; this crate listens, stores, reads and writes.
+//! A module may use those to its left: `core` <- [`ports`] <- { `outlook`, `salesforce`, `store` } <- `engine` <- { `cli`, `web` }.
+
+pub mod clock;
+pub mod http;
+pub mod ports;
