@@ -169,6 +169,17 @@ pub struct Finding {
     pub code: Option<&'static str>,
 }
 
+/// What a remote can do beyond reading; unknown at start, learned while running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Writes can stamp the link id.
+    pub link_field: bool,
+    /// A second record with the same link id is refused by the remote itself.
+    pub link_unique: bool,
+    /// Writes can stamp their token.
+    pub token_field: bool,
+}
+
 /// A page of records found by a round over a whole mailbox or org.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -188,6 +199,12 @@ pub trait Calendar: Send + Sync {
 
     /// Proves credentials, reachability and permissions by doing what the engine will do.
     async fn check(&self) -> Vec<Finding>;
+
+    /// Learns what writes can leave in a record.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when the remote cannot be asked.
+    async fn capabilities(&self) -> Result<Capabilities, RemoteError>;
 
     /// Finds accounts by address or user name; order kept, `None` where there is none.
     ///
