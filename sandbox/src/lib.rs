@@ -18,7 +18,9 @@ pub mod endpoints;
 pub mod faults;
 pub mod history;
 pub mod meters;
+pub mod net;
 pub mod options;
+pub mod tls;
 pub mod world;
 
 pub use actor::Actor;
