@@ -15,6 +15,7 @@
 pub mod actor;
 pub mod clock;
 pub mod endpoints;
+pub mod event_hubs;
 pub mod faults;
 pub mod history;
 pub mod meters;
