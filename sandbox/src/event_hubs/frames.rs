@@ -163,13 +163,12 @@ fn pad(frame: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(&frame[..found.list]);
     let size = found.end - found.items + missing;
     let count = found.count + missing;
-    match (u8::try_from(size + 1), u8::try_from(count)) {
-        (Ok(size), Ok(count)) => out.extend_from_slice(&[0xc0, size, count]),
-        _ => {
-            out.put_u8(0xd0);
-            out.put_u32(u32::try_from(size + 4).unwrap_or(u32::MAX));
-            out.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
-        }
+    if let (Ok(size), Ok(count)) = (u8::try_from(size + 1), u8::try_from(count)) {
+        out.extend_from_slice(&[0xc0, size, count]);
+    } else {
+        out.put_u8(0xd0);
+        out.put_u32(u32::try_from(size + 4).unwrap_or(u32::MAX));
+        out.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
     out.extend_from_slice(&frame[found.items..found.end]);
     out.put_bytes(0x40, missing);
@@ -231,8 +230,8 @@ mod tests {
 
     #[test]
     fn a_short_list_becomes_long_when_it_must() {
-        let mut body = vec![0, 0x53, 0x16, 0xc0, 254, 2, 0x43, 0xa1, 250];
-        body.extend([b'x'; 250]);
+        let mut body = vec![0, 0x53, 0x16, 0xc0, 254, 1, 0xa1, 251];
+        body.extend([b'x'; 251]);
         let out = Padder::default().push(&frame(&body));
         let found = performative(&out).unwrap();
         assert_eq!((found.count, out[found.list]), (3, 0xd0));

@@ -127,10 +127,11 @@ pub(super) async fn answer_requests(
         }
         let request = delivery.message();
         let answer = requests::answer(&node, request, &log, &grants);
-        match replies.find(&node, requests::reply_to(request)) {
+        if let Some(reply) = replies.find(&node, requests::reply_to(request)) {
             // A reply link that ended meanwhile has nobody to tell.
-            Some(reply) => drop(reply.send(answer).await),
-            None => tracing::debug!("request without a link to answer on"),
+            drop(reply.send(answer).await);
+        } else {
+            tracing::debug!("request without a link to answer on");
         }
     }
 }
@@ -195,7 +196,7 @@ fn unpack(delivery: &Delivery<Body<Value>>) -> Result<(Option<String>, Vec<Keyed
         return Err(invalid());
     };
     let mut messages = Vec::with_capacity(sections.len());
-    for section in sections.iter() {
+    for section in sections {
         let decoded = serde_amqp::from_slice::<Deserializable<Message<Body<Value>>>>(&section.0);
         let Ok(Deserializable(message)) = decoded else {
             return Err(invalid());
@@ -263,7 +264,7 @@ impl Replies {
                 .find(|link| link.target.as_deref() == Some(wanted))
                 .or_else(|| open().find(|link| link.name == wanted))
         });
-        named.or_else(|| open().last()).map(|link| link.letters.clone())
+        named.or_else(|| open().next_back()).map(|link| link.letters.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<ReplyLink>> {
