@@ -24,6 +24,8 @@ pub struct Switches {
     pub outlook_cut_answer_next: u32,
     /// The next n Graph token requests give tokens that are expired at once.
     pub outlook_expired_tokens_next: u32,
+    /// The next n delta links are answered 410, as if the sync state had been forgotten.
+    pub outlook_delta_gone_next: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
@@ -64,6 +66,7 @@ impl Default for Switches {
             outlook_unavailable_next: 0,
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
+            outlook_delta_gone_next: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,
@@ -91,17 +94,28 @@ pub struct Faults {
 impl Faults {
     /// Returns a copy of all switches.
     pub fn read(&self) -> Switches {
-        self.switches.read().expect("no switch update panics while holding the lock").clone()
+        self.switches
+            .read()
+            .expect("no switch update panics while holding the lock")
+            .clone()
     }
 
     /// Changes switches.
     pub fn change(&self, change: impl FnOnce(&mut Switches)) {
-        change(&mut self.switches.write().expect("no switch update panics while holding the lock"));
+        change(
+            &mut self
+                .switches
+                .write()
+                .expect("no switch update panics while holding the lock"),
+        );
     }
 
     /// Takes one from a `*_next` counter; tells whether there was one to take.
     pub fn take(&self, counter: impl Fn(&mut Switches) -> &mut u32) -> bool {
-        let mut switches = self.switches.write().expect("no switch update panics while holding the lock");
+        let mut switches = self
+            .switches
+            .write()
+            .expect("no switch update panics while holding the lock");
         let left = counter(&mut switches);
         let taken = *left > 0;
         *left = left.saturating_sub(1);

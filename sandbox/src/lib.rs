@@ -16,8 +16,10 @@ pub mod actor;
 pub mod clock;
 pub mod endpoints;
 pub mod faults;
+pub mod graph;
 pub mod history;
 pub mod meters;
+pub mod oauth;
 pub mod options;
 pub mod world;
 
