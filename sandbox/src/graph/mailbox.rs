@@ -97,11 +97,11 @@ impl Mailbox {
     pub(crate) fn new(id: Uuid, new: NewMailbox) -> Self {
         Self {
             id,
-            person: Person {
-                name: new.name.clone(),
-                address: new.address.clone(),
-            },
             zone: Zone::parse(&new.zone).unwrap_or_else(|_unknown| Zone::utc()),
+            person: Person {
+                name: new.name,
+                address: new.address,
+            },
             items: BTreeMap::new(),
             removals: Vec::new(),
             // Not 0, so that a delta token can tell "nothing told yet" from "nothing happened yet".

@@ -27,6 +27,8 @@ mod routes;
 mod series;
 mod subscriptions;
 mod tenant;
+#[cfg(test)]
+mod tests;
 mod view;
 mod webhook;
 mod zones;

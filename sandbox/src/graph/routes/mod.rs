@@ -280,10 +280,12 @@ impl Front {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error, ids),
         };
-        if !call.prefer.applied.is_empty() {
-            answer
-                .headers
-                .push(("preference-applied", call.prefer.applied.join(", ")));
+        let mut applied = call.prefer.applied.clone();
+        if matches!(route, Route::ViewDelta(_) | Route::EventsDelta(_)) {
+            applied.push("odata.track-changes".to_owned());
+        }
+        if !applied.is_empty() {
+            answer.headers.push(("preference-applied", applied.join(", ")));
         }
         let writes = route.mailbox().is_some() && call.method != Method::GET;
         answer.cut = writes
