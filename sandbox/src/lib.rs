@@ -15,12 +15,15 @@
 pub mod actor;
 pub mod clock;
 pub mod endpoints;
+pub mod event_hubs;
 pub mod faults;
 pub mod graph;
 pub mod history;
 pub mod meters;
+pub mod net;
 pub mod oauth;
 pub mod options;
+pub mod tls;
 pub mod world;
 
 pub use actor::Actor;

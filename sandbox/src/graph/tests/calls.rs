@@ -1,6 +1,7 @@
 //! Single calls: identity, errors, preferences, queries, batches.
 
 use super::*;
+use crate::history::EffectKind;
 
 #[tokio::test]
 async fn calls_without_a_good_token_are_refused_with_the_envelope() {
@@ -102,8 +103,7 @@ async fn an_event_is_created_read_changed_and_deleted() {
         (404, &json!("ErrorItemNotFound"))
     );
     let kinds: Vec<_> = bench.world.history.since(0).iter().map(|effect| effect.kind).collect();
-    use crate::history::EffectKind::{Create, Delete, Update};
-    assert_eq!(kinds, [Create, Update, Delete]);
+    assert_eq!(kinds, [EffectKind::Create, EffectKind::Update, EffectKind::Delete]);
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn extended_properties_are_found_but_not_echoed() {
         )
         .await;
     let effect = bench.world.history.since(0).pop().unwrap();
-    assert_eq!(effect.kind, crate::history::EffectKind::Touch);
+    assert_eq!(effect.kind, EffectKind::Touch);
 }
 
 #[tokio::test]
