@@ -159,6 +159,21 @@ impl Mailbox {
         found
     }
 
+    /// Drops the edited occurrences of a series; delta rounds tell of it.
+    pub(crate) fn discard_exceptions(&mut self, master: ItemKey) {
+        let gone: Vec<ItemKey> = self.exceptions(master).map(|item| item.key).collect();
+        for key in gone {
+            self.discard(key);
+        }
+    }
+
+    /// Takes one item out and keeps what delta rounds need.
+    pub(crate) fn discard(&mut self, key: ItemKey) {
+        self.items.remove(&key);
+        let modseq = self.next_modseq();
+        self.removals.push(Removal { modseq, key });
+    }
+
     pub(crate) fn exceptions(&self, master: ItemKey) -> impl Iterator<Item = &Item> {
         self.items
             .range(ItemKey::whole(master.item)..=ItemKey::occurrence(master.item, i64::MAX))

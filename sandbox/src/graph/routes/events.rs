@@ -177,6 +177,9 @@ fn list(call: &Call, mailbox: &Mailbox, items: Vec<Item>, name: &str, style: &St
     let items = items
         .into_iter()
         .map(|item| {
+            if !options.compares() {
+                return (Value::Null, item);
+            }
             let mut compared = view::event(mailbox, &item, &utc);
             compared["singleValueExtendedProperties"] = json!(view::extended(&item, |_| true));
             (compared, item)

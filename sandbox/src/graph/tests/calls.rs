@@ -376,3 +376,21 @@ async fn users_settings_and_id_translation_answer() {
         made["iCalUId"]
     );
 }
+
+#[tokio::test]
+async fn spoilt_tokens_are_issued_while_switched_on() {
+    let mut bench = Bench::new(Profile::Quiet);
+    bench
+        .world
+        .faults
+        .change(|switches| switches.outlook_expired_tokens_next = 1);
+    let form = format!(
+        "client_id={CLIENT}&client_secret=secret&grant_type=client_credentials&scope=https://graph.microsoft.com/.default"
+    );
+    for status in [401, 200] {
+        let request = Request::post("/contoso.example/oauth2/v2.0/token");
+        let reply = bench.send(request.body(Body::from(form.clone())).unwrap()).await;
+        bench.token = reply.body["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(bench.get("/users").await.status, status);
+    }
+}

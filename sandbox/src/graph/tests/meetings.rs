@@ -146,3 +146,28 @@ async fn answers_reach_the_organiser() {
     assert_eq!(bench.list(CARL).await.len(), 0);
     assert_eq!(bench.post(&format!("{path}/accept"), json!({})).await.status, 400);
 }
+
+#[tokio::test]
+async fn an_imported_meeting_keeps_its_organiser_and_mails_nobody() {
+    let bench = Bench::new(Profile::Quiet);
+    let mut body = meeting("2026-11-23T09:00:00", "2026-11-23T10:00:00");
+    body["iCalUId"] = json!("uid-from-file@example.org");
+    body["organizer"] = json!({"emailAddress": {"address": "x@other.example", "name": "X"}});
+    body["attendees"] = invite(&[ANNA, BEN]);
+    let actor = crate::actor::Actor::Automation("import".to_owned());
+    let made = bench.tenant.import_event(&actor, ANNA, &body).unwrap();
+    assert_eq!(
+        (&made["iCalUId"], &made["isOrganizer"]),
+        (&json!("uid-from-file@example.org"), &json!(false))
+    );
+    assert!(bench.list(BEN).await.is_empty() && bench.world.meters.read().mails.is_empty());
+    let path = format!("/users/{ANNA}/events/{}", id(&made));
+    assert_eq!(
+        bench
+            .post(&format!("{path}/tentativelyAccept"), Value::Null)
+            .await
+            .status,
+        202
+    );
+    assert_eq!(bench.get(&path).await.body["showAs"], "tentative");
+}

@@ -5,6 +5,7 @@ mod delta;
 mod meetings;
 mod notifications;
 mod series;
+mod webhooks;
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +28,7 @@ pub(super) const CARL: &str = "carl@contoso.example";
 pub(super) const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
 pub(super) const PROPERTY: &str = "String {66f5a359-4659-4830-9070-00047ec6ac6e} Name calbridgeId";
 
-/// A tenant of three mailboxes, whose clock stands practically still so that only [`Bench::advance`] moves time.
+/// A tenant of three mailboxes, whose clock (of [`Bench::new`]) stands practically still: only [`Bench::advance`] moves time.
 pub(super) struct Bench {
     pub tenant: Arc<Tenant>,
     pub world: Arc<World>,
@@ -43,10 +44,14 @@ pub(super) struct Reply {
 
 impl Bench {
     pub(super) fn new(profile: Profile) -> Self {
+        Self::on(profile, 0.001)
+    }
+
+    pub(super) fn on(profile: Profile, speed: f64) -> Self {
         let epoch = DateTime::parse_from_rfc3339("2026-11-21T09:00:00Z")
             .unwrap()
             .with_timezone(&Utc);
-        let world = World::new(SandboxClock::new(epoch, 0.001), profile, 7);
+        let world = World::new(SandboxClock::new(epoch, speed), profile, 7);
         let identity = TenantIdentity {
             tenant_id: Uuid::from_u128(0xC0),
             domain: "contoso.example".to_owned(),

@@ -105,3 +105,26 @@ async fn series_keep_their_wall_clock_time_over_the_change_to_winter() {
         .collect();
     assert_eq!(starts, ["2026-10-24T07:00:00.0000000", "2026-10-25T08:00:00.0000000"]);
 }
+
+#[tokio::test]
+async fn a_new_pattern_discards_exceptions_in_every_mailbox() {
+    let bench = Bench::new(Profile::Quiet);
+    let master = daily(&bench, json!({"attendees": invite(&[BEN])})).await;
+    let occurrence = view(&bench, ANNA).await.swap_remove(1);
+    bench
+        .patch(
+            &format!("/users/{ANNA}/events/{}", id(&occurrence)),
+            json!({"subject": "Special"}),
+        )
+        .await;
+    let pattern = json!({"recurrence": {"pattern": {"type": "daily", "interval": 2},
+        "range": {"type": "numbered", "startDate": "2026-11-23", "numberOfOccurrences": 2}}});
+    bench
+        .patch(&format!("/users/{ANNA}/events/{}", id(&master)), pattern)
+        .await;
+    for mailbox in [ANNA, BEN] {
+        let seen = view(&bench, mailbox).await;
+        assert_eq!((seen.len(), &seen[1]["subject"]), (2, &json!("Review")), "{mailbox}");
+    }
+    assert_eq!(bench.tenant.events(BEN).len(), 1);
+}
