@@ -13,6 +13,7 @@
 //! The sandbox shares no wire types with the engine: a shared type hides a shared mistake.
 
 pub mod actor;
+pub mod calendar_file;
 pub mod clock;
 pub mod endpoints;
 pub mod faults;
