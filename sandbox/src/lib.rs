@@ -20,6 +20,7 @@ pub mod faults;
 pub mod history;
 pub mod meters;
 pub mod options;
+pub mod oracle;
 pub mod world;
 
 pub use actor::Actor;

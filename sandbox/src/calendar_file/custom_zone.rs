@@ -183,21 +183,13 @@ impl YearlyRule {
                         .filter(|n| (1..=1000).contains(n))
                         .ok_or_else(unreadable)?;
                 }
-                "COUNT" => rule.count = Some(value.parse().map_err(|_| unreadable())?),
+                "COUNT" => rule.count = Some(value.parse().ok().ok_or_else(unreadable)?),
                 "UNTIL" => rule.until = Some(times::parse_local(&value).ok_or_else(unreadable)?),
                 "BYMONTH" => {
-                    rule.months = value
-                        .split(',')
-                        .map(str::parse)
-                        .collect::<Result<_, _>>()
-                        .map_err(|_| unreadable())?;
+                    rule.months = times::parse_numbers(&value).ok_or_else(unreadable)?;
                 }
                 "BYMONTHDAY" => {
-                    rule.month_days = value
-                        .split(',')
-                        .map(str::parse)
-                        .collect::<Result<_, _>>()
-                        .map_err(|_| unreadable())?;
+                    rule.month_days = times::parse_numbers(&value).ok_or_else(unreadable)?;
                 }
                 "BYDAY" => {
                     rule.week_days = value

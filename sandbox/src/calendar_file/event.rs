@@ -146,7 +146,7 @@ fn read_days(
         (Some(When::Date(date)), _) => date,
         (Some(When::Time { local, .. }), _) => local.date(),
         (None, Some(span)) => {
-            let days = u64::try_from(span.days).map_err(|_| "`DURATION` is negative")?;
+            let days = u64::try_from(span.days).unwrap_or_default();
             first
                 .checked_add_days(Days::new(days))
                 .ok_or("its date is out of range")?

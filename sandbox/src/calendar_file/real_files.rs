@@ -12,13 +12,11 @@ fn export(name: &str) -> Option<CalendarFile> {
         .iter()
         .collect();
     let path = folder.join(name);
-    match std::fs::read(&path) {
-        Ok(bytes) => Some(read(&bytes, Tz::Europe__Berlin).unwrap()),
-        Err(_) => {
-            println!("skipped: {name} is not there");
-            None
-        }
-    }
+    let Ok(bytes) = std::fs::read(&path) else {
+        println!("skipped: {name} is not there");
+        return None;
+    };
+    Some(read(&bytes, Tz::Europe__Berlin).unwrap())
 }
 
 /// `(subject, start)` of single events and of series, in the order of the file.

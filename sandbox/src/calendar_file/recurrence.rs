@@ -64,13 +64,13 @@ impl Rule {
                         .parse()
                         .ok()
                         .filter(|n| (1..=999).contains(n))
-                        .ok_or_else(unreadable)?
+                        .ok_or_else(unreadable)?;
                 }
                 "COUNT" => rule.count = Some(value.parse().ok().filter(|n| *n > 0).ok_or_else(unreadable)?),
                 "UNTIL" => rule.until = Some(times::parse_when(&value).ok_or_else(unreadable)?),
-                "BYMONTH" => rule.months = numbers(&value).ok_or_else(unreadable)?,
-                "BYMONTHDAY" => rule.month_days = numbers(&value).ok_or_else(unreadable)?,
-                "BYSETPOS" => rule.positions = numbers(&value).ok_or_else(unreadable)?,
+                "BYMONTH" => rule.months = times::parse_numbers(&value).ok_or_else(unreadable)?,
+                "BYMONTHDAY" => rule.month_days = times::parse_numbers(&value).ok_or_else(unreadable)?,
+                "BYSETPOS" => rule.positions = times::parse_numbers(&value).ok_or_else(unreadable)?,
                 "BYDAY" => {
                     rule.week_days = value
                         .split(',')
@@ -287,10 +287,6 @@ impl Rule {
         }
         Ok(Value::Object(range))
     }
-}
-
-fn numbers<T: std::str::FromStr>(value: &str) -> Option<Vec<T>> {
-    value.split(',').map(|number| number.trim().parse().ok()).collect()
 }
 
 fn graph_day(day: Weekday) -> &'static str {

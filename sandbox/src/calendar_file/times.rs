@@ -134,6 +134,11 @@ pub(super) fn parse_week_day(text: &str) -> Option<(Option<i32>, Weekday)> {
     Some((Some(nth), day))
 }
 
+/// Parses `3,11`.
+pub(super) fn parse_numbers<T: std::str::FromStr>(value: &str) -> Option<Vec<T>> {
+    value.split(',').map(|number| number.trim().parse().ok()).collect()
+}
+
 /// Picks the nth item, from the end where negative.
 pub(super) fn nth<T: Copy>(items: &[T], nth: i32) -> Option<T> {
     let distance = usize::try_from(nth.unsigned_abs()).ok()?.checked_sub(1)?;
