@@ -16,11 +16,14 @@ pub mod actor;
 pub mod calendar_file;
 pub mod clock;
 pub mod endpoints;
+pub mod event_hubs;
 pub mod faults;
 pub mod history;
 pub mod meters;
+pub mod net;
 pub mod options;
 pub mod oracle;
+pub mod tls;
 pub mod world;
 
 pub use actor::Actor;
