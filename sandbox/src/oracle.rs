@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::history::{Cloud, Effect};
@@ -40,7 +40,7 @@ pub struct Evidence {
     /// Present Outlook events of all mailboxes, with `singleValueExtendedProperties`.
     pub outlook: Vec<Value>,
     /// Present Salesforce events, deleted ones left out or marked `IsDeleted`.
-    pub salesforce: Vec<Map<String, Value>>,
+    pub salesforce: Vec<Value>,
     /// Sandbox time of the judgement.
     pub now: DateTime<Utc>,
 }

@@ -223,16 +223,16 @@ fn salesforce_moment(value: &Value) -> Option<DateTime<Utc>> {
 mod tests {
     use super::*;
 
-    fn map(value: Value) -> Map<String, Value> {
+    fn map(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn the_same_instants_agree_over_zones_and_notations() {
-        let outlook = Shown::of_outlook(&map(json!({
+        let outlook = Shown::of_outlook(&map(&json!({
             "subject": "Plan ", "start": {"dateTime": "2026-07-01T09:00:00.0000000", "timeZone": "W. Europe Standard Time"},
             "end": {"dateTime": "2026-07-01T08:00:00", "timeZone": "UTC"}, "location": {"displayName": ""}, "showAs": "tentative"})));
-        let salesforce = Shown::of_salesforce(&map(json!({
+        let salesforce = Shown::of_salesforce(&map(&json!({
             "Subject": "Plan", "StartDateTime": "2026-07-01T07:00:00.000+0000", "DurationInMinutes": 60,
             "Location": null, "ShowAs": "Busy"})));
         for field in Field::ALL {
@@ -242,11 +242,11 @@ mod tests {
 
     #[test]
     fn whole_days_compare_as_dates_with_an_exclusive_and_an_inclusive_end() {
-        let outlook = Shown::of_outlook(&map(json!({"isAllDay": true,
+        let outlook = Shown::of_outlook(&map(&json!({"isAllDay": true,
             "start": {"dateTime": "2026-07-01T00:00:00.0000000", "timeZone": "Asia/Tokyo"},
             "end": {"dateTime": "2026-07-03T00:00:00.0000000", "timeZone": "Asia/Tokyo"}})));
         let row = |end: &str| {
-            Shown::of_salesforce(&map(json!({"IsAllDayEvent": true, "ActivityDate": "2026-07-01",
+            Shown::of_salesforce(&map(&json!({"IsAllDayEvent": true, "ActivityDate": "2026-07-01",
             "EndDateTime": end})))
         };
         assert!(Shown::agrees(

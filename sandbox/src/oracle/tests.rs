@@ -1,6 +1,6 @@
 //! Made-up histories: each verdict is reached where it must be and only there.
 
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::*;
 use crate::history::EffectKind;
@@ -11,7 +11,7 @@ const STAMP: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name calbridg
 struct Story {
     effects: Vec<Effect>,
     outlook: Vec<Value>,
-    salesforce: Vec<Map<String, Value>>,
+    salesforce: Vec<Value>,
     minute: i64,
 }
 
@@ -82,9 +82,7 @@ impl Story {
         let key = if cloud == Cloud::Outlook { "id" } else { "Id" };
         let mut now = match cloud {
             Cloud::Outlook => take(&mut self.outlook, |event| event["id"] == id).unwrap_or_default(),
-            Cloud::Salesforce => take(&mut self.salesforce, |row| row["Id"] == id)
-                .map(Value::Object)
-                .unwrap_or_default(),
+            Cloud::Salesforce => take(&mut self.salesforce, |row| row["Id"] == id).unwrap_or_default(),
         };
         if now.is_null() {
             now = json!({});
@@ -96,7 +94,7 @@ impl Story {
         if kind != EffectKind::Delete {
             match cloud {
                 Cloud::Outlook => self.outlook.push(now),
-                Cloud::Salesforce => self.salesforce.push(now.as_object().unwrap().clone()),
+                Cloud::Salesforce => self.salesforce.push(now),
             }
         }
         self.effects.push(Effect {
@@ -365,7 +363,7 @@ fn an_edit_of_a_meeting_that_was_already_deleted_elsewhere_is_overridden() {
 #[test]
 fn differing_values_are_diverged_whatever_the_history_says() {
     let mut story = Story::crossed();
-    story.salesforce[0].insert("EndDateTime".to_owned(), json!("2026-12-01T11:30:00.000+0000"));
+    story.salesforce[0]["EndDateTime"] = json!("2026-12-01T11:30:00.000+0000");
     let report = story.judge();
     assert_eq!(report.diverged.len(), 1);
     assert_eq!(report.diverged[0].field, Some(Field::Time));

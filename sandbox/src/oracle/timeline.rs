@@ -17,6 +17,7 @@ const STAMP_PROPERTY: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name
 pub(super) type Key = (Cloud, String);
 
 /// One record with everything that happened to it.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent observation about the record")]
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) key: Key,
@@ -116,7 +117,7 @@ fn present_states(evidence: &Evidence) -> BTreeMap<Key, Map<String, Value>> {
             present.insert((Cloud::Outlook, id.to_owned()), event.clone());
         }
     }
-    for row in &evidence.salesforce {
+    for row in evidence.salesforce.iter().filter_map(Value::as_object) {
         if let Some(id) = row.get("Id").and_then(Value::as_str) {
             present.insert((Cloud::Salesforce, id.to_owned()), row.clone());
         }

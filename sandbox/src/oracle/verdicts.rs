@@ -70,7 +70,7 @@ impl<'a> Case<'a> {
         let mut meeting = self.meeting(&outlook, &salesforce);
         let two_sided = !outlook.is_empty() && !salesforce.is_empty();
         let duplicated = self.duplicates(&outlook, &salesforce, report);
-        let looped = two_sided && self.loops(&meeting, report);
+        let looped = two_sided && Self::loops(&meeting, report);
         // With several records on a side there is no pair to compare.
         let compared = if duplicated {
             MeetingState::Faulty
@@ -154,7 +154,7 @@ impl<'a> Case<'a> {
         found
     }
 
-    fn loops(&self, meeting: &Meeting, report: &mut Report) -> bool {
+    fn loops(meeting: &Meeting, report: &mut Report) -> bool {
         let sides = [
             (
                 Cloud::Salesforce,
