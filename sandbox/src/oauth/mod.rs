@@ -1,0 +1,3 @@
+//! Token services: one file per cloud.
+
+pub mod entra;
