@@ -442,14 +442,13 @@ fn serve_all(
     tasks: &TaskTracker,
 ) {
     let control = crate::control::router(Arc::clone(clouds));
-    let graph = graph::router(Arc::clone(&clouds.tenant));
     let org = salesforce::router(Arc::clone(&clouds.org));
     let pubsub = salesforce::pubsub(Arc::clone(&clouds.org));
     let web = || Some(authority.server_config(&[b"h2", b"http/1.1"]));
     let routers = [
         (None, control),
-        (None, graph.clone()),
-        (web(), graph),
+        (None, graph::router(Arc::clone(&clouds.tenant))),
+        (web(), graph::secure_router(Arc::clone(&clouds.tenant))),
         (None, org.clone()),
         (web(), org),
         (Some(authority.server_config(&[b"h2"])), pubsub),

@@ -98,11 +98,11 @@ impl Person {
     /// Creates a Salesforce Event, owned by this person unless `OwnerId` says otherwise; returns its 18-character id.
     pub fn create_in_salesforce(&self, mut fields: Map<String, Value>) -> Result<String, PersonError> {
         fields.entry("OwnerId").or_insert_with(|| json!(self.mailbox.salesforce_user_id));
-        self.org.create(&self.actor(), None, fields).map_err(PersonError::Salesforce)
+        self.org.create(&self.actor(), None, &fields).map_err(PersonError::Salesforce)
     }
 
     /// Changes a Salesforce Event.
-    pub fn update_in_salesforce(&self, id: &str, fields: Map<String, Value>) -> Result<(), PersonError> {
+    pub fn update_in_salesforce(&self, id: &str, fields: &Map<String, Value>) -> Result<(), PersonError> {
         self.org.update(&self.actor(), None, id, fields).map_err(PersonError::Salesforce)
     }
 

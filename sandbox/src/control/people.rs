@@ -65,7 +65,7 @@ pub(super) async fn update_in_salesforce(
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     let fields = object(&body)?;
-    person(&clouds, &address)?.update_in_salesforce(&id, fields)?;
+    person(&clouds, &address)?.update_in_salesforce(&id, &fields)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
