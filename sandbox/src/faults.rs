@@ -48,6 +48,10 @@ pub struct Switches {
     pub salesforce_end_stream_next: u32,
     /// The next n change events are delivered twice.
     pub salesforce_duplicate_next: u32,
+    /// The next n change events are never published (rare, and unrecoverable from the stream).
+    pub salesforce_drop_next: u32,
+    /// The next n Salesforce row writes are answered 400 UNABLE_TO_LOCK_ROW.
+    pub salesforce_lock_next: u32,
     /// The next n hub messages are delivered twice.
     pub hub_duplicate_next: u32,
     /// The next n hub notifications are lost.
@@ -76,6 +80,8 @@ impl Default for Switches {
             salesforce_trigger_edits: false,
             salesforce_end_stream_next: 0,
             salesforce_duplicate_next: 0,
+            salesforce_drop_next: 0,
+            salesforce_lock_next: 0,
             hub_duplicate_next: 0,
             hub_drop_next: 0,
         }
@@ -91,17 +97,28 @@ pub struct Faults {
 impl Faults {
     /// Returns a copy of all switches.
     pub fn read(&self) -> Switches {
-        self.switches.read().expect("no switch update panics while holding the lock").clone()
+        self.switches
+            .read()
+            .expect("no switch update panics while holding the lock")
+            .clone()
     }
 
     /// Changes switches.
     pub fn change(&self, change: impl FnOnce(&mut Switches)) {
-        change(&mut self.switches.write().expect("no switch update panics while holding the lock"));
+        change(
+            &mut self
+                .switches
+                .write()
+                .expect("no switch update panics while holding the lock"),
+        );
     }
 
     /// Takes one from a `*_next` counter; tells whether there was one to take.
     pub fn take(&self, counter: impl Fn(&mut Switches) -> &mut u32) -> bool {
-        let mut switches = self.switches.write().expect("no switch update panics while holding the lock");
+        let mut switches = self
+            .switches
+            .write()
+            .expect("no switch update panics while holding the lock");
         let left = counter(&mut switches);
         let taken = *left > 0;
         *left = left.saturating_sub(1);
