@@ -29,6 +29,7 @@ pub mod options;
 pub mod oracle;
 pub mod person;
 mod roster;
+pub mod salesforce;
 pub mod tls;
 pub mod world;
 
