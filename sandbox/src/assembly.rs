@@ -119,16 +119,28 @@ impl Clouds {
                 || mailbox.salesforce_user_id == name
         });
         let mailbox = found.ok_or_else(|| UnknownPerson(name.to_owned()))?;
-        Ok(Person::new(Arc::clone(&self.tenant), Arc::clone(&self.org), mailbox.clone()))
+        Ok(Person::new(
+            Arc::clone(&self.tenant),
+            Arc::clone(&self.org),
+            mailbox.clone(),
+        ))
     }
 
     /// Judges everything that happened so far.
     pub(crate) fn judge(&self, terms: &Terms) -> oracle::Report {
         // States are read after the history: an effect in between is in the states only, which the oracle takes as final.
         let effects = self.world.history.since(0);
-        let outlook = self.endpoints.mailboxes.iter().flat_map(|mailbox| self.tenant.events(&mailbox.user_id));
-        let evidence =
-            Evidence { effects, outlook: outlook.collect(), salesforce: self.org.records(), now: self.world.clock.now() };
+        let outlook = self
+            .endpoints
+            .mailboxes
+            .iter()
+            .flat_map(|mailbox| self.tenant.events(&mailbox.user_id));
+        let evidence = Evidence {
+            effects,
+            outlook: outlook.collect(),
+            salesforce: self.org.records(),
+            now: self.world.clock.now(),
+        };
         oracle::judge(&evidence, terms)
     }
 }
@@ -158,7 +170,10 @@ impl Sandbox {
         let jwt_key_file = state_dir.join("salesforce-jwt-key.pem");
         jwt_key
             .write_private_pem(&jwt_key_file)
-            .map_err(|source| SandboxError::StateDir { path: jwt_key_file.clone(), source })?;
+            .map_err(|source| SandboxError::StateDir {
+                path: jwt_key_file.clone(),
+                source,
+            })?;
 
         let listeners = bind_all(options.port_base).await?;
         let clock = SandboxClock::new(options.start_at.unwrap_or_else(present), options.speed);
@@ -167,7 +182,9 @@ impl Sandbox {
         let identity = new_identity(&world);
         let tenant = new_tenant(&world, &hub, identity.clone());
         let org = Org::new(Arc::clone(&world), OrgIdentity::draw(&world, jwt_key));
-        let mailboxes = (0..options.mailboxes).map(|number| new_person(number, &tenant, &org)).collect();
+        let mailboxes = (0..options.mailboxes)
+            .map(|number| new_person(number, &tenant, &org))
+            .collect();
         let sas_key = STANDARD.encode(world.draw(|random| random.random::<[u8; 32]>()));
         let access = HubAccess::new(HUB, SAS_KEY_NAME, &sas_key, tenant.entra().hub_check());
         let endpoints = Endpoints {
@@ -177,17 +194,36 @@ impl Sandbox {
             event_hubs: event_hubs_endpoints(&hub, &sas_key, &listeners),
             salesforce: salesforce_endpoints(&org, &jwt_key_file, &listeners),
             mailboxes,
-            clock: endpoints::Clock { start_at: clock.epoch().to_rfc3339(), speed: clock.speed() },
+            clock: endpoints::Clock {
+                start_at: clock.epoch().to_rfc3339(),
+                speed: clock.speed(),
+            },
         };
-        org.set_addresses(&endpoints.salesforce.instance_http, &endpoints.salesforce.instance_https);
-        let clouds = Arc::new(Clouds { world, tenant, org, hub, hub_handle: access.handle.clone(), endpoints });
+        org.set_addresses(
+            &endpoints.salesforce.instance_http,
+            &endpoints.salesforce.instance_https,
+        );
+        let clouds = Arc::new(Clouds {
+            world,
+            tenant,
+            org,
+            hub,
+            hub_handle: access.handle.clone(),
+            endpoints,
+        });
         let loaded = load_calendars(&clouds, &options.calendars)?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         serve_all(&clouds, &authority, access, listeners.sockets, &stop, &tasks);
         tasks.close();
-        Ok(Self { clouds, loaded, stop, tasks, _temporary: temporary })
+        Ok(Self {
+            clouds,
+            loaded,
+            stop,
+            tasks,
+            _temporary: temporary,
+        })
     }
 
     /// Returns every address and credential.
@@ -265,22 +301,35 @@ impl Drop for Sandbox {
 fn check(options: &Options) -> Result<(), SandboxError> {
     let wrong = |message: String| Err(SandboxError::Option(message));
     if !(1..=100_000).contains(&options.mailboxes) {
-        return wrong(format!("`{}` mailboxes are out of range; use 1 to 100000", options.mailboxes));
+        return wrong(format!(
+            "`{}` mailboxes are out of range; use 1 to 100000",
+            options.mailboxes
+        ));
     }
     if !(1..=32).contains(&options.partitions) {
-        return wrong(format!("`{}` partitions are out of range; use 1 to 32", options.partitions));
+        return wrong(format!(
+            "`{}` partitions are out of range; use 1 to 32",
+            options.partitions
+        ));
     }
     if !(0.001..=10_000.0).contains(&options.speed) {
         return wrong(format!("speed `{}` is out of range; use 0.001 to 10000", options.speed));
     }
     let last = u16::MAX - u16::try_from(LISTENERS.len()).unwrap_or_default() + 1;
     if options.port_base > last {
-        return wrong(format!("port base `{}` leaves no room for {} ports", options.port_base, LISTENERS.len()));
+        return wrong(format!(
+            "port base `{}` leaves no room for {} ports",
+            options.port_base,
+            LISTENERS.len()
+        ));
     }
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the sandbox's clock is set by the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the sandbox's clock is set by the wall clock"
+)]
 fn present() -> DateTime<Utc> {
     Utc::now()
 }
@@ -288,14 +337,20 @@ fn present() -> DateTime<Utc> {
 fn state_dir(options: &Options) -> Result<(Option<TempDir>, PathBuf), SandboxError> {
     match &options.state_dir {
         Some(path) => {
-            std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir { path: path.clone(), source })?;
+            std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir {
+                path: path.clone(),
+                source,
+            })?;
             Ok((None, path.clone()))
         }
         None => {
             let folder = tempfile::Builder::new()
                 .prefix("calbridge-sandbox-")
                 .tempdir()
-                .map_err(|source| SandboxError::StateDir { path: std::env::temp_dir(), source })?;
+                .map_err(|source| SandboxError::StateDir {
+                    path: std::env::temp_dir(),
+                    source,
+                })?;
             let path = folder.path().to_owned();
             Ok((Some(folder), path))
         }
@@ -309,7 +364,10 @@ struct Listeners {
 }
 
 async fn bind_all(port_base: u16) -> Result<Listeners, SandboxError> {
-    let mut listeners = Listeners { sockets: Vec::new(), ports: Vec::new() };
+    let mut listeners = Listeners {
+        sockets: Vec::new(),
+        ports: Vec::new(),
+    };
     let mut port = port_base;
     for what in LISTENERS {
         let failed = |source| SandboxError::Listen { port, what, source };
@@ -421,12 +479,23 @@ fn salesforce_endpoints(org: &Org, jwt_key_file: &Path, listeners: &Listeners) -
 fn load_calendars(clouds: &Clouds, files: &[PathBuf]) -> Result<Vec<LoadedCalendar>, SandboxError> {
     let mut all = Vec::new();
     for path in files {
-        let bytes =
-            std::fs::read(path).map_err(|source| SandboxError::CalendarFile { path: path.clone(), source })?;
-        let first = clouds.endpoints.mailboxes.first().map(|mailbox| mailbox.address.as_str()).unwrap_or_default();
-        let person = clouds.person(first).map_err(|error| SandboxError::Option(error.to_string()))?;
-        let mut loaded =
-            person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar { path: path.clone(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| SandboxError::CalendarFile {
+            path: path.clone(),
+            source,
+        })?;
+        let first = clouds
+            .endpoints
+            .mailboxes
+            .first()
+            .map(|mailbox| mailbox.address.as_str())
+            .unwrap_or_default();
+        let person = clouds
+            .person(first)
+            .map_err(|error| SandboxError::Option(error.to_string()))?;
+        let mut loaded = person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar {
+            path: path.clone(),
+            source,
+        })?;
         loaded.file = Some(path.display().to_string());
         all.push(loaded);
     }
@@ -457,7 +526,11 @@ fn serve_all(
     let mut amqp = Vec::new();
     let mut http = Vec::new();
     for (what, socket) in LISTENERS.iter().zip(sockets.by_ref()) {
-        if what.starts_with("event hubs") { amqp.push(socket) } else { http.push(socket) }
+        if what.starts_with("event hubs") {
+            amqp.push(socket)
+        } else {
+            http.push(socket)
+        }
     }
     for (socket, (tls, router)) in http.into_iter().zip(routers) {
         tasks.spawn(net::serve_router(socket, tls, router, stop.clone()));

@@ -6,12 +6,33 @@ use chrono_tz::Tz;
 pub(crate) const DOMAIN: &str = "contoso.example";
 
 const GIVEN: [&str; 24] = [
-    "Ada", "Ben", "Chiara", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Keiko", "Liam", "Mara", "Noah",
-    "Olga", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Uma", "Viktor", "Wanda", "Yusuf",
+    "Ada", "Ben", "Chiara", "David", "Elif", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Keiko", "Liam", "Mara",
+    "Noah", "Olga", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Uma", "Viktor", "Wanda", "Yusuf",
 ];
 const FAMILY: [&str; 23] = [
-    "Berger", "Costa", "Dietrich", "Eriksen", "Ferrari", "Garcia", "Haddad", "Ivanova", "Jansen", "Kovacs", "Lindqvist",
-    "Moreau", "Nakamura", "Okafor", "Petrov", "Quinn", "Rossi", "Schmidt", "Tanaka", "Urban", "Vogel", "Weiss", "Yilmaz",
+    "Berger",
+    "Costa",
+    "Dietrich",
+    "Eriksen",
+    "Ferrari",
+    "Garcia",
+    "Haddad",
+    "Ivanova",
+    "Jansen",
+    "Kovacs",
+    "Lindqvist",
+    "Moreau",
+    "Nakamura",
+    "Okafor",
+    "Petrov",
+    "Quinn",
+    "Rossi",
+    "Schmidt",
+    "Tanaka",
+    "Urban",
+    "Vogel",
+    "Weiss",
+    "Yilmaz",
 ];
 const ZONES: [Tz; 6] = [
     Tz::Europe__Berlin,
@@ -36,9 +57,17 @@ pub(crate) fn somebody(number: usize) -> Somebody {
     let given = GIVEN[number % GIVEN.len()];
     let family = FAMILY[number % FAMILY.len()];
     let round = number / (GIVEN.len() * FAMILY.len());
-    let suffix = if round == 0 { String::new() } else { format!("{}", round + 1) };
+    let suffix = if round == 0 {
+        String::new()
+    } else {
+        format!("{}", round + 1)
+    };
     Somebody {
-        name: if round == 0 { format!("{given} {family}") } else { format!("{given} {family} {}", round + 1) },
+        name: if round == 0 {
+            format!("{given} {family}")
+        } else {
+            format!("{given} {family} {}", round + 1)
+        },
         address: format!("{}.{}{suffix}@{DOMAIN}", given.to_lowercase(), family.to_lowercase()),
         zone: ZONES[number % ZONES.len()],
     }

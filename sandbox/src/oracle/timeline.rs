@@ -17,7 +17,10 @@ const STAMP_PROPERTY: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name
 pub(super) type Key = (Cloud, String);
 
 /// One record with everything that happened to it.
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent observation about the record")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent observation about the record"
+)]
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) key: Key,
