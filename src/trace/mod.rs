@@ -1,0 +1,1 @@
+//! The story of one meeting across both systems, for people.
