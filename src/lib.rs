@@ -6,3 +6,5 @@
 pub mod clock;
 pub mod http;
 pub mod ports;
+pub mod store;
+pub mod trace;
