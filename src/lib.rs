@@ -7,3 +7,4 @@ pub mod clock;
 pub mod http;
 pub mod ports;
 pub mod rate_limit;
+pub mod salesforce;

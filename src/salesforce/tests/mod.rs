@@ -1,0 +1,5 @@
+//! The adapter against small scripted servers on loopback: what is sent, and what is made of the answers.
+
+mod rest;
+mod stand_in;
+mod stream;

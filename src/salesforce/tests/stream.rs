@@ -1,0 +1,1 @@
+//! The change event stream over gRPC.
