@@ -375,9 +375,6 @@ async fn a_forgotten_page_starts_the_round_anew() {
     let cursor = json!({ "since": null, "began": null, "next": "/services/data/v66.0/query/01g" }).to_string();
     assert_eq!(calendar.list(None, Some(&cursor)).await.unwrap_err().code, "CB1310");
     assert_eq!(calendar.list(None, Some("{not ours")).await.unwrap_err().code, "CB1310");
-    let elsewhere = json!({ "since": null, "began": null, "next": "/services/../..//evil.example/" }).to_string();
-    assert!(calendar.list(None, Some(&elsewhere)).await.is_err());
-    assert!(stand_in.seen().iter().all(|call| !call.path.contains("evil")));
 }
 
 #[tokio::test]
