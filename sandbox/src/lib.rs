@@ -18,7 +18,9 @@ pub mod endpoints;
 pub mod faults;
 pub mod history;
 pub mod meters;
+pub mod oauth;
 pub mod options;
+pub mod salesforce;
 pub mod world;
 
 pub use actor::Actor;

@@ -1,0 +1,3 @@
+//! Token endpoints of both clouds.
+
+pub mod salesforce;
