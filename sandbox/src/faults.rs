@@ -25,6 +25,8 @@ pub struct Switches {
     pub outlook_cut_answer_next: u32,
     /// The next n Graph token requests give tokens that are expired at once.
     pub outlook_expired_tokens_next: u32,
+    /// The next n delta links are answered 410, as if the sync state had been forgotten.
+    pub outlook_delta_gone_next: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
@@ -69,6 +71,7 @@ impl Default for Switches {
             outlook_unavailable_next: 0,
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
+            outlook_delta_gone_next: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,

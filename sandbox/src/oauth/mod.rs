@@ -1,3 +1,4 @@
-//! Token endpoints of both clouds.
+//! Token services: one file per cloud.
 
+pub mod entra;
 pub mod salesforce;
