@@ -142,13 +142,13 @@ fn texts(value: Option<&Value>) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in super::super) mod tests {
     use apache_avro::writer::datum::GenericDatumWriter;
 
     use super::*;
 
     /// A schema of the published shape, shortened to a few fields.
-    pub(in super::super) const SCHEMA: &str = r#"{
+    pub(in super::super::super) const SCHEMA: &str = r#"{
         "type": "record", "name": "EventChangeEvent", "namespace": "com.sforce.eventbus", "uuid": "K98aAtiNFBjA-PJlcvaQ2g",
         "fields": [
             { "name": "ChangeEventHeader", "type": { "type": "record", "name": "ChangeEventHeader", "fields": [
@@ -174,7 +174,12 @@ pub(super) mod tests {
         ] }"#;
 
     /// Encodes an event of [`SCHEMA`].
-    pub(in super::super) fn payload(change_type: &str, ids: &[&str], changed: &[&str], token: Option<&str>) -> Vec<u8> {
+    pub(in super::super::super) fn payload(
+        change_type: &str,
+        ids: &[&str],
+        changed: &[&str],
+        token: Option<&str>,
+    ) -> Vec<u8> {
         let symbols = [
             "CREATE",
             "UPDATE",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use calbridge_core::ids::{ConnectionId, StreamId};
 use calbridge_core::signal::{Signal, SignalCause};
+use futures::future::BoxFuture;
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +17,16 @@ use super::connection;
 use super::signals::Source;
 use super::subscription::{End, Start, Subscription};
 use super::verdict::{self, Verdict};
-use crate::ports::{Batch, Clock, ListenError, Listener, Receipt, Store};
+use crate::ports::{Batch, Clock, ListenError, Listener, Receipt, Store, StoreError};
+
+/// Reads the stored position of the stream.
+pub(in super::super) type ReadCheckpoint =
+    Box<dyn Fn() -> BoxFuture<'static, Result<Option<String>, StoreError>> + Send + Sync>;
 
 /// Listens to the change events of one org.
 pub struct ChangeEvents {
     client: Arc<Client>,
-    store: Arc<dyn Store>,
+    checkpoint: ReadCheckpoint,
     clock: Arc<dyn Clock>,
     settings: PubSubSettings,
     connection: ConnectionId,
@@ -40,9 +45,24 @@ impl std::fmt::Debug for ChangeEvents {
 impl ChangeEvents {
     /// Prepares the listener; connects when run.
     pub fn new(client: Arc<Client>, store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: &Settings) -> Self {
+        let (connection, stream) = (settings.connection.clone(), stream_of(&settings.pubsub));
+        let checkpoint: ReadCheckpoint = Box::new(move || {
+            let (store, connection, stream) = (Arc::clone(&store), connection.clone(), stream.clone());
+            Box::pin(async move { store.checkpoint(&connection, &stream).await })
+        });
+        Self::starting_from(client, checkpoint, clock, settings)
+    }
+
+    /// Prepares the listener with its stored position read by other means.
+    pub(in super::super) fn starting_from(
+        client: Arc<Client>,
+        checkpoint: ReadCheckpoint,
+        clock: Arc<dyn Clock>,
+        settings: &Settings,
+    ) -> Self {
         Self {
             client,
-            store,
+            checkpoint,
             clock,
             settings: settings.pubsub.clone(),
             connection: settings.connection.clone(),
@@ -58,13 +78,11 @@ impl ChangeEvents {
 
     /// Returns the stream under which positions are stored.
     pub fn stream(&self) -> StreamId {
-        StreamId::new(format!("pubsub/{}", self.settings.topic))
+        stream_of(&self.settings)
     }
 
     async fn stored_start(&self) -> Result<Start, ListenError> {
-        let stored = self
-            .store
-            .checkpoint(&self.connection, &self.stream())
+        let stored = (self.checkpoint)()
             .await
             .map_err(|error| ListenError::Passing(error.to_string()))?;
         Ok(match stored {
@@ -173,6 +191,10 @@ impl Listener for ChangeEvents {
         self.ready.send_replace(false);
         result
     }
+}
+
+fn stream_of(settings: &PubSubSettings) -> StreamId {
+    StreamId::new(format!("pubsub/{}", settings.topic))
 }
 
 async fn ask_for_everything(out: &mpsc::Sender<Batch>, signal: Signal) -> Result<(), ListenError> {

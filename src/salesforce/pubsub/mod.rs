@@ -20,7 +20,11 @@ use std::time::Duration;
 
 pub use listener::ChangeEvents;
 
+#[cfg(test)]
+pub(super) use avro::tests as avro_samples;
 pub(super) use connection::probe;
+#[cfg(test)]
+pub(super) use listener::ReadCheckpoint;
 
 /// Pause between an accepted first subscription and reporting ready.
 ///

@@ -18,14 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::super::auth::Session;
 use super::super::settings::PubSubSettings;
 use super::avro;
 use super::connection::{Stub, authorised};
 use super::signals::Source;
-use super::verdict::{self, Verdict};
+use super::verdict;
 use crate::ports::{Batch, Clock, Receipt};
 
 /// Schemas remembered; an org shows a new one only when fields of Event change.
@@ -333,7 +333,9 @@ impl Subscription {
         let answer = match answer {
             Ok(answer) => answer.into_inner(),
             // Salesforce knows no such schema: the event will never be readable.
-            Err(status) if unknown_schema(&status) => return Ok(Err("its schema is unknown".to_owned())),
+            Err(status) if verdict::names_unknown_schema(&status) => {
+                return Ok(Err("its schema is unknown".to_owned()));
+            }
             Err(status) => return Err(status),
         };
         let schema = match avro::schema(&answer.schema_json) {
@@ -375,14 +377,6 @@ impl Subscription {
             stream: self.stream.clone(),
             value: hex_of(replay_id),
         }
-    }
-}
-
-/// Tells whether a schema can never be had; anything else may pass.
-fn unknown_schema(status: &Status) -> bool {
-    match verdict::of(status) {
-        Verdict::Fatal(_) => status.code() != Code::PermissionDenied,
-        _ => matches!(status.code(), Code::NotFound | Code::InvalidArgument),
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) fn of(status: &Status) -> Verdict {
     }
 }
 
+/// Tells whether a schema look-up failed because there is no such schema; anything else may pass or breaks the stream.
+pub(super) fn names_unknown_schema(status: &Status) -> bool {
+    match error_code(status) {
+        Some(code) => code == "schema.validation.failed",
+        None => matches!(status.code(), Code::NotFound | Code::InvalidArgument),
+    }
+}
+
 /// Describes an error without the server's text.
 pub(super) fn words(status: &Status) -> String {
     match error_code(status) {
