@@ -6,5 +6,7 @@
 pub mod clock;
 pub mod http;
 pub mod ports;
+pub mod rate_limit;
+pub mod salesforce;
 pub mod store;
 pub mod trace;
