@@ -5,5 +5,6 @@
 
 pub mod clock;
 pub mod http;
+pub mod outlook;
 pub mod ports;
 pub mod rate_limit;
