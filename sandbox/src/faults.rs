@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Set as a whole or by a partial JSON object through the control API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each bool is one named switch")]
 pub struct Switches {
     /// Graph honours `If-Match` on events (unconfirmed; off: last write wins).
     pub outlook_if_match: bool,

@@ -15,10 +15,13 @@
 pub mod actor;
 pub mod clock;
 pub mod endpoints;
+pub mod event_hubs;
 pub mod faults;
 pub mod history;
 pub mod meters;
+pub mod net;
 pub mod options;
+pub mod tls;
 pub mod world;
 
 pub use actor::Actor;
