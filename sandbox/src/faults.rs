@@ -25,6 +25,8 @@ pub struct Switches {
     pub outlook_cut_answer_next: u32,
     /// The next n Graph token requests give tokens that are expired at once.
     pub outlook_expired_tokens_next: u32,
+    /// The next n delta links are answered 410, as if the sync state had been forgotten.
+    pub outlook_delta_gone_next: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
@@ -49,6 +51,10 @@ pub struct Switches {
     pub salesforce_end_stream_next: u32,
     /// The next n change events are delivered twice.
     pub salesforce_duplicate_next: u32,
+    /// The next n change events are never published (rare, and unrecoverable from the stream).
+    pub salesforce_drop_next: u32,
+    /// The next n Salesforce row writes are answered 400 UNABLE_TO_LOCK_ROW.
+    pub salesforce_lock_next: u32,
     /// The next n hub messages are delivered twice.
     pub hub_duplicate_next: u32,
     /// The next n hub notifications are lost.
@@ -65,6 +71,7 @@ impl Default for Switches {
             outlook_unavailable_next: 0,
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
+            outlook_delta_gone_next: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,
@@ -77,6 +84,8 @@ impl Default for Switches {
             salesforce_trigger_edits: false,
             salesforce_end_stream_next: 0,
             salesforce_duplicate_next: 0,
+            salesforce_drop_next: 0,
+            salesforce_lock_next: 0,
             hub_duplicate_next: 0,
             hub_drop_next: 0,
         }
