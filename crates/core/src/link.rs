@@ -62,8 +62,10 @@ pub struct Replica {
     pub superseded: VecDeque<Version>,
     /// Since when reads say "not found"; none while it is found.
     pub missing_since: Option<DateTime<Utc>>,
-    /// The partner id and token that our last confirmed write stamped.
+    /// The stamp of our last confirmed write.
     pub stamped: Option<Stamp>,
+    /// This copy is the organiser's: when it goes, the meeting is gone.
+    pub organizer: bool,
 }
 
 impl Replica {
@@ -75,6 +77,7 @@ impl Replica {
             superseded: VecDeque::new(),
             missing_since: None,
             stamped: None,
+            organizer: true,
         }
     }
 

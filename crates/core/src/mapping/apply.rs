@@ -36,7 +36,7 @@ impl Rule {
     /// `present` is what `side` holds now: what the other side cannot express (the zone) is kept from it.
     pub fn convert(&self, side: Side, value: &Value, present: &Value) -> Value {
         match (&self.kind, value) {
-            (_, Value::Null) => Value::Null,
+            (Kind::Text { .. } | Kind::Time, Value::Null) => Value::Null,
             (Kind::Text { max_length }, Value::Text(text)) if side == Side::Salesforce => {
                 Value::text(cut(text, max_length.unwrap_or(usize::MAX)))
             }
@@ -55,8 +55,10 @@ impl Rule {
                 if let Some(kept) = present.as_text().filter(|kept| back.get(*kept) == Some(choice)) {
                     return Value::text(kept);
                 }
-                table.get(choice).map_or(Value::Null, Value::text)
+                // A choice without a counterpart changes nothing on the other side.
+                table.get(choice).map_or_else(|| present.clone(), Value::text)
             }
+            (Kind::Choice { .. }, _) => present.clone(),
             (Kind::Time, Value::When(When::Timed { start, end, .. })) if side == Side::Outlook => {
                 let zone = match present {
                     Value::When(When::Timed { zone, .. }) => *zone,
