@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod http;
+pub mod outlook;
 pub mod ports;
 pub mod rate_limit;
 pub mod salesforce;

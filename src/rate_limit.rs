@@ -71,14 +71,24 @@ impl RateLimits {
 
     /// Waits until one request unit of `key` may be spent.
     pub async fn admit(&self, key: &str) -> Permit {
-        self.admit_units(key, 1).await
+        self.admit_load(key, 1, 1).await
     }
 
     /// Waits until `units` request units of `key` may be spent by one call; more than the whole quota counts as the quota.
     pub async fn admit_units(&self, key: &str, units: u32) -> Permit {
+        self.admit_load(key, 1, units).await
+    }
+
+    /// Waits for a call that the remote takes apart and runs `places` pieces of at once (a batch); at most the quota.
+    ///
+    /// Who needs several keys for one call asks for them in the order of the keys, so that two callers never wait for
+    /// each other.
+    pub async fn admit_load(&self, key: &str, places: u32, units: u32) -> Permit {
+        let whole = u32::try_from(self.0.quota.in_flight.max(1)).unwrap_or(u32::MAX);
+        let places = places.clamp(1, whole);
         let place = loop {
             // A closed semaphore would have to be ours, and we close none; asking again is then the harmless way out.
-            if let Ok(place) = self.0.place(key).acquire_owned().await {
+            if let Ok(place) = self.0.place(key).acquire_many_owned(places).await {
                 break place;
             }
         };
@@ -166,6 +176,16 @@ mod tests {
         let _other = limits.admit("b").now_or_never().unwrap();
         drop(first);
         third.await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_takes_as_many_places_as_the_remote_runs_at_once() {
+        let limits = limits(4, 100);
+        let batch = limits.admit_load("a", 20, 20).await;
+        let mut next = Box::pin(limits.admit("a"));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(batch);
+        next.await;
     }
 
     #[tokio::test]
