@@ -4,5 +4,6 @@
 //! A module may use those to its left: `core` <- [`ports`] <- { `outlook`, `salesforce`, `store` } <- `engine` <- { `cli`, `web` }.
 
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod ports;

@@ -124,13 +124,18 @@ impl<'a> Section<'a> {
         if self.get(key).is_some() {
             return;
         }
-        let empty = self.entries.iter().find(|entry| entry.key == key);
-        let (place, what) = match empty {
-            Some(entry) => (&entry.place, "has no value"),
-            None => (&self.node.place, "is missing"),
-        };
-        let message = format!("`{}` {what}; add {mend}", self.name(key));
-        self.report.note(place, Fault::MissingKey, message);
+        let message = format!("`{}` is missing; add {mend}", self.name(key));
+        self.report.note(self.place_of_missing(key), Fault::MissingKey, message);
+    }
+
+    /// Returns where a missing key is best reported: at the key if it stands there without a value, else at the section.
+    ///
+    /// A key that only a lower layer lists without a value helps nobody who reads the upper file.
+    pub fn place_of_missing(&self, key: &str) -> &'a Place {
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key && entry.place.source == self.node.place.source)
+            .map_or(&self.node.place, |entry| &entry.place)
     }
 
     /// Reads a text; plain numbers and switches count by their spelling.
