@@ -3,7 +3,10 @@
 //! The rule that decides what is written lives in `calbridge_core`; this crate listens, stores, reads and writes.
 //! A module may use those to its left: `core` <- [`ports`] <- { `outlook`, `salesforce`, `store` } <- `engine` <- { `cli`, `web` }.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
 pub mod ports;
+pub mod telemetry;
+pub mod web;

@@ -64,6 +64,7 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
                 .optional_text("rehearsal.start_at")
                 .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
                 .map(|at| at.with_timezone(&Utc)),
+            clock_url: values.optional_text("rehearsal.clock_url"),
             speed: values.decimal("rehearsal.speed"),
         },
         places: OPTIONS

@@ -17,7 +17,7 @@ use super::values::Values;
 pub const DEFAULT_YAML: &str = include_str!("../../config/calbridge.default.yaml");
 
 /// The built-in mapping.
-pub(super) const DEFAULT_MAPPING: &str = include_str!("../../mappings/default.yaml");
+pub const DEFAULT_MAPPING: &str = include_str!("../../mappings/default.yaml");
 
 /// Name of the built-in defaults in messages.
 const DEFAULT_NAME: &str = "calbridge.default.yaml (built in)";

@@ -20,9 +20,12 @@ pub mod sandbox;
 mod secrets;
 mod values;
 
-pub use load::{DEFAULT_YAML, Sources, load, load_file};
+pub use load::{DEFAULT_MAPPING, DEFAULT_YAML, Disk, Files, Sources, load, load_file};
 pub use model::{
     Config, Enrolment, EventHubs, LogConfig, LogFormat, MappingSource, Network, Outlook, Redis, Rehearsal, Salesforce,
     SalesforceAuth, StoreConfig, Sweep, SyncConfig, Web,
 };
 pub use problem::ConfigProblem;
+
+#[cfg(test)]
+mod tests;

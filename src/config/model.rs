@@ -233,10 +233,12 @@ pub enum LogFormat {
 }
 
 /// The engine's clock, for rehearsals against the local sandbox.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rehearsal {
     /// Moment at the start; none means the present.
     pub start_at: Option<DateTime<Utc>>,
+    /// Where the sandbox tells its time; what it answers at the start goes before the other two.
+    pub clock_url: Option<String>,
     /// Seconds of the engine's clock per real second.
     pub speed: f64,
 }

@@ -355,6 +355,9 @@ options! {
     "rehearsal.start_at": Instant, Optional, "", "2026-11-23T08:00:00Z",
         "Moment that the engine's clock shows at its start. For use with the local sandbox only.",
         "With real clouds: everything looks older or newer than it is.";
+    "rehearsal.clock_url": Url, Optional, "", "http://127.0.0.1:4400/clock",
+        "Address where the local sandbox tells its time (`now`, `speed`); what it answers at the start goes before `start_at` and `speed`.",
+        "The engine's clock and the sandbox's differ, so timers fire too early or too late.";
     "rehearsal.speed": Decimal(0.01, 1000.0), Optional, "seconds a second", "60",
         "How fast the engine's clock runs. For use with the local sandbox only.",
         "With real clouds: timers fire too early or too late.";

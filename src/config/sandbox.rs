@@ -17,6 +17,7 @@ pub const SANDBOX_YAML: &str = include_str!("../../config/sandbox.yaml");
 #[derive(Deserialize)]
 struct Endpoints {
     ca_certificate: String,
+    control_url: String,
     microsoft: Microsoft,
     event_hubs: EventHubs,
     salesforce: Salesforce,
@@ -67,8 +68,7 @@ struct Clock {
 impl Config {
     /// Makes a configuration from the text of an endpoints file and, where given, a configuration file under it.
     ///
-    /// `start_at` is left to the caller where both processes share a clock: a sped-up sandbox that has been up for a while
-    /// shows a later time than the one at its start.
+    /// The file tells the time at the sandbox's start; `rehearsal.clock_url` leads to its present time.
     ///
     /// # Errors
     /// Every problem.
@@ -140,6 +140,7 @@ fn broken(name: &str, message: &str) -> ConfigProblem {
 fn values(endpoints: &Endpoints, place: &Place) -> Vec<(String, String, Place)> {
     let (microsoft, hub, salesforce) = (&endpoints.microsoft, &endpoints.event_hubs, &endpoints.salesforce);
     // Plain AMQP on loopback: the SDK trusts the system's certificates only.
+    let clock_url = format!("{}/clock", endpoints.control_url.trim_end_matches('/'));
     let custom_endpoint = format!("amqp://127.0.0.1:{}", hub.amqp_port);
     [
         ("outlook.tenant_id", &microsoft.tenant_id),
@@ -161,6 +162,7 @@ fn values(endpoints: &Endpoints, place: &Place) -> Vec<(String, String, Place)> 
         ("salesforce.api_version", &salesforce.api_version),
         ("network.ca_file", &endpoints.ca_certificate),
         ("rehearsal.start_at", &endpoints.clock.start_at),
+        ("rehearsal.clock_url", &clock_url),
         ("rehearsal.speed", &endpoints.clock.speed.to_string()),
     ]
     .into_iter()
