@@ -42,7 +42,7 @@ impl Enroller {
                     self.tell().await;
                     return;
                 }
-                Err(error) => events::remote_failed(&error, "enrol mailboxes"),
+                Err(error) => events::remote_failed(&error),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -65,7 +65,7 @@ impl Enroller {
             match self.row(mailbox, user) {
                 Ok(row) => {
                     if let Err(error) = self.store.enrol(&row).await {
-                        events::store_failed("store an enrolment", &error);
+                        events::store_failed(&format!("store an enrolment: {error}"));
                     }
                 }
                 Err(missing) => events::enrolment_refused(index, missing),
@@ -93,7 +93,7 @@ impl Enroller {
                 events::enrolled(rows.len());
                 self.told.send_replace(rows);
             }
-            Err(error) => events::store_failed("read enrolments", &error),
+            Err(error) => events::store_failed(&format!("read enrolments: {error}")),
         }
     }
 }

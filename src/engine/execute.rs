@@ -14,7 +14,7 @@ use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
 use calbridge_core::link::{Intent, Link, LinkState};
 use calbridge_core::observed::{Observed, Why};
-use calbridge_core::plan::{Alias, Outcome, Plan, Planned, aliases, plan};
+use calbridge_core::plan::{Alias, Outcome, Plan, Planned, Settled, aliases, plan};
 use calbridge_core::policy::Rules;
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::engine::journal;
 use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store};
-use crate::telemetry::events;
+use crate::telemetry::events::{self, RunEnded};
 
 /// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.
 const MOST_ROUNDS: usize = 8;
@@ -116,7 +116,7 @@ impl Executor {
                     joined.push(work);
                 }
                 Ok(Joined::Busy) => self.give_back(&work.claim).await,
-                Err(error) => events::store_failed("join lanes", &error),
+                Err(error) => events::store_failed(&format!("join lanes: {error}")),
             }
         }
         joined
@@ -133,7 +133,7 @@ impl Executor {
         };
         for result in self.store.commit(vec![(claim.fence, commit)], now).await {
             if let Err(error) = result {
-                events::store_failed("give a lane back", &error);
+                events::store_failed(&format!("give a lane back: {error}"));
             }
         }
     }
@@ -197,7 +197,7 @@ impl Executor {
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
         if let Err(error) = self.store.renew(&fences, self.lease).await {
-            events::store_failed("renew leases", &error);
+            events::store_failed(&format!("renew leases: {error}"));
         }
     }
 
@@ -219,7 +219,7 @@ impl Executor {
                 give_up_link(&mut plan, now);
             }
             commits.push((work.claim.fence, self.commit_of(&work, &plan, rules, now)));
-            events::run_decided(&plan, work.claim.link.as_ref().map(|link| link.id));
+            work.span().in_scope(|| self.tell(&work, &plan));
             work.plan = Some(plan);
             works.push(work);
         }
@@ -285,6 +285,42 @@ impl Executor {
         }
     }
 
+    /// Tells logs and metrics what a run decided.
+    fn tell(&self, work: &Work, plan: &Plan) {
+        let link = plan.next.as_ref().or(work.claim.link.as_ref());
+        let meeting = link.map(|link| link.id);
+        let reason = plan.reasons.first().copied().unwrap_or(Reason::InStep);
+        let signals = work.claim.notices.iter().map(|row| row.signals).sum();
+        let connection = &self.connection;
+        events::run_ended(&RunEnded { connection, meeting, outcome: plan.outcome, reason, signals, echoes: plan.echoes });
+        if plan.echoes > 0 {
+            let side = link.and_then(|link| link.last_writer).map_or(Side::Outlook, Side::other);
+            events::echoes_recognised(side, u64::from(plan.echoes));
+        }
+        for record in work.reads.keys() {
+            events::calls_spent(record.side(), 1);
+        }
+        if plan.outcome == Outcome::DeadLetter {
+            events::dead_letter_made(connection, meeting, reason);
+        }
+        for step in &plan.steps {
+            events::write_sent(connection, step.link, step.side, step.action.name(), step.reason);
+        }
+        events::mails_expected(connection, meeting, plan.mail.recipients);
+    }
+
+    /// Tells logs and metrics what became of a write.
+    fn tell_settled(&self, work: &Work, intent: &Intent, settled: &Settled, now: DateTime<Utc>) {
+        let latency = journal::latency_ms(&work.claim, now).and_then(|ms| u64::try_from(ms).ok());
+        let latency = Duration::from_millis(latency.unwrap_or_default());
+        let code = settled.error.as_deref();
+        events::calls_spent(intent.side, 1);
+        events::write_settled(&self.connection, intent.link, intent.side, settled.reason, code, latency);
+        if settled.reason == Reason::WriteConfirmed {
+            events::crossed(intent.side, latency);
+        }
+    }
+
     async fn send(&self, intents: Vec<Intent>) -> BTreeMap<WriteToken, WriteResult> {
         let (outlook, salesforce): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.side == Side::Outlook);
         let send = async |calendar: &Arc<dyn Calendar>, intents: Vec<Intent>| {
@@ -337,7 +373,7 @@ impl Executor {
             let wake = settled.wake_at.map(|at| at + backoff(rules, commit.tries));
             commit.wake_at = [commit.wake_at, wake].into_iter().flatten().min();
             commit.journal.push(journal::settled(&self.connection, &work.claim, intent, &settled, result, rules, now));
-            events::write_settled(intent, settled.reason, journal::latency_ms(&work.claim, now));
+            work.span().in_scope(|| self.tell_settled(work, intent, &settled, now));
             link = settled.link;
         }
         for side in Side::BOTH {
@@ -401,6 +437,26 @@ impl Work {
                 self.reads.extend(found.iter().cloned());
             }
         }
+    }
+
+    /// Returns the span of this change, with the ids by which logs are searched.
+    fn span(&self) -> tracing::Span {
+        let first = self.claim.notices.first();
+        let link = self.plan.as_ref().and_then(|plan| plan.next.as_ref()).or(self.claim.link.as_ref());
+        let record = |side: Side| {
+            let linked = link.and_then(|link| link.replicas.get(side).as_ref()).map(|replica| &replica.record);
+            let noticed = self.claim.notices.iter().map(|row| &row.notice.record).find(|record| record.side() == side);
+            linked.or(noticed).map(|record| record.remote_id().to_owned())
+        };
+        let version = first.and_then(|row| row.notice.versions.last());
+        tracing::info_span!(
+            "sync",
+            meeting.id = link.map(|link| tracing::field::display(link.id)),
+            change.side = first.map(|row| row.notice.record.side().name()),
+            change.version = version.map(tracing::field::debug),
+            outlook.event_id = record(Side::Outlook),
+            salesforce.record_id = record(Side::Salesforce),
+        )
     }
 
     fn has_steps(&self) -> bool {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use calbridge_core::ids::{ConnectionId, StreamId};
 use calbridge_core::policy::Rules;
+use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target, Version};
 use calbridge_core::value::fingerprint;
 use tokio::sync::{Notify, mpsc, watch};
@@ -111,14 +112,14 @@ impl Intake {
             .collect();
         if !self.accept_until_stopped(&gathered.intake, stop).await {
             if let Err(error) = self.cache.release(&keys).await {
-                events::cache_failed(&error);
+                events::cache_failed(&error.to_string());
             }
             return;
         }
         if !keys.is_empty()
             && let Err(error) = self.cache.confirm(&keys, self.settings.seen_ttl).await
         {
-            events::cache_failed(&error);
+            events::cache_failed(&error.to_string());
         }
         for receipt in gathered.receipts {
             receipt.done();
@@ -138,10 +139,10 @@ impl Intake {
         loop {
             match self.store.accept(batch, self.clock.now()).await {
                 Ok(()) => {
-                    events::signals_accepted(batch);
+                    count(batch);
                     return true;
                 }
-                Err(error) => events::store_failed("accept signals", &error),
+                Err(error) => events::store_failed(&format!("accept signals: {error}")),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -166,7 +167,7 @@ impl Intake {
         let seen = match self.cache.claim(&keys, self.settings.claim_lease).await {
             Ok(seen) => seen,
             Err(error) => {
-                events::cache_failed(&error);
+                events::cache_failed(&error.to_string());
                 return (signals, Vec::new(), BTreeMap::new());
             }
         };
@@ -183,6 +184,18 @@ impl Intake {
         }
         let unconfirmed = known.into_iter().filter(|(_, seen)| *seen != Seen::Done).map(|(key, _)| key).collect();
         (fresh, unconfirmed, duplicates)
+    }
+}
+
+fn count(batch: &IntakeBatch) {
+    for side in Side::BOTH {
+        let signals = batch.signals.iter().filter(|due| due.signal.side == side).count();
+        if signals > 0 {
+            events::signals_accepted(side, signals as u64);
+        }
+    }
+    for (stream, duplicates) in &batch.duplicates {
+        events::duplicates_dropped(stream.as_str(), *duplicates);
     }
 }
 

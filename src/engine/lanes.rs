@@ -62,7 +62,7 @@ impl Lanes {
                 }
                 Err(error) => {
                     drop(place);
-                    events::store_failed("claim lanes", &error);
+                    events::store_failed(&format!("claim lanes: {error}"));
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                         () = stop.cancelled() => {}
@@ -80,7 +80,7 @@ impl Lanes {
         let due = match self.store.next_due().await {
             Ok(due) => due.unwrap_or(latest).min(latest),
             Err(error) => {
-                events::store_failed("look for due lanes", &error);
+                events::store_failed(&format!("look for due lanes: {error}"));
                 latest
             }
         };

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use build::{StartError, adapters, open_store, store_settings};
+pub use build::{StartError, check, open_read_only};
 pub use enrol::WantedEnrolment;
 pub use intake::IntakeSettings;
 pub use lanes::LaneSettings;
@@ -32,6 +32,9 @@ const INTAKE_QUEUE: usize = 64;
 
 /// Makes a listener; called anew after each failure.
 pub type MakeListener = Box<dyn Fn() -> Box<dyn Listener> + Send + Sync>;
+
+/// Hears which part of the engine works, or what is wrong with it.
+pub type Report<'a> = &'a (dyn Fn(&str, Option<&str>) + Send + Sync);
 
 /// Everything the engine works with.
 pub struct Parts {
@@ -79,7 +82,9 @@ impl Engine {
     }
 
     /// Runs until `stop` is set, then drains: listeners stop, what was taken in is stored, runs at work are finished.
-    pub async fn run(self, stop: CancellationToken) {
+    ///
+    /// `report` is told which part works, and with a fault which one does not.
+    pub async fn run(self, stop: CancellationToken, report: Report<'_>) {
         let parts = self.parts;
         let (batches, taken) = mpsc::channel::<Batch>(INTAKE_QUEUE);
         let (round_asks, rounds_asked) = mpsc::unbounded_channel();
@@ -141,11 +146,14 @@ impl Engine {
             owner: owner.clone(),
             lease: parts.lanes.lease,
         });
+        tasks.spawn(watch_store(Arc::clone(&parts.store), Arc::clone(&parts.clock), stop.clone()));
+        report("engine", Some("learning what both remotes can do"));
         // Before it is known whether writes can be stamped, there is nothing that a lane could safely do.
         tokio::select! {
             _known = learned.wait_for(|learned| *learned) => {}
             () = stop.cancelled() => {}
         }
+        report("engine", None);
         lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner }
             .run(stop)
             .await;
@@ -161,7 +169,7 @@ async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: Cancellat
         let listener = make();
         let name = listener.name();
         let started = std::time::Instant::now();
-        events::listener_started(&name);
+        events::stream_started(&name);
         let ended = listener.run(out.clone(), stop.clone()).await;
         if stop.is_cancelled() {
             return;
@@ -173,12 +181,26 @@ async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: Cancellat
             Err(ListenError::Fatal(_)) => Duration::from_mins(5),
             Ok(()) | Err(ListenError::Passing(_)) => Duration::from_secs(30),
         };
-        events::listener_ended(&name, &ended);
+        events::stream_stopped(&name, ended.as_ref().err().map(ToString::to_string).as_deref());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}
         }
         pause = (pause * 2).min(longest);
+    }
+}
+
+/// Tells the metrics how much waits in the store.
+async fn watch_store(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match store.status().await {
+            Ok(status) => events::store_status(&status, clock.now()),
+            Err(error) => events::store_failed(&format!("count what waits: {error}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = stop.cancelled() => {}
+        }
     }
 }
 
@@ -203,7 +225,7 @@ async fn learn_capabilities(
                 pause = Duration::from_mins(5);
             }
             Err(error) => {
-                events::remote_failed(&error, "describe the Event object");
+                events::remote_failed(&error);
                 pause = (pause * 2).min(Duration::from_mins(1));
             }
         }

@@ -120,7 +120,7 @@ impl Rounds {
                     owed.insert(RoundRequest { cause: SignalCause::Enrolment, ..candidate });
                 }
                 Ok(_) => {}
-                Err(error) => events::store_failed("read round progress", &error),
+                Err(error) => events::store_failed(&format!("read round progress: {error}")),
             }
         }
         owed
@@ -132,11 +132,11 @@ impl Rounds {
         loop {
             match self.pages(request).await {
                 Ok(records) => {
-                    events::round_finished(request.side, records);
+                    events::sweep_ended(request.side, records, records);
                     return;
                 }
                 Err(error) => {
-                    events::remote_failed(&error, "list records");
+                    events::remote_failed(&error);
                     let asked = match error.retry {
                         Retry::After(asked) => asked,
                         Retry::Never => Duration::from_mins(5),

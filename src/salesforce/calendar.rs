@@ -20,7 +20,7 @@ use super::client::{Call, Client};
 use super::error::{Failure, Kind};
 use super::settings::{PubSubSettings, Settings, SettingsError, is_field_name};
 use super::wire::{self, LINK_FIELD, TOKEN_FIELD};
-use crate::ports::{Account, Calendar, Clock, Finding, Page, RemoteError};
+use crate::ports::{Account, Calendar, Capabilities, Clock, Finding, Page, RemoteError};
 
 /// Records in one read or one collection call.
 ///
@@ -279,6 +279,11 @@ impl Calendar for SalesforceCalendar {
 
     async fn check(&self) -> Vec<Finding> {
         self.findings().await
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, RemoteError> {
+        let found = self.stamp_fields().await?;
+        Ok(Capabilities { link_field: found.link, link_unique: found.link_unique, token_field: found.token })
     }
 
     async fn accounts(&self, names: &[String]) -> Result<Vec<Option<Account>>, RemoteError> {
