@@ -30,7 +30,8 @@ const HELD_BACK: usize = 4 * 1024 * 1024;
 
 /// How much longer a settlement waits.
 ///
-/// 3 ms alone were enough on an idle machine; with eight busy threads on two processors, 1 call in some 2,000 hung.
+/// The latency alone is enough on an idle machine; with several busy test processes on two processors a management
+/// call was seen to hang. No wait is long enough for every load, so clients must bound their calls anyway.
 const SETTLE_HOLD: Duration = Duration::from_millis(12);
 
 /// How much longer an answer to a detach waits for the client to end the session.
