@@ -27,7 +27,7 @@ impl Tenant {
         let facts = item.content.facts();
         let version = item.change_key.clone();
         let ical_uid = item.ical_uid.clone();
-        mailbox.items.insert(key, item);
+        mailbox.put(item);
         self.record(
             home,
             key,
@@ -80,7 +80,7 @@ impl Tenant {
         item.modseq = mailbox.next_modseq();
         item.is_exception = key.original.is_some();
         let ical_uid = item.ical_uid.clone();
-        mailbox.items.insert(key, item);
+        mailbox.put(item);
         let (changed, old) = difference(after, before);
         let touched = changed.keys().all(|name| name == "singleValueExtendedProperties");
         let kind = if touched { EffectKind::Touch } else { EffectKind::Update };

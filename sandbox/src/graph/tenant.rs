@@ -94,6 +94,17 @@ impl State {
             .ok_or_else(|| GraphError::invalid_user(&id.to_string()))
     }
 
+    /// Finds an event as it was before its last change.
+    pub(crate) fn locate_stale(&self, mailbox: &str, id: &str) -> Result<(&Mailbox, Cow<'_, Item>), GraphError> {
+        let mailbox = self.mailbox(self.mailbox_id(mailbox)?)?;
+        let (_, key) = ids::decode(id).ok_or_else(GraphError::malformed_id)?;
+        match mailbox.before.get(&key) {
+            Some(Some(item)) => Ok((mailbox, Cow::Borrowed(item))),
+            Some(None) => Err(GraphError::item_not_found()),
+            None => self.locate(&mailbox.id.to_string(), id),
+        }
+    }
+
     /// Finds an event by mailbox name and id of either form.
     pub(crate) fn locate(&self, mailbox: &str, id: &str) -> Result<(&Mailbox, Cow<'_, Item>), GraphError> {
         let mailbox = self.mailbox(self.mailbox_id(mailbox)?)?;

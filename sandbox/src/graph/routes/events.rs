@@ -58,7 +58,17 @@ impl Front {
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
-                let (mailbox, item) = state.locate(user, id)?;
+                let stale = self
+                    .tenant
+                    .world
+                    .faults
+                    .take(|switches| &mut switches.outlook_stale_reads_next);
+                let found = if stale {
+                    state.locate_stale(user, id)
+                } else {
+                    state.locate(user, id)
+                };
+                let (mailbox, item) = found?;
                 let options = Options::parse(call)?;
                 entity(
                     call,

@@ -28,6 +28,13 @@ use crate::oauth::entra::{Audience, Claims, TokenFault};
 
 /// Largest request body that is read; Graph takes 4 MB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+/// What stays as it is in a link's query; the dollar sign of option names among it, because readers look for it.
+const UNESCAPED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'$')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 const JSON_TYPE: &str =
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
 
@@ -127,7 +134,7 @@ impl Call {
             |value: &str| percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string();
         let query: Vec<String> = query
             .iter()
-            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
             .collect();
         format!("{}/v1.0{}?{}", self.base, self.path, query.join("&"))
     }

@@ -394,3 +394,26 @@ async fn spoilt_tokens_are_issued_while_switched_on() {
         assert_eq!(bench.get("/users").await.status, status);
     }
 }
+
+#[tokio::test]
+async fn stale_reads_show_the_state_before_the_last_change() {
+    let bench = Bench::new(Profile::Quiet);
+    let stale = || {
+        bench
+            .world
+            .faults
+            .change(|switches| switches.outlook_stale_reads_next = 1)
+    };
+    let made = bench.event(json!({})).await;
+    let path = format!("/users/{ANNA}/events/{}", id(&made));
+    stale();
+    assert_eq!(bench.get(&path).await.status, 404);
+    assert_eq!(bench.get(&path).await.status, 200);
+    bench.patch(&path, json!({"subject": "new"})).await;
+    stale();
+    assert_eq!(bench.get(&path).await.body["subject"], "Review");
+    bench.call("DELETE", &path, &[], Value::Null).await;
+    stale();
+    assert_eq!(bench.get(&path).await.body["subject"], "new");
+    assert_eq!(bench.get(&path).await.status, 404);
+}
