@@ -130,8 +130,7 @@ impl Call {
 
     /// Makes an absolute link to the same path with other query parameters.
     fn link(&self, query: &[(&str, &str)]) -> String {
-        let encode =
-            |value: &str| percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, UNESCAPED).to_string();
         let query: Vec<String> = query
             .iter()
             .map(|(name, value)| format!("{}={}", encode(name), encode(value)))

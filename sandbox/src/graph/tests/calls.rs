@@ -398,12 +398,7 @@ async fn spoilt_tokens_are_issued_while_switched_on() {
 #[tokio::test]
 async fn stale_reads_show_the_state_before_the_last_change() {
     let bench = Bench::new(Profile::Quiet);
-    let stale = || {
-        bench
-            .world
-            .faults
-            .change(|switches| switches.outlook_stale_reads_next = 1)
-    };
+    let stale = || bench.world.faults.change(|switches| switches.outlook_stale_reads_next = 1);
     let made = bench.event(json!({})).await;
     let path = format!("/users/{ANNA}/events/{}", id(&made));
     stale();
