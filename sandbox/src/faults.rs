@@ -53,6 +53,10 @@ pub struct Switches {
     pub salesforce_end_stream_next: u32,
     /// The next n change events are delivered twice.
     pub salesforce_duplicate_next: u32,
+    /// The next n change events are never published (rare, and unrecoverable from the stream).
+    pub salesforce_drop_next: u32,
+    /// The next n Salesforce row writes are answered 400 UNABLE_TO_LOCK_ROW.
+    pub salesforce_lock_next: u32,
     /// The next n hub messages are delivered twice.
     pub hub_duplicate_next: u32,
     /// The next n hub notifications are lost.
@@ -83,6 +87,8 @@ impl Default for Switches {
             salesforce_trigger_edits: false,
             salesforce_end_stream_next: 0,
             salesforce_duplicate_next: 0,
+            salesforce_drop_next: 0,
+            salesforce_lock_next: 0,
             hub_duplicate_next: 0,
             hub_drop_next: 0,
         }
