@@ -27,17 +27,8 @@ impl Tenant {
         let facts = item.content.facts();
         let version = item.change_key.clone();
         let ical_uid = item.ical_uid.clone();
-        mailbox.items.insert(key, item);
-        self.record(
-            home,
-            key,
-            ical_uid,
-            actor,
-            EffectKind::Create,
-            facts,
-            Map::new(),
-            version,
-        );
+        mailbox.put(item);
+        self.record(home, key, ical_uid, actor, EffectKind::Create, facts, Map::new(), version);
         self.notify(state, home, key, "created");
         self.stir(state, home, key, 1);
         Ok(())
@@ -80,7 +71,7 @@ impl Tenant {
         item.modseq = mailbox.next_modseq();
         item.is_exception = key.original.is_some();
         let ical_uid = item.ical_uid.clone();
-        mailbox.items.insert(key, item);
+        mailbox.put(item);
         let (changed, old) = difference(after, before);
         let touched = changed.keys().all(|name| name == "singleValueExtendedProperties");
         let kind = if touched { EffectKind::Touch } else { EffectKind::Update };
@@ -141,10 +132,7 @@ impl Tenant {
         })
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one effect; a builder would only rename them"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the fields of one effect; a builder would only rename them")]
     fn record(
         &self,
         home: Uuid,
