@@ -1,7 +1,8 @@
 //! Errors of the Pub/Sub API: a gRPC status with the trailers `error-code`, `rpc-id` and `type`.
 //!
-//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. The gRPC code of
-//! authentication errors is unconfirmed.
+//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. A wrong token was
+//! seen to give UNAUTHENTICATED (<https://github.com/pozil/pub-sub-api-java-client/issues/3>); the gRPC codes of the others
+//! are unconfirmed where the documentation names none.
 
 use rand::Rng;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -41,7 +42,7 @@ impl Fault {
             Self::Auth => (
                 Code::Unauthenticated,
                 "service.auth.error",
-                "An authentication exception occurred",
+                "An authentication exception occurred. Provide valid authentication via metadata headers",
             ),
             Self::UnknownTopic => (Code::NotFound, "topic.not.found", "The topic does not exist"),
             Self::EmptyTopic => (
