@@ -8,7 +8,6 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use rand::Rng;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -128,17 +127,23 @@ impl Clouds {
 
     /// Judges everything that happened so far.
     pub(crate) fn judge(&self, terms: &Terms) -> oracle::Report {
-        // States are read after the history: an effect in between is in the states only, which the oracle takes as final.
-        let effects = self.world.history.since(0);
-        let outlook = self
-            .endpoints
-            .mailboxes
+        // States are read before the history: a change in between makes its meeting pending instead of diverged.
+        let mailboxes = &self.endpoints.mailboxes;
+        let outlook = mailboxes
             .iter()
-            .flat_map(|mailbox| self.tenant.events(&mailbox.user_id));
+            .flat_map(|mailbox| self.tenant.events(&mailbox.user_id))
+            .collect();
+        let salesforce = self.org.records();
+        let people = mailboxes
+            .iter()
+            .map(|mailbox| (mailbox.user_id.clone(), mailbox.salesforce_user_id.clone()))
+            .collect();
+        let effects = self.world.history.since(0);
         let evidence = Evidence {
             effects,
-            outlook: outlook.collect(),
-            salesforce: self.org.records(),
+            outlook,
+            salesforce,
+            people,
             now: self.world.clock.now(),
         };
         oracle::judge(&evidence, terms)
@@ -185,7 +190,7 @@ impl Sandbox {
         let mailboxes = (0..options.mailboxes)
             .map(|number| new_person(number, &tenant, &org))
             .collect();
-        let sas_key = STANDARD.encode(world.draw(|random| random.random::<[u8; 32]>()));
+        let sas_key = STANDARD.encode(world.draw(rand::Rng::random::<[u8; 32]>));
         let access = HubAccess::new(HUB, SAS_KEY_NAME, &sas_key, tenant.entra().hub_check());
         let endpoints = Endpoints {
             ca_certificate: authority.ca_path().display().to_string(),
@@ -215,7 +220,7 @@ impl Sandbox {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        serve_all(&clouds, &authority, access, listeners.sockets, &stop, &tasks);
+        serve_all(&clouds, &authority, &access, listeners.sockets, &stop, &tasks);
         tasks.close();
         Ok(Self {
             clouds,
@@ -335,54 +340,49 @@ fn present() -> DateTime<Utc> {
 }
 
 fn state_dir(options: &Options) -> Result<(Option<TempDir>, PathBuf), SandboxError> {
-    match &options.state_dir {
-        Some(path) => {
-            std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir {
-                path: path.clone(),
-                source,
-            })?;
-            Ok((None, path.clone()))
-        }
-        None => {
-            let folder = tempfile::Builder::new()
-                .prefix("calbridge-sandbox-")
-                .tempdir()
-                .map_err(|source| SandboxError::StateDir {
-                    path: std::env::temp_dir(),
-                    source,
-                })?;
-            let path = folder.path().to_owned();
-            Ok((Some(folder), path))
-        }
+    if let Some(path) = &options.state_dir {
+        std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir {
+            path: path.clone(),
+            source,
+        })?;
+        return Ok((None, path.clone()));
     }
+    let folder = tempfile::Builder::new()
+        .prefix("calbridge-sandbox-")
+        .tempdir()
+        .map_err(|source| SandboxError::StateDir {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+    let path = folder.path().to_owned();
+    Ok((Some(folder), path))
 }
 
-/// Bound sockets in the order of [`LISTENERS`].
+/// Bound sockets in the order of [`LISTENERS`], with their ports.
 struct Listeners {
-    sockets: Vec<TcpListener>,
-    ports: Vec<u16>,
+    sockets: [TcpListener; LISTENERS.len()],
+    ports: [u16; LISTENERS.len()],
 }
 
 async fn bind_all(port_base: u16) -> Result<Listeners, SandboxError> {
-    let mut listeners = Listeners {
-        sockets: Vec::new(),
-        ports: Vec::new(),
-    };
+    let mut sockets = Vec::new();
+    let mut ports = [0; LISTENERS.len()];
     let mut port = port_base;
-    for what in LISTENERS {
+    for (what, bound) in LISTENERS.into_iter().zip(&mut ports) {
         let failed = |source| SandboxError::Listen { port, what, source };
         let socket = net::bind(port).await.map_err(failed)?;
-        listeners.ports.push(socket.local_addr().map_err(failed)?.port());
-        listeners.sockets.push(socket);
+        *bound = socket.local_addr().map_err(failed)?.port();
+        sockets.push(socket);
         if port_base != 0 {
             port = port.saturating_add(1);
         }
     }
-    Ok(listeners)
+    let sockets = sockets.try_into().expect("one socket was pushed per listener");
+    Ok(Listeners { sockets, ports })
 }
 
 fn new_identity(world: &World) -> TenantIdentity {
-    let drawn = || uuid::Builder::from_random_bytes(world.draw(|random| random.random())).into_uuid();
+    let drawn = || uuid::Builder::from_random_bytes(world.draw(rand::Rng::random)).into_uuid();
     TenantIdentity {
         tenant_id: drawn(),
         domain: DOMAIN.to_owned(),
@@ -505,8 +505,8 @@ fn load_calendars(clouds: &Clouds, files: &[PathBuf]) -> Result<Vec<LoadedCalend
 fn serve_all(
     clouds: &Arc<Clouds>,
     authority: &TlsAuthority,
-    access: HubAccess,
-    sockets: Vec<TcpListener>,
+    access: &HubAccess,
+    listeners: [TcpListener; LISTENERS.len()],
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) {
@@ -514,28 +514,27 @@ fn serve_all(
     let org = salesforce::router(Arc::clone(&clouds.org));
     let pubsub = salesforce::pubsub(Arc::clone(&clouds.org));
     let web = || Some(authority.server_config(&[b"h2", b"http/1.1"]));
-    let routers = [
-        (None, control),
-        (None, graph::router(Arc::clone(&clouds.tenant))),
-        (web(), graph::secure_router(Arc::clone(&clouds.tenant))),
-        (None, org.clone()),
-        (web(), org),
-        (Some(authority.server_config(&[b"h2"])), pubsub),
-    ];
-    let mut sockets = sockets.into_iter();
-    let mut amqp = Vec::new();
-    let mut http = Vec::new();
-    for (what, socket) in LISTENERS.iter().zip(sockets.by_ref()) {
-        if what.starts_with("event hubs") {
-            amqp.push(socket)
-        } else {
-            http.push(socket)
-        }
-    }
-    for (socket, (tls, router)) in http.into_iter().zip(routers) {
+    let [
+        control_socket,
+        graph_http,
+        graph_https,
+        amqp,
+        amqps,
+        org_http,
+        org_https,
+        pubsub_socket,
+    ] = listeners;
+    for (socket, tls, router) in [
+        (control_socket, None, control),
+        (graph_http, None, graph::router(Arc::clone(&clouds.tenant))),
+        (graph_https, web(), graph::secure_router(Arc::clone(&clouds.tenant))),
+        (org_http, None, org.clone()),
+        (org_https, web(), org),
+        (pubsub_socket, Some(authority.server_config(&[b"h2"])), pubsub),
+    ] {
         tasks.spawn(net::serve_router(socket, tls, router, stop.clone()));
     }
-    for (socket, tls) in amqp.into_iter().zip([None, Some(authority.server_config(&[]))]) {
+    for (socket, tls) in [(amqp, None), (amqps, Some(authority.server_config(&[])))] {
         let log = Arc::clone(&clouds.hub);
         tasks.spawn(event_hubs::serve(socket, tls, log, access.clone(), stop.clone()));
     }

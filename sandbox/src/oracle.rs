@@ -41,8 +41,18 @@ pub struct Evidence {
     pub outlook: Vec<Value>,
     /// Present Salesforce events, deleted ones left out or marked `IsDeleted`.
     pub salesforce: Vec<Value>,
+    /// Who is who: mailbox user id and Salesforce user id of each person.
+    pub people: Vec<(String, String)>,
     /// Sandbox time of the judgement.
     pub now: DateTime<Utc>,
+}
+
+impl Evidence {
+    fn same_person(&self, one: &str, two: &str) -> bool {
+        self.people
+            .iter()
+            .any(|(mailbox, user)| (mailbox == one && user == two) || (mailbox == two && user == one))
+    }
 }
 
 /// What a judgement may assume.
@@ -229,6 +239,6 @@ pub struct Divergence {
 /// Judges everything that happened so far.
 pub fn judge(evidence: &Evidence, terms: &Terms) -> Report {
     let records = timeline::replay(evidence);
-    let groups = links::assemble(&records, terms);
+    let groups = links::assemble(&records, evidence, terms);
     verdicts::reach(evidence, terms, &records, groups)
 }

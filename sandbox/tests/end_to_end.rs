@@ -6,7 +6,8 @@ use std::time::Duration;
 use calbridge_pubsub_proto::pub_sub_client::PubSubClient;
 use calbridge_pubsub_proto::{FetchRequest, FetchResponse, ReplayPreset};
 use calbridge_sandbox::event_hubs::HubLog;
-use calbridge_sandbox::{Endpoints, Options, Sandbox};
+use calbridge_sandbox::oracle::Terms;
+use calbridge_sandbox::{Actor, Endpoints, Options, Sandbox};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -262,6 +263,81 @@ async fn a_person_in_salesforce_is_seen_by_rest_clients_and_as_a_change_event() 
             .unwrap()
             .contains("salesforce refuses")
     );
+    sandbox.stop().await;
+}
+
+/// Carries Ada's meeting over as a bridge would, with a stamp on the side that is written.
+fn carry_over(sandbox: &Sandbox, bridge: &Actor, event: &Value, link: &str) -> String {
+    let fields = json!({
+        "Subject": event["subject"], "StartDateTime": "2026-12-01T09:00:00Z", "DurationInMinutes": 60, "ShowAs": "Busy",
+        "OwnerId": sandbox.endpoints().mailboxes[0].salesforce_user_id,
+        "Calbridge_Link__c": link, "Calbridge_Token__c": "t1",
+    });
+    sandbox
+        .org()
+        .create(bridge, Some("bridge/1"), fields.as_object().unwrap())
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oracle_follows_a_bridge_through_both_clouds() {
+    let sandbox = start(small()).await;
+    let (ada, ben) = (sandbox.person_number(0).unwrap(), sandbox.person_number(1).unwrap());
+    let bridge = Actor::App("bridge".to_owned());
+    let at_once = Terms {
+        settle: chrono::TimeDelta::zero(),
+        ..Terms::default()
+    };
+    let event = ada
+        .create_in_outlook(&json!({
+            "subject": "Plan", "attendees": [{ "emailAddress": { "address": ben.mailbox().address } }],
+            "start": { "dateTime": "2026-12-01T10:00:00", "timeZone": "Europe/Berlin" },
+            "end": { "dateTime": "2026-12-01T11:00:00", "timeZone": "Europe/Berlin" },
+        }))
+        .unwrap();
+    let row = carry_over(&sandbox, &bridge, &event, "L1");
+    let report = sandbox.judge(&at_once);
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!(
+        (
+            report.meetings.len(),
+            report.unlinked_outlook,
+            report.unlinked_salesforce
+        ),
+        (1, 0, 0)
+    );
+    assert_eq!(report.meetings[0].salesforce, [row.clone()]);
+
+    // An edit that does not cross is lost; written back with a stamp on the other side, all is well again.
+    let id = event["id"].as_str().unwrap();
+    ada.update_in_outlook(id, &json!({ "subject": "Plan B" })).unwrap();
+    let report = sandbox.judge(&at_once);
+    assert_eq!((report.lost.len(), report.diverged.len()), (1, 1), "{}", report.table());
+    let edit = json!({ "Subject": "Plan B", "Calbridge_Token__c": "t2" });
+    sandbox
+        .org()
+        .update(&bridge, Some("bridge/1"), &row, edit.as_object().unwrap())
+        .unwrap();
+    let stamp = json!({ "singleValueExtendedProperties": [{
+        "id": "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name calbridge", "value": format!("v1;L1;{row};t3") }] });
+    sandbox
+        .tenant()
+        .update_event(&bridge, &ada.mailbox().user_id, id, &stamp, None)
+        .unwrap();
+    let report = sandbox.judge(&at_once);
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!(
+        (
+            report.meetings[0].on_salesforce.writes,
+            report.meetings[0].on_outlook.writes
+        ),
+        (2, 0)
+    );
+    assert!(report.meetings[0].on_outlook.touches >= 1);
+
+    // The same meeting once more under another link is a duplicate.
+    carry_over(&sandbox, &bridge, &json!({ "subject": "Plan B" }), "L2");
+    assert_eq!(sandbox.judge(&at_once).duplicated.len(), 1);
     sandbox.stop().await;
 }
 

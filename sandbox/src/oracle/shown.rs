@@ -41,7 +41,7 @@ impl Field {
 }
 
 /// Begin and end, comparable over both clouds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Times {
     /// Instants, to the second.
@@ -121,6 +121,11 @@ impl Shown {
             Field::Time => self.times == other.times,
             Field::ShowAs => self.show_as == other.show_as,
         }
+    }
+
+    /// Returns what must be equal in both clouds for two records to look alike.
+    pub(super) fn look(&self) -> (String, String, Times) {
+        (self.subject.clone(), self.location.clone(), self.times)
     }
 
     /// Returns a field for reports.

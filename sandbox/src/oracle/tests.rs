@@ -121,6 +121,7 @@ impl Story {
             effects: self.effects.clone(),
             outlook: self.outlook.clone(),
             salesforce: self.salesforce.clone(),
+            people: vec![("scope".to_owned(), "005A".to_owned())],
             now: start() + TimeDelta::minutes(self.minute) + wait,
         };
         judge(&evidence, terms)
@@ -172,6 +173,36 @@ fn edits_on_both_sides_that_cross_are_clean() {
     );
     let report = story.judge();
     assert!(report.is_clean(), "{}", report.table());
+}
+
+#[test]
+fn a_source_without_a_stamp_is_found_by_its_looks() {
+    let mut story = Story::new();
+    story.on_outlook("oA", &person(), EffectKind::Create, &outlook_values("Plan"));
+    story.on_outlook("oA", &person(), EffectKind::Update, &json!({ "subject": "Plan 2" }));
+    // Somebody else's meeting looks the same from the start.
+    story.push(
+        Cloud::Outlook,
+        "oTwin",
+        "uid-2",
+        &person(),
+        EffectKind::Create,
+        &outlook_values("Plan 2"),
+    );
+    for (id, link) in [("sA", "L1"), ("sB", "L2")] {
+        let mut row = row_values("Plan 2");
+        row["Calbridge_Link__c"] = json!(link);
+        story.on_salesforce(id, &bridge(), EffectKind::Create, &row);
+    }
+    let report = story.judge();
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!((report.meetings.len(), report.unlinked_outlook), (2, 0));
+    // A third row under a link of its own can only be a duplicate.
+    let mut row = row_values("Plan 2");
+    row["Calbridge_Link__c"] = json!("L3");
+    story.on_salesforce("sC", &bridge(), EffectKind::Create, &row);
+    let report = story.judge();
+    assert_eq!(report.duplicated.len(), 1, "{}", report.table());
 }
 
 #[test]
@@ -385,7 +416,12 @@ fn salesforce_edits_of_meetings_with_attendees_are_held_back_not_lost() {
 fn pairs_without_stamps_can_be_named_and_other_applications_count_as_editors() {
     let mut story = Story::new();
     story.on_outlook("oA", &person(), EffectKind::Create, &outlook_values("Plan"));
-    story.on_salesforce("sA00000000000001AA", &bridge(), EffectKind::Create, &row_values("Plan"));
+    story.on_salesforce(
+        "sA00000000000001AA",
+        &bridge(),
+        EffectKind::Create,
+        &row_values("Other words"),
+    );
     let other = Actor::App("importer".to_owned());
     story.on_salesforce(
         "sA00000000000001AA",

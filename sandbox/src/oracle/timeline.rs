@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) key: Key,
     /// iCalUId; empty for Salesforce.
     pub(super) ical_uid: String,
+    /// Mailbox user id, or the Salesforce user who owns the row.
+    pub(super) owner: String,
     /// States in order, one per effect.
     pub(super) states: Vec<State>,
     /// Whether it exists now.
@@ -59,7 +61,12 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
     let present = present_states(evidence);
     let mut values: BTreeMap<Key, Map<String, Value>> = BTreeMap::new();
     let mut records: BTreeMap<Key, Record> = BTreeMap::new();
-    for effect in &evidence.effects {
+    // Rows of the invitation table are no meetings.
+    for effect in evidence
+        .effects
+        .iter()
+        .filter(|effect| !effect.record.starts_with("0RE"))
+    {
         let key = (effect.cloud, effect.record.clone());
         let known = values.entry(key.clone()).or_default();
         for (name, value) in &effect.changed {
@@ -68,6 +75,7 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
         let shown = shown(effect.cloud, known);
         let record = records.entry(key.clone()).or_insert_with(|| Record {
             ical_uid: effect.ical_uid.clone(),
+            owner: effect.scope.clone(),
             states: Vec::new(),
             live: false,
             authority: effect.cloud == Cloud::Salesforce,
@@ -180,6 +188,9 @@ impl Record {
             {
                 known.push(found);
             }
+        }
+        if let Some(owner) = values.get("OwnerId").and_then(Value::as_str) {
+            owner.clone_into(&mut self.owner);
         }
         let sensitivity = values.get("sensitivity").and_then(Value::as_str).unwrap_or("normal");
         self.private = matches!(sensitivity.to_ascii_lowercase().as_str(), "private" | "confidential")
