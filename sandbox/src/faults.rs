@@ -27,6 +27,8 @@ pub struct Switches {
     pub outlook_expired_tokens_next: u32,
     /// The next n delta links are answered 410, as if the sync state had been forgotten.
     pub outlook_delta_gone_next: u32,
+    /// The next n reads of one event show its state before its last change, "not found" right after its creation.
+    pub outlook_stale_reads_next: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
@@ -72,6 +74,7 @@ impl Default for Switches {
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
             outlook_delta_gone_next: 0,
+            outlook_stale_reads_next: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,

@@ -124,7 +124,12 @@ async fn run(mut connection: ListenerConnectionHandle, context: &Context, seat: 
                 return;
             }
             incoming = connection.next_incoming_session() => {
-                let Some(incoming) = incoming else { return };
+                let Some(incoming) = incoming else {
+                    if let Err(error) = connection.on_close().await {
+                        tracing::debug!(?error, "AMQP connection ended with an error");
+                    }
+                    return;
+                };
                 match sessions.accept_incoming_session(incoming, &mut connection).await {
                     Ok(session) => drop(context.tasks.spawn(serve_session(session, context.clone()))),
                     Err(error) => tracing::debug!(%error, "AMQP session not begun"),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use fe2o3_amqp_types::definitions::{AmqpError, Error, ErrorCondition, LinkError};
 use fe2o3_amqp_types::primitives::Symbol;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Readers without epoch that one partition admits for a consumer group
@@ -25,6 +25,8 @@ struct State {
     next_id: AtomicU64,
     connections: Mutex<BTreeMap<u64, Switches>>,
     readers: Mutex<BTreeMap<u64, Reader>>,
+    connected: watch::Sender<usize>,
+    reading: watch::Sender<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -122,6 +124,16 @@ impl HubHandle {
         self.lock_readers().values().map(|reader| reader.view.clone()).collect()
     }
 
+    /// Returns a receiver that holds the number of connections and wakes when it changes.
+    pub fn watch_connections(&self) -> watch::Receiver<usize> {
+        self.state.connected.subscribe()
+    }
+
+    /// Returns a receiver that holds the number of readers and wakes when it changes.
+    pub fn watch_readers(&self) -> watch::Receiver<usize> {
+        self.state.reading.subscribe()
+    }
+
     /// Takes a new connection into the list; it leaves when the seat is dropped.
     pub(super) fn connect(&self, stop: &CancellationToken) -> ConnectionSeat {
         let id = self.fresh_id();
@@ -129,7 +141,10 @@ impl HubHandle {
             cut: CancellationToken::new(),
             force: stop.child_token(),
         };
-        self.lock_connections().insert(id, switches.clone());
+        let mut connections = self.lock_connections();
+        connections.insert(id, switches.clone());
+        self.state.connected.send_replace(connections.len());
+        drop(connections);
         ConnectionSeat {
             handle: self.clone(),
             id,
@@ -187,6 +202,7 @@ impl HubHandle {
                 end: Some(end),
             },
         );
+        self.state.reading.send_replace(readers.len());
         Ok(ReaderSeat {
             handle: self.clone(),
             id,
@@ -248,7 +264,9 @@ pub(super) struct ConnectionSeat {
 
 impl Drop for ConnectionSeat {
     fn drop(&mut self) {
-        self.handle.lock_connections().remove(&self.id);
+        let mut connections = self.handle.lock_connections();
+        connections.remove(&self.id);
+        self.handle.state.connected.send_replace(connections.len());
     }
 }
 
@@ -263,7 +281,9 @@ pub(super) struct ReaderSeat {
 
 impl Drop for ReaderSeat {
     fn drop(&mut self) {
-        self.handle.lock_readers().remove(&self.id);
+        let mut readers = self.handle.lock_readers();
+        readers.remove(&self.id);
+        self.handle.state.reading.send_replace(readers.len());
     }
 }
 

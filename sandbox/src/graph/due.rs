@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::error::GraphError;
@@ -57,20 +58,25 @@ pub(crate) enum Due {
 impl Tenant {
     /// Does the background work until told to stop: delayed changes and notifications, webhooks, expiry of subscriptions.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let webhooks = Webhooks::new();
+        let webhooks = Arc::new(Webhooks::new());
+        let calls = TaskTracker::new();
         loop {
             let woken = self.wake.notified();
             let posts = self.step(self.world.clock.now());
             if !posts.is_empty() {
-                for failed in webhooks.deliver(posts).await {
-                    self.retry_later(failed);
-                }
+                // A slow endpoint must not hold up the rest.
+                let (tenant, webhooks) = (Arc::clone(&self), Arc::clone(&webhooks));
+                calls.spawn(async move {
+                    for failed in webhooks.deliver(posts).await {
+                        tenant.retry_later(failed);
+                    }
+                });
                 continue;
             }
             let wait = self.next_due().map(|at| at - self.world.clock.now());
             let wait = wait.map(|wait| wait.max(TimeDelta::milliseconds(1)).to_std().unwrap_or_default());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = woken => {}
                 () = async {
                     match wait {
@@ -80,6 +86,8 @@ impl Tenant {
                 } => {}
             }
         }
+        calls.close();
+        calls.wait().await;
     }
 
     /// Does everything that is due at a time; returns the webhooks to call.

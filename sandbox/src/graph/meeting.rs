@@ -37,11 +37,11 @@ impl Tenant {
         let mut state = self.lock();
         let (found, item) = state.locate(mailbox, id)?;
         let (home, owner, item) = (found.id, found.person.address.clone(), item.into_owned());
-        let Some(meeting) = item.meeting else {
+        if item.is_organizer {
             return Err(GraphError::invalid_request(
                 "Your request can't be completed. You can't respond to this meeting because you're the meeting organizer.",
             ));
-        };
+        }
         let time = graph_instant(self.world.clock.now());
         if answer != "declined" {
             self.edit(&mut state, actor, home, item.key, |copy| {
@@ -63,7 +63,7 @@ impl Tenant {
             .and_then(Value::as_bool);
         if sends.unwrap_or(true) {
             self.world.meters.mails(actor, 1);
-            if item.key.original.is_none() {
+            if let (None, Some(meeting)) = (item.key.original, item.meeting) {
                 self.send_answer(&mut state, &item.organizer.address, meeting, &owner, answer);
             }
         }
@@ -180,27 +180,15 @@ impl Tenant {
     }
 
     fn deliver_invitation(&self, state: &mut State, original: &Item, attendee: Uuid) -> Result<Uuid, GraphError> {
-        let uuid = self.draw_uuid();
-        let now = self.world.clock.now();
         let mut content = Content::new(original.content.start.clone(), original.content.end.clone());
         content.take_invitation(&without_answers(&original.content));
         content.show_as = "tentative";
-        let copy = Item {
-            key: ItemKey::whole(uuid),
-            ical_uid: original.ical_uid.clone(),
-            change_key: String::new(),
-            created: now,
-            modified: now,
-            modseq: 0,
-            content,
-            organizer: original.organizer.clone(),
-            is_organizer: false,
-            response: Response::of("notResponded"),
-            transaction_id: None,
-            meeting: Some(original.key.item),
-            cancelled: std::collections::BTreeSet::new(),
-            is_exception: false,
-        };
+        let mut copy = self.new_item(content, original.organizer.clone());
+        copy.ical_uid.clone_from(&original.ical_uid);
+        copy.is_organizer = false;
+        copy.response = Response::of("notResponded");
+        copy.meeting = Some(original.key.item);
+        let uuid = copy.key.item;
         state.mailbox_mut(attendee)?.meetings.insert(original.key.item, uuid);
         self.insert(state, &transport(), attendee, copy)?;
         Ok(uuid)
@@ -224,10 +212,7 @@ impl Tenant {
         }
         let new_time = content.start != present.start || content.end != present.end;
         if content.recurrence != present.recurrence {
-            let mailbox = state.mailbox_mut(attendee)?;
-            mailbox
-                .items
-                .retain(|key, _| key.item != copy.item || key.original.is_none());
+            state.mailbox_mut(attendee)?.discard_exceptions(copy);
         }
         self.edit(state, &transport(), attendee, copy, |item| {
             item.content = content;

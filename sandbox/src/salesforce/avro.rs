@@ -192,8 +192,13 @@ impl EventSchema {
         if bytes.is_empty() {
             return Vec::new();
         }
-        let digits: String = bytes.iter().rev().map(|byte| format!("{byte:02X}")).collect();
-        vec![format!("0x{digits}")]
+        let mut digits = String::from("0x");
+        for byte in bytes.iter().rev() {
+            for half in [byte >> 4, byte & 15] {
+                digits.extend(char::from_digit(u32::from(half), 16).map(|digit| digit.to_ascii_uppercase()));
+            }
+        }
+        vec![digits]
     }
 }
 

@@ -133,8 +133,8 @@ impl Org {
             name: "Automated Process".to_owned(),
             zone: "Etc/UTC".to_owned(),
         };
-        let integration_user = insert_user(&mut state, 1, &integration, "Standard", now);
-        let automated_user = insert_user(&mut state, 2, &automated, "AutomatedProcess", now);
+        let integration_user = insert_user(&mut state, 1, integration, "Standard", now);
+        let automated_user = insert_user(&mut state, 2, automated, "AutomatedProcess", now);
         let log = ChangeLog::new(&world);
         let usage = Usage::new(identity.daily_api_requests);
         Arc::new(Self {
@@ -182,7 +182,7 @@ impl Org {
         let now = self.world.clock.now();
         let mut state = self.state.lock().expect("no transaction panics while holding the lock");
         let number = state.rows.values().filter(|row| row.object == Object::User).count() + 1;
-        insert_user(&mut state, number as u64, &user, "Standard", now)
+        insert_user(&mut state, number as u64, user, "Standard", now)
     }
 
     /// Finds a user's 18-character id by username, mail address or id.
@@ -280,7 +280,7 @@ impl Org {
             },
             record_ids: vec![record_id.unwrap_or_else(|| "000000000000000AAA".to_owned())],
             origin: String::new(),
-            transaction_key: format!("{:016x}", self.world.draw(|random| random.random::<u64>())),
+            transaction_key: format!("{:016x}", self.world.draw(Rng::random::<u64>)),
             sequence_number: 1,
             commit_timestamp: whole_second(self.world.clock.now()).timestamp_millis(),
             commit_number: 1,
@@ -398,18 +398,18 @@ fn own_json(row: &Row, switches: &Switches) -> Value {
         .into()
 }
 
-fn insert_user(state: &mut State, number: u64, user: &NewUser, kind: &str, now: DateTime<Utc>) -> String {
+fn insert_user(state: &mut State, number: u64, user: NewUser, kind: &str, now: DateTime<Utc>) -> String {
     let id = ids::make(ids::USER, number);
     let stamp = Cell::DateTime(whole_second(now));
-    let last_name = user.name.split_whitespace().last().unwrap_or(&user.name);
+    let last_name = user.name.split_whitespace().last().unwrap_or(&user.name).to_owned();
     let cells = Cells::from([
         ("Id", Cell::Text(id.clone())),
-        ("Username", Cell::text(&user.username)),
-        ("Name", Cell::text(&user.name)),
-        ("LastName", Cell::text(last_name)),
-        ("Email", Cell::text(&user.email)),
+        ("Username", Cell::Text(user.username)),
+        ("Name", Cell::Text(user.name)),
+        ("LastName", Cell::Text(last_name)),
+        ("Email", Cell::Text(user.email)),
         ("IsActive", Cell::Bool(true)),
-        ("TimeZoneSidKey", Cell::text(&user.zone)),
+        ("TimeZoneSidKey", Cell::Text(user.zone)),
         ("UserType", Cell::text(kind)),
         ("CreatedDate", stamp.clone()),
         ("LastModifiedDate", stamp.clone()),

@@ -58,7 +58,17 @@ impl Front {
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
-                let (mailbox, item) = state.locate(user, id)?;
+                let stale = self
+                    .tenant
+                    .world
+                    .faults
+                    .take(|switches| &mut switches.outlook_stale_reads_next);
+                let found = if stale {
+                    state.locate_stale(user, id)
+                } else {
+                    state.locate(user, id)
+                };
+                let (mailbox, item) = found?;
                 let options = Options::parse(call)?;
                 entity(
                     call,
@@ -177,6 +187,9 @@ fn list(call: &Call, mailbox: &Mailbox, items: Vec<Item>, name: &str, style: &St
     let items = items
         .into_iter()
         .map(|item| {
+            if !options.compares() {
+                return (Value::Null, item);
+            }
             let mut compared = view::event(mailbox, &item, &utc);
             compared["singleValueExtendedProperties"] = json!(view::extended(&item, |_| true));
             (compared, item)

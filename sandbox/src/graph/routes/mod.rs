@@ -28,6 +28,13 @@ use crate::oauth::entra::{Audience, Claims, TokenFault};
 
 /// Largest request body that is read; Graph takes 4 MB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+/// What stays as it is in a link's query; the dollar sign of option names among it, because readers look for it.
+const UNESCAPED: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'$')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 const JSON_TYPE: &str =
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
 
@@ -123,11 +130,10 @@ impl Call {
 
     /// Makes an absolute link to the same path with other query parameters.
     fn link(&self, query: &[(&str, &str)]) -> String {
-        let encode =
-            |value: &str| percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, UNESCAPED).to_string();
         let query: Vec<String> = query
             .iter()
-            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
             .collect();
         format!("{}/v1.0{}?{}", self.base, self.path, query.join("&"))
     }
@@ -280,10 +286,12 @@ impl Front {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error, ids),
         };
-        if !call.prefer.applied.is_empty() {
-            answer
-                .headers
-                .push(("preference-applied", call.prefer.applied.join(", ")));
+        let mut applied = call.prefer.applied.clone();
+        if matches!(route, Route::ViewDelta(_) | Route::EventsDelta(_)) {
+            applied.push("odata.track-changes".to_owned());
+        }
+        if !applied.is_empty() {
+            answer.headers.push(("preference-applied", applied.join(", ")));
         }
         let writes = route.mailbox().is_some() && call.method != Method::GET;
         answer.cut = writes

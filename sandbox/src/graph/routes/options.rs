@@ -77,6 +77,11 @@ impl Options {
         })
     }
 
+    /// Tells whether the list is filtered or ordered, so that the compared form of its resources is needed.
+    pub(super) fn compares(&self) -> bool {
+        self.filter.is_some() || !self.order.is_empty()
+    }
+
     pub(super) fn selects(&self, name: &str) -> bool {
         self.select
             .as_ref()
@@ -104,7 +109,8 @@ impl Options {
 
     /// Filters, orders and pages a list, and makes the answer with its next link.
     ///
-    /// `list` holds for each resource the form that is compared (times in UTC, extended properties included).
+    /// `list` holds for each resource the form that is compared (times in UTC, extended properties included); null will
+    /// do where [`Options::compares`] says that nothing is compared.
     pub(super) fn answer<T>(
         &self,
         call: &Call,

@@ -28,7 +28,7 @@ use super::ids;
 use super::org::Org;
 
 /// How long a client may take to send its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(60);
+const FIRST_REQUEST: Duration = Duration::from_mins(1);
 /// Responses that wait for a slow reader before the server waits too.
 const BUFFERED: usize = 16;
 

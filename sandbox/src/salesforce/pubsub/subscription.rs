@@ -23,7 +23,7 @@ const CREDIT_CAP: usize = 100;
 /// With credit but without events, the server answers within this time.
 const KEEPALIVE: Duration = Duration::from_secs(270);
 /// Without credit, the client must ask again within this time of the last response.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What a subscription listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

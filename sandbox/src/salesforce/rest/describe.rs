@@ -1,5 +1,10 @@
 //! What there is: resources, objects, fields, limits, change event schemas.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "every resource has the one signature that routes.rs calls"
+)]
+
 use serde_json::{Map, Value, json};
 
 use super::super::error::SalesforceError;

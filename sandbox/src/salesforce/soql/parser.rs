@@ -335,13 +335,12 @@ impl Parser<'_> {
             Err(SalesforceError::bad("INVALID_FIELD", message))
         };
         match (field.kind, &token) {
-            (Kind::Id | Kind::Reference(_), Token::Text(text)) => match ids::normalise(text) {
-                Some(id) => Ok(Literal::Text(id)),
-                None => {
+            (Kind::Id | Kind::Reference(_), Token::Text(text)) => {
+                ids::normalise(text).map(Literal::Text).ok_or_else(|| {
                     let message = format!("invalid ID field: {text}");
-                    Err(SalesforceError::bad("INVALID_QUERY_FILTER_OPERATOR", message))
-                }
-            },
+                    SalesforceError::bad("INVALID_QUERY_FILTER_OPERATOR", message)
+                })
+            }
             (kind, Token::Text(text)) if is_text(kind) => Ok(Literal::Text(text.clone())),
             (Kind::Id | Kind::Reference(_), _) => wrong("id", "be enclosed"),
             (kind, _) if is_text(kind) => wrong("string", "be enclosed"),

@@ -1,10 +1,14 @@
+//! Rows, errors and switches through the router; `many.rs` and `sessions.rs` hold the rest.
+
+mod many;
+mod sessions;
+
 use std::sync::OnceLock;
 
 use axum::http::Request as HttpRequest;
-use chrono::TimeDelta;
 use tower::ServiceExt as _;
 
-use super::super::cell::rest_datetime;
+use super::super::ids::short as short_id;
 use super::super::org::{NewUser, OrgIdentity};
 use super::*;
 use crate::clock::SandboxClock;
@@ -110,7 +114,7 @@ async fn a_row_lives_through_create_read_update_and_delete() {
     let client = client();
     let id = client.create(json!({"Subject": "Review"})).await;
     assert_eq!(id.len(), 18);
-    let short = &id[..15];
+    let short = short_id(&id);
     let read = client
         .get(&format!("{EVENTS}/{short}?fields=Subject,StartDateTime,OwnerId"))
         .await;
@@ -281,7 +285,7 @@ async fn a_second_record_with_the_same_link_is_refused_naming_the_first() {
         .send("POST", EVENTS, &[], &with_times(json!({"Calbridge_Link__c": "L1"})))
         .await;
     assert_eq!((twin.status, twin.code()), (400, "DUPLICATE_VALUE"));
-    assert!(twin.body[0]["message"].as_str().unwrap().ends_with(&id[..15]));
+    assert!(twin.body[0]["message"].as_str().unwrap().ends_with(short_id(&id)));
     client
         .org
         .world
@@ -345,170 +349,6 @@ async fn a_precondition_older_than_the_record_fails() {
     );
     assert_eq!(client.send("PATCH", &uri, &future, &patch).await.status, 204);
     assert_eq!(client.send("DELETE", &uri, &past, &Value::Null).await.status, 204);
-}
-
-#[tokio::test]
-async fn collections_answer_each_row_in_order() {
-    let client = client();
-    let uri = "/services/data/v66.0/composite/sobjects";
-    let row = |subject: Value| {
-        let mut row = with_times(json!({ "Subject": subject }));
-        row["attributes"] = json!({"type": "Event"});
-        row
-    };
-    let body = json!({"allOrNone": false, "records": [row(json!("a")), row(json!("x".repeat(300))), row(json!("c"))]});
-    let reply = client.send("POST", uri, &[], &body).await;
-    assert_eq!(reply.status, 200);
-    let flags: Vec<bool> = reply
-        .body
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row["success"] == true)
-        .collect();
-    assert_eq!(flags, [true, false, true]);
-    assert_eq!(reply.body[1]["errors"][0]["statusCode"], "STRING_TOO_LONG");
-
-    let first = reply.body[0]["id"].as_str().unwrap();
-    let third = reply.body[2]["id"].as_str().unwrap();
-    let body = json!({"allOrNone": true, "records": [
-        {"attributes": {"type": "Event"}, "id": first, "Subject": "changed"},
-        {"attributes": {"type": "Event"}, "id": "00U000000000001", "Subject": "y"},
-    ]});
-    let reply = client.send("PATCH", uri, &[], &body).await;
-    assert_eq!(
-        reply.body[0]["errors"][0]["statusCode"],
-        "ALL_OR_NONE_OPERATION_ROLLED_BACK"
-    );
-    assert_eq!(client.get(&format!("{EVENTS}/{first}")).await.body["Subject"], "a");
-
-    let list = format!("{uri}/Event?ids={first},00U000000000001,{third}&fields=Subject");
-    let read = client.get(&list).await;
-    assert_eq!(read.body[0]["Subject"], "a");
-    assert_eq!(read.body[1], Value::Null);
-    let deleted = client
-        .send("DELETE", &format!("{uri}?ids={first},{third}"), &[], &Value::Null)
-        .await;
-    assert!(
-        deleted
-            .body
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|row| row["success"] == true)
-    );
-    let body = json!({"records": vec![row(json!("a")); 201]});
-    assert_eq!(client.send("POST", uri, &[], &body).await.status, 400);
-}
-
-#[tokio::test]
-async fn composite_calls_refer_to_earlier_ones_and_roll_back_together() {
-    let client = client();
-    let base = "/services/data/v66.0";
-    let calls = |last: &str| {
-        json!({"allOrNone": true, "compositeRequest": [
-            {"method": "POST", "url": format!("{base}/sobjects/Event"), "referenceId": "made",
-             "body": with_times(json!({"Subject": "one"}))},
-            {"method": "PATCH", "url": format!("{base}/sobjects/Event/@{{made.id}}"), "referenceId": "changed",
-             "body": {"Location": last}},
-        ]})
-    };
-    let good = client
-        .send("POST", &format!("{base}/composite"), &[], &calls("Room"))
-        .await;
-    assert_eq!(good.body["compositeResponse"][1]["httpStatusCode"], 204);
-    let bad = client
-        .send("POST", &format!("{base}/composite"), &[], &calls(&"x".repeat(300)))
-        .await;
-    assert_eq!(
-        bad.body["compositeResponse"][0]["body"][0]["errorCode"],
-        "PROCESSING_HALTED"
-    );
-    assert_eq!(
-        bad.body["compositeResponse"][1]["body"][0]["errorCode"],
-        "STRING_TOO_LONG"
-    );
-    assert_eq!(client.query("SELECT COUNT() FROM Event").await.body["totalSize"], 1);
-    assert_eq!(client.org.world.meters.read().change_events, 1);
-}
-
-#[tokio::test]
-async fn queries_filter_sort_page_and_see_the_recycle_bin_only_when_asked() {
-    let client = client();
-    for number in 0..450 {
-        client.create(json!({"Subject": format!("m{number:03}")})).await;
-    }
-    let sized = [("sforce-query-options", "batchSize=200")];
-    let uri = "/services/data/v66.0/query/?q=SELECT+Subject+FROM+Event+ORDER+BY+Subject+DESC";
-    let first = client.send("GET", uri, &sized, &Value::Null).await;
-    assert_eq!(
-        (&first.body["totalSize"], &first.body["done"]),
-        (&json!(450), &json!(false))
-    );
-    assert_eq!(first.body["records"][0]["Subject"], "m449");
-    let next = first.body["nextRecordsUrl"].as_str().unwrap();
-    let second = client.send("GET", next, &sized, &Value::Null).await;
-    let third = client
-        .send(
-            "GET",
-            second.body["nextRecordsUrl"].as_str().unwrap(),
-            &sized,
-            &Value::Null,
-        )
-        .await;
-    assert_eq!(
-        (&third.body["done"], third.body["records"].as_array().unwrap().len()),
-        (&json!(true), 50)
-    );
-    assert_eq!(
-        client.get("/services/data/v66.0/query/01gNone-200").await.code(),
-        "INVALID_QUERY_LOCATOR"
-    );
-
-    let found = client
-        .query("SELECT Id, Owner.Name FROM Event WHERE Subject = 'M007'")
-        .await;
-    assert_eq!(found.body["records"][0]["Owner"]["Name"], "Integration User");
-    let id = found.body["records"][0]["Id"].as_str().unwrap().to_owned();
-    client
-        .send("DELETE", &format!("{EVENTS}/{id}"), &[], &Value::Null)
-        .await;
-    let soql = format!("SELECT Id, IsDeleted FROM Event WHERE Id IN ('{}')", &id[..15]);
-    assert_eq!(client.query(&soql).await.body["totalSize"], 0);
-    let encoded: String = url::form_urlencoded::byte_serialize(soql.as_bytes()).collect();
-    let all = client.get(&format!("/services/data/v66.0/queryAll?q={encoded}")).await;
-    assert_eq!(all.body["records"][0]["IsDeleted"], true);
-    assert_eq!(client.query("SELECT Nope FROM Event").await.code(), "INVALID_FIELD");
-}
-
-#[tokio::test]
-async fn changed_and_deleted_ids_are_told_by_time() {
-    let client = client();
-    let kept = client.create(json!({})).await;
-    let gone = client.create(json!({})).await;
-    client
-        .send("DELETE", &format!("{EVENTS}/{gone}"), &[], &Value::Null)
-        .await;
-    let now = client.org.world.clock.now();
-    let span = |from: chrono::DateTime<chrono::Utc>, to| {
-        format!(
-            "start={}&end={}",
-            rest_datetime(from).replace('+', "%2B"),
-            rest_datetime(to).replace('+', "%2B")
-        )
-    };
-    let hour = span(now - TimeDelta::hours(1), now + TimeDelta::hours(1));
-    assert_eq!(
-        client.get(&format!("{EVENTS}/updated/?{hour}")).await.body["ids"],
-        json!([kept])
-    );
-    let deleted = client.get(&format!("{EVENTS}/deleted/?{hour}")).await;
-    assert_eq!(deleted.body["deletedRecords"][0]["id"], json!(gone));
-    assert!(deleted.body["latestDateCovered"].as_str().unwrap().ends_with("+0000"));
-    for (from, to) in [(now, now + TimeDelta::seconds(59)), (now - TimeDelta::days(31), now)] {
-        let refused = client.get(&format!("{EVENTS}/updated?{}", span(from, to))).await;
-        assert_eq!(refused.code(), "INVALID_REPLICATION_DATE");
-    }
 }
 
 #[tokio::test]
@@ -627,130 +467,5 @@ fn call_options_are_read_with_either_separator() {
             HeaderValue::from_str(text).unwrap(),
         )]);
         assert_eq!(client_tag(&headers).as_deref(), expected, "{text}");
-    }
-}
-
-async fn token(client: &Client, form: &[(&str, &str)], headers: &[(&str, &str)]) -> Reply {
-    let body: String = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(form)
-        .finish();
-    let mut request = HttpRequest::builder()
-        .method("POST")
-        .uri("/services/oauth2/token")
-        .header("host", "127.0.0.1:9");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = router(Arc::clone(&client.org))
-        .oneshot(request.body(Body::from(body)).unwrap())
-        .await
-        .unwrap();
-    let (head, body) = response.into_parts();
-    let body = serde_json::from_slice(&to_bytes(body, usize::MAX).await.unwrap()).unwrap();
-    Reply {
-        status: head.status.as_u16(),
-        headers: head.headers,
-        body,
-    }
-}
-
-#[tokio::test]
-async fn client_credentials_open_a_session_for_the_integration_user() {
-    let client = client();
-    let identity = client.org.identity().clone();
-    let form = [
-        ("grant_type", "client_credentials"),
-        ("client_id", identity.client_id.as_str()),
-        ("client_secret", identity.client_secret.as_str()),
-    ];
-    let reply = token(&client, &form, &[]).await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(reply.body["instance_url"], "http://127.0.0.1:9");
-    assert!(reply.body.get("expires_in").is_none());
-    let opened = Client {
-        token: reply.body["access_token"].as_str().unwrap().into(),
-        org: Arc::clone(&client.org),
-    };
-    let info = opened.get("/services/oauth2/userinfo").await;
-    assert_eq!(info.body["organization_id"], json!(identity.org_id));
-    assert_eq!(info.body["preferred_username"], json!(identity.username));
-
-    let wrong = token(&client, &[form[0], form[1], ("client_secret", "no")], &[]).await;
-    assert_eq!((wrong.status, &wrong.body["error"]), (400, &json!("invalid_client")));
-    let grant = token(&client, &[("grant_type", "password")], &[]).await;
-    assert_eq!(grant.body["error"], "unsupported_grant_type");
-    use base64::Engine as _;
-    let pair = format!("{}:{}", identity.client_id, identity.client_secret);
-    let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
-    assert_eq!(
-        token(&client, &form[..1], &[("authorization", &basic)]).await.status,
-        200
-    );
-}
-
-#[tokio::test]
-async fn a_signed_assertion_opens_a_session_for_its_subject() {
-    #[derive(serde::Serialize, Clone)]
-    struct Claims {
-        iss: String,
-        sub: &'static str,
-        aud: &'static str,
-        exp: i64,
-    }
-    let client = client();
-    let sign = |claims: &Claims| {
-        let pem = client.org.identity().jwt_key.private_pem().as_bytes();
-        let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem).unwrap();
-        jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256), claims, &key).unwrap()
-    };
-    let exp = client.org.world.clock.now().timestamp() + 180;
-    let iss = client.org.identity().client_id.clone();
-    let good = Claims {
-        iss,
-        sub: "ada@example.com",
-        aud: "https://login.salesforce.com",
-        exp,
-    };
-    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
-    let reply = token(&client, &[grant, ("assertion", &sign(&good))], &[]).await;
-    assert_eq!(reply.status, 200, "{}", reply.body);
-    assert!(
-        reply.body["id"]
-            .as_str()
-            .unwrap()
-            .ends_with(&client.org.find_user("ada@example.com").unwrap())
-    );
-    for (claims, error) in [
-        (
-            Claims {
-                aud: "https://elsewhere.example",
-                ..good.clone()
-            },
-            "invalid_grant",
-        ),
-        (
-            Claims {
-                sub: "nobody@example.com",
-                ..good.clone()
-            },
-            "invalid_grant",
-        ),
-        (
-            Claims {
-                iss: "other".into(),
-                ..good.clone()
-            },
-            "invalid_client_id",
-        ),
-        (
-            Claims {
-                exp: 1_000_000,
-                ..good.clone()
-            },
-            "invalid_grant",
-        ),
-    ] {
-        let reply = token(&client, &[grant, ("assertion", &sign(&claims))], &[]).await;
-        assert_eq!((reply.status, &reply.body["error"]), (400, &json!(error)));
     }
 }

@@ -1,0 +1,123 @@
+//! A case: all that is known about one meeting when a worker plans it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
+use crate::link::Link;
+use crate::observed::Observed;
+use crate::side::Side;
+use crate::signal::{SignalCause, Version};
+use crate::value::When;
+
+/// One meeting, as read just now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The row of the correlation table, if the meeting is linked.
+    pub link: Option<Link>,
+    /// Reads of every record that leads to this meeting: linked, notified and found.
+    pub reads: BTreeMap<RecordId, Observed>,
+    /// What the dirty rows say.
+    pub notices: Vec<Notice>,
+    /// Enrolments of the mailboxes and users concerned.
+    pub enrolments: Vec<Enrolment>,
+    /// Answers to look-ups that an earlier planning round asked for.
+    pub lookups: Vec<(Lookup, Answer)>,
+    /// Consecutive runs of this lane that failed.
+    pub tries: u32,
+}
+
+/// What a dirty row says about one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The record.
+    pub record: RecordId,
+    /// A message said that it was deleted.
+    pub deleted: bool,
+    /// Versions named by messages that no read has covered yet; at most 16.
+    pub versions: Vec<Version>,
+    /// When the newest of these messages came.
+    pub last_signal_at: DateTime<Utc>,
+    /// Why the engine looks.
+    pub cause: SignalCause,
+}
+
+/// One mailbox paired with one Salesforce user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// The Salesforce user, 18 characters.
+    pub user: SalesforceId,
+    /// When the pair was enrolled; older events are "first contact".
+    pub enrolled_at: DateTime<Utc>,
+}
+
+/// A question that a plan needs answered before it can be made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lookup {
+    /// The present state of a record that no signal named.
+    Read(RecordId),
+    /// Records of a side that carry the stamp of a link; deleted ones included where the side keeps them.
+    Stamped {
+        /// Where to search.
+        side: Side,
+        /// The link.
+        link: LinkId,
+        /// The mailbox to search, for Outlook.
+        mailbox: Option<MailboxId>,
+    },
+    /// Unlinked records of a user that start at the same time as a record about to be created.
+    Candidates {
+        /// Where to search.
+        side: Side,
+        /// Whose calendar.
+        enrolment: (MailboxId, SalesforceId),
+        /// The time of the meeting, as text: see [`When`]'s serialised form.
+        when: String,
+    },
+}
+
+impl Lookup {
+    /// Asks for unlinked records at the time of a meeting.
+    pub fn candidates(side: Side, enrolment: &Enrolment, when: &When) -> Self {
+        let when = serde_json::to_string(when).expect("plain data always serialises");
+        Self::Candidates { side, enrolment: (enrolment.mailbox.clone(), enrolment.user.clone()), when }
+    }
+}
+
+/// The answer to a look-up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// What was read or found; an empty list means that nothing was found.
+    Found(Vec<(RecordId, Observed)>),
+    /// The question could not be answered now.
+    Failed(crate::observed::Why),
+}
+
+/// Ids drawn by the engine before planning, and journaled, so that a plan can be made again bit for bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// For a new link.
+    pub link: LinkId,
+    /// For a write to Outlook.
+    pub outlook: WriteToken,
+    /// For a write to Salesforce.
+    pub salesforce: WriteToken,
+}
+
+impl Fresh {
+    /// Returns the token for a write to `side`.
+    pub fn token(&self, side: Side) -> WriteToken {
+        match side {
+            Side::Outlook => self.outlook,
+            Side::Salesforce => self.salesforce,
+        }
+    }
+}

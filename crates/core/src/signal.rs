@@ -1,0 +1,112 @@
+//! A signal: something changed, look there. Never a command, never trusted for its content.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConnectionId, MailboxId, RecordId, StreamId};
+use crate::side::Side;
+
+/// What a listener makes of one wire message item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The connection whose credentials or subscription it came by.
+    pub connection: ConnectionId,
+    /// The side that changed.
+    pub side: Side,
+    /// Where to look.
+    pub target: Target,
+    /// What the message says happened.
+    pub change: Change,
+    /// Why the engine looks.
+    pub cause: SignalCause,
+    /// The version the message names.
+    pub version: Option<Version>,
+    /// What a change event says beyond that.
+    pub facts: Option<ChangeFact>,
+    /// Where in which stream it stood.
+    pub position: Option<Position>,
+    /// When it reached us, by the engine's clock.
+    pub received_at: DateTime<Utc>,
+}
+
+/// Where to look; a gap or a lost subscription has no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// One record.
+    Record(RecordId),
+    /// Everything in one mailbox.
+    Mailbox(MailboxId),
+    /// Everything in the Salesforce org.
+    Org,
+}
+
+/// What a message says happened; evidence of absence needs more than `Deleted`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Came into being.
+    Created,
+    /// Changed.
+    Updated,
+    /// Went away.
+    Deleted,
+    /// Came back.
+    Undeleted,
+    /// Unknown: found by a sweep, a gap, an operator.
+    Unknown,
+}
+
+/// Why the engine looks; causes other than a notification bypass the dedup cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalCause {
+    /// A stream delivered it.
+    Notification,
+    /// The first round after enrolling a mailbox.
+    Enrolment,
+    /// The periodic comparison.
+    Sweep,
+    /// Repair after a gap.
+    Gap,
+    /// A person asked.
+    Operator,
+}
+
+/// A remote's version of a record.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// Outlook's change key: opaque, without order. <https://learn.microsoft.com/graph/api/resources/event>
+    ChangeKey(String),
+    /// Salesforce's SystemModstamp, or a change event's commit time (whole seconds).
+    Modstamp(DateTime<Utc>),
+}
+
+/// The header of a Salesforce change event.
+///
+/// <https://developer.salesforce.com/docs/atlas.en-us.change_data_capture.meta/change_data_capture/cdc_event_fields_header.htm>
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChangeFact {
+    /// `changeOrigin`; may be empty.
+    pub origin: String,
+    /// `commitUser`, 18 characters.
+    pub user: String,
+    /// `transactionKey` and `sequenceNumber`, joined by `/`.
+    pub transaction: String,
+    /// Names of the changed fields.
+    pub changed: BTreeSet<String>,
+    /// Value of the token field if the event carries it.
+    pub token: Option<String>,
+}
+
+/// A place in a durable stream.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// The stream.
+    pub stream: StreamId,
+    /// Offset, replay id (hex) or delta link.
+    pub value: String,
+}
