@@ -45,14 +45,14 @@ const LISTENERS: [&str; 8] = [
     "pub/sub",
 ];
 
-/// Says why a sandbox did not start.
+/// Says why a sandbox did not start; causes are in `source`, as `anyhow` prints them with `{:#}`.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// An option is out of range.
     #[error("{0}")]
     Option(String),
     /// The state folder cannot be used.
-    #[error("state folder `{path}` cannot be used: {source}")]
+    #[error("state folder `{path}` cannot be used")]
     StateDir {
         /// The folder.
         path: PathBuf,
@@ -60,13 +60,13 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// Certificates could not be made.
-    #[error("no certificates: {0}")]
+    #[error("certificates cannot be made")]
     Tls(#[from] TlsError),
     /// The key of the JWT bearer flow could not be made.
     #[error("no key for the JWT bearer flow: {0}")]
     Key(String),
     /// A port is taken or forbidden.
-    #[error("cannot listen on 127.0.0.1:{port} for {what}: {source}; choose another --port-base, or 0 for free ports")]
+    #[error("cannot listen on 127.0.0.1:{port} for {what}; choose another --port-base, or 0 for free ports")]
     Listen {
         /// The port asked for.
         port: u16,
@@ -76,7 +76,7 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// A calendar file cannot be read.
-    #[error("calendar file `{path}` cannot be read: {source}")]
+    #[error("calendar file `{path}` cannot be opened")]
     CalendarFile {
         /// The file.
         path: PathBuf,
@@ -84,7 +84,7 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// A calendar file is no calendar.
-    #[error("calendar file `{path}`: {source}")]
+    #[error("calendar file `{path}` cannot be loaded")]
     Calendar {
         /// The file.
         path: PathBuf,
@@ -118,34 +118,19 @@ impl Clouds {
                 || mailbox.salesforce_user_id == name
         });
         let mailbox = found.ok_or_else(|| UnknownPerson(name.to_owned()))?;
-        Ok(Person::new(
-            Arc::clone(&self.tenant),
-            Arc::clone(&self.org),
-            mailbox.clone(),
-        ))
+        Ok(Person::new(Arc::clone(&self.tenant), Arc::clone(&self.org), mailbox.clone()))
     }
 
     /// Judges everything that happened so far.
     pub(crate) fn judge(&self, terms: &Terms) -> oracle::Report {
         // States are read before the history: a change in between makes its meeting pending instead of diverged.
         let mailboxes = &self.endpoints.mailboxes;
-        let outlook = mailboxes
-            .iter()
-            .flat_map(|mailbox| self.tenant.events(&mailbox.user_id))
-            .collect();
+        let outlook = mailboxes.iter().flat_map(|mailbox| self.tenant.events(&mailbox.user_id)).collect();
         let salesforce = self.org.records();
-        let people = mailboxes
-            .iter()
-            .map(|mailbox| (mailbox.user_id.clone(), mailbox.salesforce_user_id.clone()))
-            .collect();
+        let people =
+            mailboxes.iter().map(|mailbox| (mailbox.user_id.clone(), mailbox.salesforce_user_id.clone())).collect();
         let effects = self.world.history.since(0);
-        let evidence = Evidence {
-            effects,
-            outlook,
-            salesforce,
-            people,
-            now: self.world.clock.now(),
-        };
+        let evidence = Evidence { effects, outlook, salesforce, people, now: self.world.clock.now() };
         oracle::judge(&evidence, terms)
     }
 }
@@ -175,10 +160,7 @@ impl Sandbox {
         let jwt_key_file = state_dir.join("salesforce-jwt-key.pem");
         jwt_key
             .write_private_pem(&jwt_key_file)
-            .map_err(|source| SandboxError::StateDir {
-                path: jwt_key_file.clone(),
-                source,
-            })?;
+            .map_err(|source| SandboxError::StateDir { path: jwt_key_file.clone(), source })?;
 
         let listeners = bind_all(options.port_base).await?;
         let clock = SandboxClock::new(options.start_at.unwrap_or_else(present), options.speed);
@@ -187,9 +169,7 @@ impl Sandbox {
         let identity = new_identity(&world);
         let tenant = new_tenant(&world, &hub, identity.clone());
         let org = Org::new(Arc::clone(&world), OrgIdentity::draw(&world, jwt_key));
-        let mailboxes = (0..options.mailboxes)
-            .map(|number| new_person(number, &tenant, &org))
-            .collect();
+        let mailboxes = (0..options.mailboxes).map(|number| new_person(number, &tenant, &org)).collect();
         let sas_key = STANDARD.encode(world.draw(rand::Rng::random::<[u8; 32]>));
         let access = HubAccess::new(HUB, SAS_KEY_NAME, &sas_key, tenant.entra().hub_check());
         let endpoints = Endpoints {
@@ -199,36 +179,17 @@ impl Sandbox {
             event_hubs: event_hubs_endpoints(&hub, &sas_key, &listeners),
             salesforce: salesforce_endpoints(&org, &jwt_key_file, &listeners),
             mailboxes,
-            clock: endpoints::Clock {
-                start_at: clock.epoch().to_rfc3339(),
-                speed: clock.speed(),
-            },
+            clock: endpoints::Clock { start_at: clock.epoch().to_rfc3339(), speed: clock.speed() },
         };
-        org.set_addresses(
-            &endpoints.salesforce.instance_http,
-            &endpoints.salesforce.instance_https,
-        );
-        let clouds = Arc::new(Clouds {
-            world,
-            tenant,
-            org,
-            hub,
-            hub_handle: access.handle.clone(),
-            endpoints,
-        });
+        org.set_addresses(&endpoints.salesforce.instance_http, &endpoints.salesforce.instance_https);
+        let clouds = Arc::new(Clouds { world, tenant, org, hub, hub_handle: access.handle.clone(), endpoints });
         let loaded = load_calendars(&clouds, &options.calendars)?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         serve_all(&clouds, &authority, &access, listeners.sockets, &stop, &tasks);
         tasks.close();
-        Ok(Self {
-            clouds,
-            loaded,
-            stop,
-            tasks,
-            _temporary: temporary,
-        })
+        Ok(Self { clouds, loaded, stop, tasks, _temporary: temporary })
     }
 
     /// Returns every address and credential.
@@ -306,54 +267,35 @@ impl Drop for Sandbox {
 fn check(options: &Options) -> Result<(), SandboxError> {
     let wrong = |message: String| Err(SandboxError::Option(message));
     if !(1..=100_000).contains(&options.mailboxes) {
-        return wrong(format!(
-            "`{}` mailboxes are out of range; use 1 to 100000",
-            options.mailboxes
-        ));
+        return wrong(format!("`{}` mailboxes are out of range; use 1 to 100000", options.mailboxes));
     }
     if !(1..=32).contains(&options.partitions) {
-        return wrong(format!(
-            "`{}` partitions are out of range; use 1 to 32",
-            options.partitions
-        ));
+        return wrong(format!("`{}` partitions are out of range; use 1 to 32", options.partitions));
     }
     if !(0.001..=10_000.0).contains(&options.speed) {
         return wrong(format!("speed `{}` is out of range; use 0.001 to 10000", options.speed));
     }
     let last = u16::MAX - u16::try_from(LISTENERS.len()).unwrap_or_default() + 1;
     if options.port_base > last {
-        return wrong(format!(
-            "port base `{}` leaves no room for {} ports",
-            options.port_base,
-            LISTENERS.len()
-        ));
+        return wrong(format!("port base `{}` leaves no room for {} ports", options.port_base, LISTENERS.len()));
     }
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the sandbox's clock is set by the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the sandbox's clock is set by the wall clock")]
 fn present() -> DateTime<Utc> {
     Utc::now()
 }
 
 fn state_dir(options: &Options) -> Result<(Option<TempDir>, PathBuf), SandboxError> {
     if let Some(path) = &options.state_dir {
-        std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir {
-            path: path.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir { path: path.clone(), source })?;
         return Ok((None, path.clone()));
     }
     let folder = tempfile::Builder::new()
         .prefix("calbridge-sandbox-")
         .tempdir()
-        .map_err(|source| SandboxError::StateDir {
-            path: std::env::temp_dir(),
-            source,
-        })?;
+        .map_err(|source| SandboxError::StateDir { path: std::env::temp_dir(), source })?;
     let path = folder.path().to_owned();
     Ok((Some(folder), path))
 }
@@ -479,23 +421,11 @@ fn salesforce_endpoints(org: &Org, jwt_key_file: &Path, listeners: &Listeners) -
 fn load_calendars(clouds: &Clouds, files: &[PathBuf]) -> Result<Vec<LoadedCalendar>, SandboxError> {
     let mut all = Vec::new();
     for path in files {
-        let bytes = std::fs::read(path).map_err(|source| SandboxError::CalendarFile {
-            path: path.clone(),
-            source,
-        })?;
-        let first = clouds
-            .endpoints
-            .mailboxes
-            .first()
-            .map(|mailbox| mailbox.address.as_str())
-            .unwrap_or_default();
-        let person = clouds
-            .person(first)
-            .map_err(|error| SandboxError::Option(error.to_string()))?;
-        let mut loaded = person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(|source| SandboxError::CalendarFile { path: path.clone(), source })?;
+        let first = clouds.endpoints.mailboxes.first().map(|mailbox| mailbox.address.as_str()).unwrap_or_default();
+        let person = clouds.person(first).map_err(|error| SandboxError::Option(error.to_string()))?;
+        let mut loaded =
+            person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar { path: path.clone(), source })?;
         loaded.file = Some(path.display().to_string());
         all.push(loaded);
     }
@@ -514,16 +444,7 @@ fn serve_all(
     let org = salesforce::router(Arc::clone(&clouds.org));
     let pubsub = salesforce::pubsub(Arc::clone(&clouds.org));
     let web = || Some(authority.server_config(&[b"h2", b"http/1.1"]));
-    let [
-        control_socket,
-        graph_http,
-        graph_https,
-        amqp,
-        amqps,
-        org_http,
-        org_https,
-        pubsub_socket,
-    ] = listeners;
+    let [control_socket, graph_http, graph_https, amqp, amqps, org_http, org_https, pubsub_socket] = listeners;
     for (socket, tls, router) in [
         (control_socket, None, control),
         (graph_http, None, graph::router(Arc::clone(&clouds.tenant))),

@@ -82,10 +82,7 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self {
-            effects: Mutex::default(),
-            length: watch::Sender::new(0),
-        }
+        Self { effects: Mutex::default(), length: watch::Sender::new(0) }
     }
 }
 

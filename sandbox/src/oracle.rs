@@ -49,9 +49,7 @@ pub struct Evidence {
 
 impl Evidence {
     fn same_person(&self, one: &str, two: &str) -> bool {
-        self.people
-            .iter()
-            .any(|(mailbox, user)| (mailbox == one && user == two) || (mailbox == two && user == one))
+        self.people.iter().any(|(mailbox, user)| (mailbox == one && user == two) || (mailbox == two && user == one))
     }
 }
 
@@ -68,11 +66,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self {
-            settle: TimeDelta::seconds(30),
-            bridge: None,
-            pairs: Vec::new(),
-        }
+        Self { settle: TimeDelta::seconds(30), bridge: None, pairs: Vec::new() }
     }
 }
 
@@ -121,9 +115,7 @@ impl Report {
 
     /// Tells whether some meeting changed too recently to be judged.
     pub fn is_pending(&self) -> bool {
-        self.meetings
-            .iter()
-            .any(|meeting| meeting.state == MeetingState::Pending)
+        self.meetings.iter().any(|meeting| meeting.state == MeetingState::Pending)
     }
 
     /// Draws the report for a terminal.

@@ -102,12 +102,7 @@ pub fn read(bytes: &[u8], home: Tz) -> Result<CalendarFile, CalendarFileError> {
         }
     }
     losses.rows.sort_by_key(|row| row.line);
-    Ok(CalendarFile {
-        name,
-        events,
-        not_loaded: losses.rows,
-        not_loaded_beyond: losses.beyond,
-    })
+    Ok(CalendarFile { name, events, not_loaded: losses.rows, not_loaded_beyond: losses.beyond })
 }
 
 fn read_component(component: &Component, zones: &Zones, events: &mut Vec<ImportedEvent>, losses: &mut Losses) {
@@ -144,12 +139,7 @@ impl Losses {
     }
 
     fn line(&mut self, line: usize, reason: impl Into<String>) {
-        self.push(NotLoaded {
-            line,
-            what: "line".to_owned(),
-            subject: None,
-            reason: reason.into(),
-        });
+        self.push(NotLoaded { line, what: "line".to_owned(), subject: None, reason: reason.into() });
     }
 
     fn component(&mut self, component: &Component, reason: String) {

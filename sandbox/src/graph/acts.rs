@@ -96,23 +96,14 @@ impl Tenant {
         let owner = state.mailbox(home)?.person.clone();
         let mut item = self.new_item(input::create(body)?, owner);
         let key = item.key;
-        if let Some(uid) = body
-            .get("iCalUId")
-            .and_then(Value::as_str)
-            .filter(|uid| !uid.is_empty())
-        {
+        if let Some(uid) = body.get("iCalUId").and_then(Value::as_str).filter(|uid| !uid.is_empty()) {
             uid.clone_into(&mut item.ical_uid);
         }
-        let organizer = body
-            .get("organizer")
-            .and_then(|organizer| organizer.get("emailAddress"));
+        let organizer = body.get("organizer").and_then(|organizer| organizer.get("emailAddress"));
         let text = |name: &str| organizer.and_then(|mail| mail.get(name)).and_then(Value::as_str);
         if let Some(address) = text("address").filter(|address| !item.organizer.is(address)) {
             let name = text("name").unwrap_or(address).to_owned();
-            item.organizer = Person {
-                name,
-                address: address.to_owned(),
-            };
+            item.organizer = Person { name, address: address.to_owned() };
             item.is_organizer = false;
             item.response = Response::of("notResponded");
         }
@@ -155,10 +146,7 @@ impl Tenant {
         let mut state = self.lock();
         let home = state.mailbox_id(mailbox)?;
         let transaction = body.get("transactionId").and_then(Value::as_str).map(str::to_owned);
-        if let Some(transaction) = transaction
-            .as_ref()
-            .filter(|_| self.world.faults.read().outlook_transaction_id)
-        {
+        if let Some(transaction) = transaction.as_ref().filter(|_| self.world.faults.read().outlook_transaction_id) {
             // A repeated create answers the first event; after that event was deleted a new one is made (unconfirmed).
             let found = state.mailbox(home)?;
             if let Some(item) = found.transactions.get(transaction).and_then(|key| found.items.get(key)) {
@@ -195,11 +183,7 @@ impl Tenant {
         let mut state = self.lock();
         let (home, key) = self.checked(&state, mailbox, id, if_match)?;
         let owner = state.mailbox(home)?.person.address.clone();
-        let item = state
-            .mailbox(home)?
-            .find(key)
-            .ok_or_else(GraphError::item_not_found)?
-            .into_owned();
+        let item = state.mailbox(home)?.find(key).ok_or_else(GraphError::item_not_found)?.into_owned();
         let mut content = item.content.clone();
         input::apply(&mut content, patch)?;
         if let Some(original) = key.original {
@@ -210,12 +194,7 @@ impl Tenant {
         }
         let before = item.content.clone();
         self.edit(&mut state, actor, home, key, |item| item.content = content)?;
-        let after = state
-            .mailbox(home)?
-            .find(key)
-            .ok_or_else(GraphError::item_not_found)?
-            .content
-            .clone();
+        let after = state.mailbox(home)?.find(key).ok_or_else(GraphError::item_not_found)?.content.clone();
         let moved = after.recurrence != before.recurrence
             || (after.recurrence.is_some() && (after.start != before.start || after.end != before.end));
         if key.original.is_none() && moved {
@@ -230,9 +209,7 @@ impl Tenant {
             let (old, new) = (invited(&before, &owner), invited(&after, &owner));
             let everybody = after.mails_everybody(&before);
             let mailed = old.iter().chain(new.iter().filter(|address| !old.contains(address)));
-            let mailed = mailed
-                .filter(|address| everybody || old.contains(address) != new.contains(address))
-                .count();
+            let mailed = mailed.filter(|address| everybody || old.contains(address) != new.contains(address)).count();
             self.world.meters.mails(actor, mailed as u64);
             if everybody || after.attendees != before.attendees {
                 let mut all = old;
@@ -248,11 +225,7 @@ impl Tenant {
 
     /// Deletes an item, or one occurrence of a series, with everything that follows from it.
     fn delete(&self, state: &mut State, actor: &Actor, home: Uuid, key: ItemKey) -> Result<(), GraphError> {
-        let item = state
-            .mailbox(home)?
-            .find(key)
-            .ok_or_else(GraphError::item_not_found)?
-            .into_owned();
+        let item = state.mailbox(home)?.find(key).ok_or_else(GraphError::item_not_found)?.into_owned();
         let owner = state.mailbox(home)?.person.address.clone();
         if key.original.is_some() {
             self.cancel_occurrence(state, actor, home, key)?;
@@ -283,10 +256,7 @@ impl Tenant {
         if let Some(wanted) = if_match.filter(|_| self.world.faults.read().outlook_if_match) {
             let present = ids::etag(&item.change_key);
             let strong = present.trim_start_matches("W/");
-            let fits = wanted
-                .split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag == present || tag == strong);
+            let fits = wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == present || tag == strong);
             if !fits {
                 return Err(GraphError::conflict());
             }

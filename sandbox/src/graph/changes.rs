@@ -28,16 +28,7 @@ impl Tenant {
         let version = item.change_key.clone();
         let ical_uid = item.ical_uid.clone();
         mailbox.put(item);
-        self.record(
-            home,
-            key,
-            ical_uid,
-            actor,
-            EffectKind::Create,
-            facts,
-            Map::new(),
-            version,
-        );
+        self.record(home, key, ical_uid, actor, EffectKind::Create, facts, Map::new(), version);
         self.notify(state, home, key, "created");
         self.stir(state, home, key, 1);
         Ok(())
@@ -141,10 +132,7 @@ impl Tenant {
         })
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one effect; a builder would only rename them"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the fields of one effect; a builder would only rename them")]
     fn record(
         &self,
         home: Uuid,

@@ -100,10 +100,7 @@ impl Mailbox {
         Self {
             id,
             zone: Zone::parse(&new.zone).unwrap_or_else(|_unknown| Zone::utc()),
-            person: Person {
-                name: new.name,
-                address: new.address,
-            },
+            person: Person { name: new.name, address: new.address },
             items: BTreeMap::new(),
             removals: Vec::new(),
             before: BTreeMap::new(),
@@ -148,11 +145,7 @@ impl Mailbox {
 
     /// Returns the occurrences and exceptions of a series that lie in a window, by start.
     pub(crate) fn occurrences(&self, master: &Item, window: &Window) -> Vec<Item> {
-        let mut found: Vec<Item> = self
-            .exceptions(master.key)
-            .filter(|item| item.overlaps(window))
-            .cloned()
-            .collect();
+        let mut found: Vec<Item> = self.exceptions(master.key).filter(|item| item.overlaps(window)).cloned().collect();
         for original in series::originals(master, window) {
             if !self.items.contains_key(&ItemKey::occurrence(master.key.item, original)) {
                 found.extend(series::occurrence_at(master, original));

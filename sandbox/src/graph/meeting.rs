@@ -45,10 +45,7 @@ impl Tenant {
         let time = graph_instant(self.world.clock.now());
         if answer != "declined" {
             self.edit(&mut state, actor, home, item.key, |copy| {
-                copy.response = Response {
-                    answer,
-                    time: Some(time),
-                };
+                copy.response = Response { answer, time: Some(time) };
                 copy.content.show_as = if answer == "accepted" { "busy" } else { "tentative" };
             })?;
         } else if item.key.original.is_some() {
@@ -57,10 +54,7 @@ impl Tenant {
             // A declined meeting leaves the calendar.
             self.remove(&mut state, actor, home, item.key)?;
         }
-        let sends = ["sendResponse", "SendResponse"]
-            .iter()
-            .find_map(|name| body.get(*name))
-            .and_then(Value::as_bool);
+        let sends = ["sendResponse", "SendResponse"].iter().find_map(|name| body.get(*name)).and_then(Value::as_bool);
         if sends.unwrap_or(true) {
             self.world.meters.mails(actor, 1);
             if let (None, Some(meeting)) = (item.key.original, item.meeting) {
@@ -74,23 +68,11 @@ impl Tenant {
     ///
     /// `renew` says that the time changed, which brings a copy back that its owner had deleted.
     pub(crate) fn send_to_copies(&self, state: &mut State, home: Uuid, item: Uuid, addresses: &[String], renew: bool) {
-        let mut reached: Vec<Uuid> = addresses
-            .iter()
-            .filter_map(|address| state.mailbox_of(address))
-            .collect();
+        let mut reached: Vec<Uuid> = addresses.iter().filter_map(|address| state.mailbox_of(address)).collect();
         reached.sort_unstable();
         reached.dedup();
         for attendee in reached.into_iter().filter(|attendee| *attendee != home) {
-            self.later(
-                state,
-                1_000..30_000,
-                Due::Copy {
-                    organizer: home,
-                    item,
-                    attendee,
-                    renew,
-                },
-            );
+            self.later(state, 1_000..30_000, Due::Copy { organizer: home, item, attendee, renew });
         }
     }
 
@@ -104,12 +86,7 @@ impl Tenant {
         answer: &'static str,
     ) {
         if let Some(organizer) = state.mailbox_of(organizer) {
-            let due = Due::Answer {
-                organizer,
-                item: meeting,
-                address: address.to_owned(),
-                answer,
-            };
+            let due = Due::Answer { organizer, item: meeting, address: address.to_owned(), answer };
             self.later(state, 1_000..30_000, due);
         }
     }
@@ -126,20 +103,12 @@ impl Tenant {
         let key = ItemKey::whole(item);
         let time = graph_instant(self.world.clock.now());
         let invited = state.mailbox(organizer)?.items.get(&key);
-        if !invited.is_some_and(|item| {
-            item.content
-                .attendees
-                .iter()
-                .any(|attendee| attendee.person.is(address))
-        }) {
+        if !invited.is_some_and(|item| item.content.attendees.iter().any(|attendee| attendee.person.is(address))) {
             return Ok(());
         }
         self.edit(state, &transport(), organizer, key, |item| {
             if let Some(attendee) = item.content.attendee_mut(address) {
-                attendee.response = Response {
-                    answer,
-                    time: Some(time),
-                };
+                attendee.response = Response { answer, time: Some(time) };
             }
         })
     }
@@ -157,12 +126,9 @@ impl Tenant {
         let original = state.mailbox(organizer)?.items.get(&ItemKey::whole(item)).cloned();
         let original = original.filter(|o| o.content.attendees.iter().any(|a| a.person.is(&address)));
         let known = state.mailbox(attendee)?.meetings.get(&item).copied();
-        let copy = known.map(ItemKey::whole).filter(|key| {
-            state
-                .mailboxes
-                .get(&attendee)
-                .is_some_and(|mailbox| mailbox.items.contains_key(key))
-        });
+        let copy = known
+            .map(ItemKey::whole)
+            .filter(|key| state.mailboxes.get(&attendee).is_some_and(|mailbox| mailbox.items.contains_key(key)));
         match (original, copy) {
             (None, None) => Ok(()),
             (None, Some(copy)) => self.remove(state, &transport(), attendee, copy),
@@ -231,11 +197,7 @@ impl Tenant {
         attendee: Uuid,
         local: Uuid,
     ) -> Result<(), GraphError> {
-        let known = state
-            .mailbox(attendee)?
-            .items
-            .get(&ItemKey::whole(local))
-            .map(|item| item.cancelled.clone());
+        let known = state.mailbox(attendee)?.items.get(&ItemKey::whole(local)).map(|item| item.cancelled.clone());
         let known = known.unwrap_or_default();
         for start in original.cancelled.difference(&known) {
             let key = ItemKey::occurrence(local, *start);

@@ -72,9 +72,7 @@ impl State {
     /// Finds a mailbox by user id or address.
     pub(crate) fn mailbox_id(&self, name: &str) -> Result<Uuid, GraphError> {
         let by_id = Uuid::parse_str(name).ok().filter(|id| self.mailboxes.contains_key(id));
-        by_id
-            .or_else(|| self.mailbox_of(name))
-            .ok_or_else(|| GraphError::invalid_user(name))
+        by_id.or_else(|| self.mailbox_of(name)).ok_or_else(|| GraphError::invalid_user(name))
     }
 
     /// Finds a mailbox by address.
@@ -83,15 +81,11 @@ impl State {
     }
 
     pub(crate) fn mailbox(&self, id: Uuid) -> Result<&Mailbox, GraphError> {
-        self.mailboxes
-            .get(&id)
-            .ok_or_else(|| GraphError::invalid_user(&id.to_string()))
+        self.mailboxes.get(&id).ok_or_else(|| GraphError::invalid_user(&id.to_string()))
     }
 
     pub(crate) fn mailbox_mut(&mut self, id: Uuid) -> Result<&mut Mailbox, GraphError> {
-        self.mailboxes
-            .get_mut(&id)
-            .ok_or_else(|| GraphError::invalid_user(&id.to_string()))
+        self.mailboxes.get_mut(&id).ok_or_else(|| GraphError::invalid_user(&id.to_string()))
     }
 
     /// Finds an event as it was before its last change.
@@ -132,9 +126,7 @@ pub struct Tenant {
 
 impl std::fmt::Debug for Tenant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tenant")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
+        f.debug_struct("Tenant").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
@@ -197,9 +189,7 @@ impl Tenant {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no change of the tenant panics while holding the lock")
+        self.state.lock().expect("no change of the tenant panics while holding the lock")
     }
 
     pub(crate) fn draw_uuid(&self) -> Uuid {
@@ -215,10 +205,7 @@ impl Tenant {
 
 /// The style of the direct (not REST) interface: immutable ids, because the history names records by them.
 pub(crate) fn plain() -> Style {
-    Style {
-        form: IdForm::Immutable,
-        ..Style::default()
-    }
+    Style { form: IdForm::Immutable, ..Style::default() }
 }
 
 fn full(mailbox: &Mailbox, item: &Item) -> Value {

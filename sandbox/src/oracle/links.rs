@@ -27,12 +27,7 @@ pub(super) fn assemble(records: &[Record], evidence: &Evidence, terms: &Terms) -
         }
         words.extend(record.links.iter().map(|link| ("link", link.to_ascii_lowercase())));
         let other = record.key.0.other();
-        words.extend(
-            record
-                .partners
-                .iter()
-                .map(|partner| ("record", record_word(other, partner))),
-        );
+        words.extend(record.partners.iter().map(|partner| ("record", record_word(other, partner))));
         for word in words {
             let first = *by_word.entry(word).or_insert(index);
             sets.join(first, index);
@@ -63,10 +58,7 @@ fn join_sources(records: &[Record], evidence: &Evidence, terms: &Terms, sets: &m
             }
             _ if record.authority => {
                 for state in &record.states {
-                    sources
-                        .entry((record.key.0, state.shown.look()))
-                        .or_default()
-                        .insert(index);
+                    sources.entry((record.key.0, state.shown.look())).or_default().insert(index);
                 }
             }
             _ => {}
@@ -87,19 +79,17 @@ fn join_sources(records: &[Record], evidence: &Evidence, terms: &Terms, sets: &m
                 .iter()
                 .any(|state| state.sequence < sequence && all_agree(&state.shown, &first.shown, other))
         };
-        let best = candidates
-            .filter(|candidate| looked_alike(*candidate))
-            .min_by_key(|candidate| {
-                let source = &records[*candidate];
-                let stranger = !evidence.same_person(&source.owner, &copy.owner);
-                let now_differs = !all_agree(&source.shown, &copy.shown, other);
-                (
-                    stranger,
-                    sets.reaches(*candidate, copy.key.0),
-                    now_differs,
-                    source.states.first().map(|state| state.sequence),
-                )
-            });
+        let best = candidates.filter(|candidate| looked_alike(*candidate)).min_by_key(|candidate| {
+            let source = &records[*candidate];
+            let stranger = !evidence.same_person(&source.owner, &copy.owner);
+            let now_differs = !all_agree(&source.shown, &copy.shown, other);
+            (
+                stranger,
+                sets.reaches(*candidate, copy.key.0),
+                now_differs,
+                source.states.first().map(|state| state.sequence),
+            )
+        });
         if let Some(source) = best {
             sets.join(source, index);
         }

@@ -43,30 +43,14 @@ async fn organiser_changes_travel_and_only_mailing_ones_are_mailed() {
         )
         .await;
     assert_eq!((mails(&bench), &bench.list(BEN).await[0]["changeKey"]), (2, &key));
-    bench
-        .patch(
-            &path,
-            json!({"subject": "Moved", "location": {"displayName": "Room 1"}}),
-        )
-        .await;
+    bench.patch(&path, json!({"subject": "Moved", "location": {"displayName": "Room 1"}})).await;
     assert_eq!(mails(&bench), 4);
     let copy = &bench.list(BEN).await[0];
-    assert_eq!(
-        (&copy["subject"], &copy["location"]["displayName"]),
-        (&json!("Moved"), &json!("Room 1"))
-    );
+    assert_eq!((&copy["subject"], &copy["location"]["displayName"]), (&json!("Moved"), &json!("Room 1")));
     // Only the changed list is mailed to whom it concerns.
     bench.patch(&path, json!({"attendees": invite(&[CARL])})).await;
-    assert_eq!(
-        (mails(&bench), bench.list(BEN).await.len(), bench.list(CARL).await.len()),
-        (5, 0, 1)
-    );
-    let mut by_transport = bench
-        .world
-        .history
-        .since(0)
-        .into_iter()
-        .filter(|effect| !effect.actor.is_app());
+    assert_eq!((mails(&bench), bench.list(BEN).await.len(), bench.list(CARL).await.len()), (5, 0, 1));
+    let mut by_transport = bench.world.history.since(0).into_iter().filter(|effect| !effect.actor.is_app());
     assert!(by_transport.any(|effect| effect.kind == crate::history::EffectKind::Delete));
 }
 
@@ -93,29 +77,16 @@ async fn an_attendee_deletes_only_their_own_copy() {
     let made = bench.event(json!({"attendees": invite(&[BEN, CARL])})).await;
     let path = format!("/users/{ANNA}/events/{}", id(&made));
     let copy = id(&bench.list(BEN).await[0]);
-    let refused = bench
-        .post(&format!("/users/{BEN}/events/{copy}/cancel"), json!({}))
-        .await;
+    let refused = bench.post(&format!("/users/{BEN}/events/{copy}/cancel"), json!({})).await;
     assert_eq!(refused.status, 400);
-    assert_eq!(
-        bench
-            .call("DELETE", &format!("/users/{BEN}/events/{copy}"), &[], Value::Null)
-            .await
-            .status,
-        204
-    );
+    assert_eq!(bench.call("DELETE", &format!("/users/{BEN}/events/{copy}"), &[], Value::Null).await.status, 204);
     assert_eq!(bench.list(CARL).await.len(), 1);
     let seen = bench.get(&path).await.body;
     assert_eq!(seen["attendees"][0]["status"]["response"], "declined");
     // A new subject does not bring the copy back, a new time does.
     bench.patch(&path, json!({"subject": "Other"})).await;
     assert_eq!(bench.list(BEN).await.len(), 0);
-    bench
-        .patch(
-            &path,
-            json!({"end": {"dateTime": "2026-11-23T10:30:00", "timeZone": "UTC"}}),
-        )
-        .await;
+    bench.patch(&path, json!({"end": {"dateTime": "2026-11-23T10:30:00", "timeZone": "UTC"}})).await;
     assert_eq!(bench.list(BEN).await.len(), 1);
 }
 
@@ -126,21 +97,12 @@ async fn answers_reach_the_organiser() {
     let path = format!("/users/{ANNA}/events/{}", id(&made));
     for (mailbox, call) in [(BEN, "accept"), (CARL, "decline")] {
         let copy = id(&bench.list(mailbox).await[0]);
-        let reply = bench
-            .post(
-                &format!("/users/{mailbox}/events/{copy}/{call}"),
-                json!({"sendResponse": true}),
-            )
-            .await;
+        let reply = bench.post(&format!("/users/{mailbox}/events/{copy}/{call}"), json!({"sendResponse": true})).await;
         assert_eq!(reply.status, 202);
     }
     let seen = bench.get(&path).await.body;
-    let answers: Vec<_> = seen["attendees"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|a| a["status"]["response"].as_str().unwrap())
-        .collect();
+    let answers: Vec<_> =
+        seen["attendees"].as_array().unwrap().iter().map(|a| a["status"]["response"].as_str().unwrap()).collect();
     assert_eq!(answers, ["accepted", "declined"]);
     assert_eq!(bench.list(BEN).await[0]["responseStatus"]["response"], "accepted");
     assert_eq!(bench.list(CARL).await.len(), 0);
@@ -156,18 +118,9 @@ async fn an_imported_meeting_keeps_its_organiser_and_mails_nobody() {
     body["attendees"] = invite(&[ANNA, BEN]);
     let actor = crate::actor::Actor::Automation("import".to_owned());
     let made = bench.tenant.import_event(&actor, ANNA, &body).unwrap();
-    assert_eq!(
-        (&made["iCalUId"], &made["isOrganizer"]),
-        (&json!("uid-from-file@example.org"), &json!(false))
-    );
+    assert_eq!((&made["iCalUId"], &made["isOrganizer"]), (&json!("uid-from-file@example.org"), &json!(false)));
     assert!(bench.list(BEN).await.is_empty() && bench.world.meters.read().mails.is_empty());
     let path = format!("/users/{ANNA}/events/{}", id(&made));
-    assert_eq!(
-        bench
-            .post(&format!("{path}/tentativelyAccept"), Value::Null)
-            .await
-            .status,
-        202
-    );
+    assert_eq!(bench.post(&format!("{path}/tentativelyAccept"), Value::Null).await.status, 202);
     assert_eq!(bench.get(&path).await.body["showAs"], "tentative");
 }

@@ -48,9 +48,7 @@ impl Bench {
     }
 
     pub(super) fn on(profile: Profile, speed: f64) -> Self {
-        let epoch = DateTime::parse_from_rfc3339("2026-11-21T09:00:00Z")
-            .unwrap()
-            .with_timezone(&Utc);
+        let epoch = DateTime::parse_from_rfc3339("2026-11-21T09:00:00Z").unwrap().with_timezone(&Utc);
         let world = World::new(SandboxClock::new(epoch, speed), profile, 7);
         let identity = TenantIdentity {
             tenant_id: Uuid::from_u128(0xC0),
@@ -67,55 +65,28 @@ impl Bench {
         let tenant = Tenant::new(Arc::clone(&world), identity, publish);
         for (address, zone) in [(ANNA, "Europe/Berlin"), (BEN, "Pacific Standard Time"), (CARL, "UTC")] {
             let name = address.split('@').next().unwrap_or_default().to_owned();
-            tenant.add_mailbox(NewMailbox {
-                address: address.to_owned(),
-                name,
-                zone: zone.to_owned(),
-                user_id: None,
-            });
+            tenant.add_mailbox(NewMailbox { address: address.to_owned(), name, zone: zone.to_owned(), user_id: None });
         }
         let token = tenant.entra().issue(Audience::Graph, 60);
-        Self {
-            tenant,
-            world,
-            token,
-            published,
-        }
+        Self { tenant, world, token, published }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Reply {
         let response = router(Arc::clone(&self.tenant)).oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let body = if bytes.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&bytes).unwrap()
-        };
-        Reply {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        }
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        Reply { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     pub(super) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
-        let path = path
-            .strip_prefix("http://graph.test")
-            .map_or_else(|| format!("/v1.0{path}"), str::to_owned);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path.replace(' ', "%20"))
-            .header("host", "graph.test");
+        let path = path.strip_prefix("http://graph.test").map_or_else(|| format!("/v1.0{path}"), str::to_owned);
+        let mut request = Request::builder().method(method).uri(path.replace(' ', "%20")).header("host", "graph.test");
         request = request.header("authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = if body.is_null() {
-            Body::empty()
-        } else {
-            Body::from(body.to_string())
-        };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         self.send(request.body(body).unwrap()).await
     }
 
@@ -144,10 +115,7 @@ impl Bench {
 
     /// Subscribes to a mailbox through the hub and returns the subscription.
     pub(super) async fn subscribe(&self, mailbox: &str) -> Value {
-        let user = self.get(&format!("/users/{mailbox}")).await.body["id"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let user = self.get(&format!("/users/{mailbox}")).await.body["id"].as_str().unwrap().to_owned();
         let expiration = (self.world.clock.now() + TimeDelta::days(6)).to_rfc3339();
         let reply = self
             .post(
@@ -163,9 +131,7 @@ impl Bench {
     /// Takes the notifications published since the last look, validation messages left out.
     pub(super) fn notifications(&self) -> Vec<Value> {
         let messages = std::mem::take(&mut *self.published.lock().unwrap());
-        let items = messages
-            .iter()
-            .flat_map(|message| message["value"].as_array().unwrap().clone());
+        let items = messages.iter().flat_map(|message| message["value"].as_array().unwrap().clone());
         items.filter(|item| item["subscriptionId"] != "NA").collect()
     }
 
@@ -192,10 +158,7 @@ pub(super) fn meeting(start: &str, end: &str) -> Value {
 }
 
 pub(super) fn invite(addresses: &[&str]) -> Value {
-    addresses
-        .iter()
-        .map(|address| json!({"type": "required", "emailAddress": {"address": address}}))
-        .collect()
+    addresses.iter().map(|address| json!({"type": "required", "emailAddress": {"address": address}})).collect()
 }
 
 pub(super) fn id(event: &Value) -> String {
@@ -203,8 +166,5 @@ pub(super) fn id(event: &Value) -> String {
 }
 
 pub(super) fn kinds(notifications: &[Value]) -> Vec<String> {
-    notifications
-        .iter()
-        .map(|item| item["changeType"].as_str().unwrap_or("-").to_owned())
-        .collect()
+    notifications.iter().map(|item| item["changeType"].as_str().unwrap_or("-").to_owned()).collect()
 }

@@ -36,12 +36,7 @@ async fn a_webhook_is_asked_first_then_told_and_told_again_when_it_fails() {
     let listener = net::bind(0).await.unwrap();
     let url = format!("http://{}/hook?kept=1", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    tokio::spawn(net::serve_router(
-        listener,
-        None,
-        axum::Router::new().route("/hook", endpoint),
-        stop.clone(),
-    ));
+    tokio::spawn(net::serve_router(listener, None, axum::Router::new().route("/hook", endpoint), stop.clone()));
 
     // A clock that runs, so that the second attempt falls due.
     let bench = Bench::on(Profile::Quiet, 1000.0);

@@ -38,22 +38,12 @@ impl Fault {
                 "service.auth.headers.invalid",
                 "The accesstoken, instanceurl and tenantid headers are required",
             ),
-            Self::Auth => (
-                Code::Unauthenticated,
-                "service.auth.error",
-                "An authentication exception occurred",
-            ),
+            Self::Auth => (Code::Unauthenticated, "service.auth.error", "An authentication exception occurred"),
             Self::UnknownTopic => (Code::NotFound, "topic.not.found", "The topic does not exist"),
-            Self::EmptyTopic => (
-                Code::InvalidArgument,
-                "topic.validation.empty",
-                "The topic name is empty",
-            ),
-            Self::TopicPermission => (
-                Code::PermissionDenied,
-                "topic.meta.permission",
-                "Change events can not be published by clients",
-            ),
+            Self::EmptyTopic => (Code::InvalidArgument, "topic.validation.empty", "The topic name is empty"),
+            Self::TopicPermission => {
+                (Code::PermissionDenied, "topic.meta.permission", "Change events can not be published by clients")
+            }
             Self::UnknownSchema => (Code::NotFound, "schema.validation.failed", "The schema id is unknown"),
             Self::TopicMismatch => (
                 Code::InvalidArgument,
@@ -65,11 +55,9 @@ impl Fault {
                 "subscription.fetch.requested.events.invalid",
                 "num_requested must be greater than 0",
             ),
-            Self::FetchRequest => (
-                Code::InvalidArgument,
-                "subscription.fetch.request.invalid",
-                "The fetch request is missing or invalid",
-            ),
+            Self::FetchRequest => {
+                (Code::InvalidArgument, "subscription.fetch.request.invalid", "The fetch request is missing or invalid")
+            }
             Self::ReplayIdMissing => (
                 Code::InvalidArgument,
                 "subscription.fetch.replayid.validation.failed",
