@@ -1,5 +1,7 @@
 //! The whole sandbox as a client sees it: over its addresses, with its certificate, driven by people.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which may fail loudly")]
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
