@@ -35,7 +35,7 @@ pub struct Switches {
     pub salesforce_link_unique: bool,
     /// `Calbridge_Token__c` exists on Event.
     pub salesforce_token_field: bool,
-    /// `Sforce-Call-Options: client=` reaches `changeOrigin` for sObject Collections too (undocumented).
+    /// `Sforce-Call-Options: client=` reaches `changeOrigin` for sObject Collections and Composite too (undocumented).
     pub salesforce_collections_tagged: bool,
     /// Events may last longer than 1440 minutes.
     pub salesforce_multiday: bool,

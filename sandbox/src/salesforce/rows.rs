@@ -51,8 +51,12 @@ impl Tx<'_> {
                     let message = "insufficient access rights on object id";
                     return Err(SalesforceError::bad("INSUFFICIENT_ACCESS_OR_READONLY", message));
                 }
+                let relinks = given.contains_key(LINK);
                 self.settle_event(&mut row.cells, given)?;
-                self.check_event(id, &row.cells)?;
+                self.check_event(&row.cells)?;
+                if relinks {
+                    self.check_unique(id, &row.cells)?;
+                }
             }
         }
         self.store_update(&old, row);
@@ -157,7 +161,8 @@ impl Tx<'_> {
         if cells.get("OwnerId").is_none_or(Cell::is_null) {
             cells.insert("OwnerId", Cell::Text(self.author.user_id.clone()));
         }
-        self.check_event("", &cells)?;
+        self.check_event(&cells)?;
+        self.check_unique("", &cells)?;
         let id = self.new_id(Object::Event);
         self.put(Row { object: Object::Event, id: id.clone(), cells, parent: None, deleted_at: None });
         self.publish_later(Object::Event, &id, ChangeType::Create, []);
@@ -173,7 +178,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn check_event(&self, id: &str, cells: &Cells) -> Result<(), SalesforceError> {
+    fn check_event(&self, cells: &Cells) -> Result<(), SalesforceError> {
         let filled = |name: &str| cells.get(name).is_some_and(|cell| !cell.is_null());
         if cells.get("IsPrivate").is_some_and(Cell::is_true) && (filled("WhoId") || filled("WhatId")) {
             let message = "A private event can't be related to another record";
@@ -190,7 +195,7 @@ impl Tx<'_> {
             }
             Some(_) => {}
         }
-        self.check_unique(id, cells)
+        Ok(())
     }
 
     fn check_unique(&self, id: &str, cells: &Cells) -> Result<(), SalesforceError> {

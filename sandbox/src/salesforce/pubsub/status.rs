@@ -1,7 +1,8 @@
 //! Errors of the Pub/Sub API: a gRPC status with the trailers `error-code`, `rpc-id` and `type`.
 //!
-//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. The gRPC code of
-//! authentication errors is unconfirmed.
+//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. A wrong token was
+//! seen to give UNAUTHENTICATED (<https://github.com/pozil/pub-sub-api-java-client/issues/3>); the gRPC codes of the others
+//! are unconfirmed where the documentation names none.
 
 use rand::Rng;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -38,7 +39,11 @@ impl Fault {
                 "service.auth.headers.invalid",
                 "The accesstoken, instanceurl and tenantid headers are required",
             ),
-            Self::Auth => (Code::Unauthenticated, "service.auth.error", "An authentication exception occurred"),
+            Self::Auth => (
+                Code::Unauthenticated,
+                "service.auth.error",
+                "An authentication exception occurred. Provide valid authentication via metadata headers",
+            ),
             Self::UnknownTopic => (Code::NotFound, "topic.not.found", "The topic does not exist"),
             Self::EmptyTopic => (Code::InvalidArgument, "topic.validation.empty", "The topic name is empty"),
             Self::TopicPermission => {

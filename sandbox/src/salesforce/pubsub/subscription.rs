@@ -124,6 +124,7 @@ impl Subscription {
     async fn serve(&mut self, mut requests: Streaming<proto::FetchRequest>) -> Result<std::convert::Infallible, Ended> {
         let mut published = self.org.log.watch();
         let closing = self.org.closing.clone();
+        let client = self.sender.clone();
         let mut last_response = Instant::now();
         let mut more_requests = true;
         loop {
@@ -160,6 +161,7 @@ impl Subscription {
                     self.send_keepalive().await?;
                     last_response = Instant::now();
                 }
+                () = client.closed() => return Err(Ended),
                 () = closing.cancelled() => return self.end(Fault::Unavailable).await,
             }
         }

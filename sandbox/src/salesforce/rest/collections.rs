@@ -152,9 +152,18 @@ fn each(
     let answers = results.into_iter().map(|result| match result {
         Ok(_) if failed && all_or_none => failure(&rolled_back),
         Ok(success) => success,
-        Err(error) => failure(&error),
+        Err(error) => failure(&of_row(error)),
     });
     ApiAnswer::ok(answers.collect())
+}
+
+/// Words an unknown id as rows do; only single-row calls have a resource that may not exist.
+fn of_row(error: SalesforceError) -> SalesforceError {
+    if error.code == "NOT_FOUND" {
+        SalesforceError::bad("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
+    } else {
+        error
+    }
 }
 
 fn typed(record: &Map<String, Value>) -> Result<Object, SalesforceError> {

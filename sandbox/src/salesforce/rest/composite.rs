@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::super::error::SalesforceError;
+use super::super::org::rest_origin;
 use super::super::tx::Tx;
 use super::{ApiAnswer, ApiRequest, Version, routes};
 
@@ -25,6 +26,10 @@ pub(super) fn composite(
     if calls.is_empty() || calls.len() > MAX_CALLS {
         let message = format!("a composite request takes 1 to {MAX_CALLS} subrequests");
         return Err(SalesforceError::bad("INVALID_INPUT", message));
+    }
+    // The tag is documented for single-row calls only.
+    if !tx.switches.salesforce_collections_tagged {
+        tx.author.origin = rest_origin(&version.0, None);
     }
     let start = tx.mark();
     let mut answers: BTreeMap<String, Value> = BTreeMap::new();

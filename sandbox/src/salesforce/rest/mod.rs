@@ -184,7 +184,8 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
             Err(error) => error.into(),
         }
     };
-    let wrote = request.method != Method::GET && answer.status.is_success();
+    let reads = matches!(request.method, Method::GET | Method::HEAD) || kind == "salesforce.get_many";
+    let wrote = !reads && answer.status.is_success();
     if wrote && org.world.faults.take(|switches| &mut switches.salesforce_cut_answer_next) {
         return cut();
     }

@@ -13,11 +13,11 @@ use super::super::schema::{Field, LINK, Object, TOKEN};
 use super::super::tx::{Row, Tx};
 use super::{ApiAnswer, ApiRequest, Version, routes};
 
-pub(super) fn create(tx: &mut Tx<'_>, _: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
+pub(super) fn create(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let object = routes::object(request.part(1))?;
     let fields = request.object()?;
     let id = lockable(tx, |tx| tx.create(object, &fields))?;
-    Ok(ApiAnswer::new(StatusCode::CREATED, created(&id, None)))
+    Ok(new_record(object, &id, None, version))
 }
 
 pub(super) fn get(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
@@ -81,7 +81,7 @@ pub(super) fn upsert(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -
     let update_only = request.query("updateOnly").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let fields = request.object()?;
     match upsert_row(tx, object, field, request.part(3), &fields, update_only)? {
-        Upserted::Created(id) => Ok(ApiAnswer::new(StatusCode::CREATED, created(&id, Some(true)))),
+        Upserted::Created(id) => Ok(new_record(object, &id, Some(true), version)),
         Upserted::Updated(id) => Ok(ApiAnswer::ok(created(&id, Some(false)))),
         Upserted::Ambiguous(many) => Ok(choices(object, &many, version)),
     }
@@ -240,6 +240,12 @@ fn created(id: &str, flag: Option<bool>) -> Value {
         body["created"] = Value::from(flag);
     }
     body
+}
+
+fn new_record(object: Object, id: &str, flag: Option<bool>, version: &Version) -> ApiAnswer {
+    let mut answer = ApiAnswer::new(StatusCode::CREATED, created(id, flag));
+    answer.headers.push((header::LOCATION, format!("/services/data/v{}/sobjects/{}/{id}", version.0, object.name())));
+    answer
 }
 
 fn choices(object: Object, many: &[String], version: &Version) -> ApiAnswer {

@@ -31,6 +31,7 @@ async fn collections_answer_each_row_in_order() {
     assert_eq!(reply.body[0]["errors"][0]["statusCode"], "ALL_OR_NONE_OPERATION_ROLLED_BACK");
     assert_eq!(client.get(&format!("{EVENTS}/{first}")).await.body["Subject"], "a");
 
+    assert_eq!(reply.body[1]["errors"][0]["statusCode"], "INVALID_CROSS_REFERENCE_KEY");
     let list = format!("{uri}/Event?ids={first},00U000000000001,{third}&fields=Subject");
     let read = client.get(&list).await;
     assert_eq!(read.body[0]["Subject"], "a");
@@ -55,6 +56,8 @@ async fn composite_calls_refer_to_earlier_ones_and_roll_back_together() {
     };
     let good = client.send("POST", &format!("{base}/composite"), &[], &calls("Room")).await;
     assert_eq!(good.body["compositeResponse"][1]["httpStatusCode"], 204);
+    let made = good.body["compositeResponse"][0]["httpHeaders"]["location"].as_str().unwrap();
+    assert!(made.starts_with("/services/data/v66.0/sobjects/Event/00U"));
     let bad = client.send("POST", &format!("{base}/composite"), &[], &calls(&"x".repeat(300))).await;
     assert_eq!(bad.body["compositeResponse"][0]["body"][0]["errorCode"], "PROCESSING_HALTED");
     assert_eq!(bad.body["compositeResponse"][1]["body"][0]["errorCode"], "STRING_TOO_LONG");
