@@ -237,13 +237,13 @@ async fn a_higher_owner_level_steals_the_partition_and_a_fault_can_too() {
     let consumer = hub.consumer().await;
     let first = receiver(&consumer, StartLocation::Earliest, Some(1)).await;
     let mut first_events = Box::pin(first.stream_events());
-    assert!(within(first_events.next()).await.unwrap().is_ok());
+    within(first_events.next()).await.unwrap().unwrap();
     assert_eq!(hub.handle.readers()[0].epoch, Some(1));
 
     let other = hub.consumer().await;
     let second = receiver(&other, StartLocation::Earliest, Some(2)).await;
     let mut second_events = Box::pin(second.stream_events());
-    assert!(within(second_events.next()).await.unwrap().is_ok());
+    within(second_events.next()).await.unwrap().unwrap();
     let lost = within(first_events.next()).await.unwrap().unwrap_err();
     assert!(matches!(lost.kind, ErrorKind::ConsumerDisconnected(_)), "{lost}");
 
