@@ -104,28 +104,17 @@ pub struct Faults {
 impl Faults {
     /// Returns a copy of all switches.
     pub fn read(&self) -> Switches {
-        self.switches
-            .read()
-            .expect("no switch update panics while holding the lock")
-            .clone()
+        self.switches.read().expect("no switch update panics while holding the lock").clone()
     }
 
     /// Changes switches.
     pub fn change(&self, change: impl FnOnce(&mut Switches)) {
-        change(
-            &mut self
-                .switches
-                .write()
-                .expect("no switch update panics while holding the lock"),
-        );
+        change(&mut self.switches.write().expect("no switch update panics while holding the lock"));
     }
 
     /// Takes one from a `*_next` counter; tells whether there was one to take.
     pub fn take(&self, counter: impl Fn(&mut Switches) -> &mut u32) -> bool {
-        let mut switches = self
-            .switches
-            .write()
-            .expect("no switch update panics while holding the lock");
+        let mut switches = self.switches.write().expect("no switch update panics while holding the lock");
         let left = counter(&mut switches);
         let taken = *left > 0;
         *left = left.saturating_sub(1);

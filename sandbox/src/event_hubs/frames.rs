@@ -135,21 +135,11 @@ fn performative(frame: &[u8]) -> Option<Performative> {
         }
         0xd0 => {
             let size = frame.get(list + 1..list + 5)?.get_u32() as usize;
-            (
-                list + 9,
-                list + 5 + size,
-                frame.get(list + 5..list + 9)?.get_u32() as usize,
-            )
+            (list + 9, list + 5 + size, frame.get(list + 5..list + 9)?.get_u32() as usize)
         }
         _ => return None,
     };
-    (items <= end && end <= frame.len()).then_some(Performative {
-        code,
-        list,
-        items,
-        end,
-        count,
-    })
+    (items <= end && end <= frame.len()).then_some(Performative { code, list, items, end, count })
 }
 
 fn kind_of(frame: &[u8]) -> FrameKind {
@@ -296,9 +286,7 @@ mod tests {
 
     #[test]
     fn only_the_open_is_changed_on_the_way_in() {
-        let mut open = vec![
-            0, 0x53, 0x10, 0xc0, 13, 3, 0xa1, 1, b'c', 0xa1, 1, b'h', 0x70, 0, 1, 0, 0,
-        ];
+        let mut open = vec![0, 0x53, 0x10, 0xc0, 13, 3, 0xa1, 1, b'c', 0xa1, 1, b'h', 0x70, 0, 1, 0, 0];
         open[4] = u8::try_from(open.len() - 5).unwrap();
         let begin = frame(&[0, 0x53, 0x11, 0x45]);
         let mut input = b"AMQP\x00\x01\x00\x00".to_vec();

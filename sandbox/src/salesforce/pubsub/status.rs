@@ -45,16 +45,10 @@ impl Fault {
                 "An authentication exception occurred. Provide valid authentication via metadata headers",
             ),
             Self::UnknownTopic => (Code::NotFound, "topic.not.found", "The topic does not exist"),
-            Self::EmptyTopic => (
-                Code::InvalidArgument,
-                "topic.validation.empty",
-                "The topic name is empty",
-            ),
-            Self::TopicPermission => (
-                Code::PermissionDenied,
-                "topic.meta.permission",
-                "Change events can not be published by clients",
-            ),
+            Self::EmptyTopic => (Code::InvalidArgument, "topic.validation.empty", "The topic name is empty"),
+            Self::TopicPermission => {
+                (Code::PermissionDenied, "topic.meta.permission", "Change events can not be published by clients")
+            }
             Self::UnknownSchema => (Code::NotFound, "schema.validation.failed", "The schema id is unknown"),
             Self::TopicMismatch => (
                 Code::InvalidArgument,
@@ -66,11 +60,9 @@ impl Fault {
                 "subscription.fetch.requested.events.invalid",
                 "num_requested must be greater than 0",
             ),
-            Self::FetchRequest => (
-                Code::InvalidArgument,
-                "subscription.fetch.request.invalid",
-                "The fetch request is missing or invalid",
-            ),
+            Self::FetchRequest => {
+                (Code::InvalidArgument, "subscription.fetch.request.invalid", "The fetch request is missing or invalid")
+            }
             Self::ReplayIdMissing => (
                 Code::InvalidArgument,
                 "subscription.fetch.replayid.validation.failed",

@@ -47,11 +47,7 @@ impl Topic {
     }
 
     pub(super) fn object(self) -> Option<Object> {
-        if let Self::One(object) = self {
-            Some(object)
-        } else {
-            None
-        }
+        if let Self::One(object) = self { Some(object) } else { None }
     }
 
     fn accepts(self, object: Object) -> bool {
@@ -97,16 +93,12 @@ impl Subscription {
             Ok(proto::ReplayPreset::Custom) if first.replay_id.is_empty() => {
                 return Err(rpc.fail(Fault::ReplayIdMissing));
             }
-            Ok(proto::ReplayPreset::Custom) => org
-                .log
-                .after(&first.replay_id, now)
-                .map_err(|_corrupted| rpc.fail(Fault::ReplayIdCorrupted))?,
+            Ok(proto::ReplayPreset::Custom) => {
+                org.log.after(&first.replay_id, now).map_err(|_corrupted| rpc.fail(Fault::ReplayIdCorrupted))?
+            }
             Err(_) => return Err(rpc.fail(Fault::FetchRequest)),
         };
-        let ends_early = org
-            .world
-            .faults
-            .take(|switches| &mut switches.salesforce_end_stream_next);
+        let ends_early = org.world.faults.take(|switches| &mut switches.salesforce_end_stream_next);
         let mut subscription = Self {
             org,
             rpc,
@@ -119,9 +111,7 @@ impl Subscription {
             ends_early,
             sender,
         };
-        subscription
-            .grant(first)
-            .map_err(|fault| subscription.rpc.fail(fault))?;
+        subscription.grant(first).map_err(|fault| subscription.rpc.fail(fault))?;
         Ok(subscription)
     }
 
@@ -198,11 +188,7 @@ impl Subscription {
     fn refill(&mut self) -> bool {
         if self.outbox.is_empty() {
             let topic = self.topic;
-            for event in self
-                .org
-                .log
-                .read(self.cursor, CREDIT_CAP, |object| topic.accepts(object))
-            {
+            for event in self.org.log.read(self.cursor, CREDIT_CAP, |object| topic.accepts(object)) {
                 self.cursor = event.position + 1;
                 for _ in 0..event.deliveries {
                     self.outbox.push_back(event.clone());
@@ -236,10 +222,7 @@ impl Subscription {
 
     async fn send_keepalive(&mut self) -> Result<(), Ended> {
         let topic = self.topic;
-        let head = self
-            .org
-            .log
-            .quiet_head(&self.org.world, self.cursor, |object| topic.accepts(object));
+        let head = self.org.log.quiet_head(&self.org.world, self.cursor, |object| topic.accepts(object));
         // An event that came in at this very moment goes out instead.
         let Some(head) = head else { return Ok(()) };
         let response = self.response(Vec::new(), head);

@@ -59,31 +59,17 @@ fn client() -> Client {
 
 impl Client {
     async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
-        let mut request = HttpRequest::builder()
-            .method(method)
-            .uri(uri)
-            .header("host", "127.0.0.1:9");
+        let mut request = HttpRequest::builder().method(method).uri(uri).header("host", "127.0.0.1:9");
         request = request.header("authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = if body.is_null() {
-            Body::empty()
-        } else {
-            Body::from(body.to_string())
-        };
-        let response = router(Arc::clone(&self.org))
-            .oneshot(request.body(body).unwrap())
-            .await
-            .unwrap();
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let response = router(Arc::clone(&self.org)).oneshot(request.body(body).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Reply {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        }
+        Reply { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     async fn get(&self, uri: &str) -> Reply {
@@ -115,38 +101,20 @@ async fn a_row_lives_through_create_read_update_and_delete() {
     let id = client.create(json!({"Subject": "Review"})).await;
     assert_eq!(id.len(), 18);
     let short = short_id(&id);
-    let read = client
-        .get(&format!("{EVENTS}/{short}?fields=Subject,StartDateTime,OwnerId"))
-        .await;
+    let read = client.get(&format!("{EVENTS}/{short}?fields=Subject,StartDateTime,OwnerId")).await;
     assert_eq!(read.body["Subject"], "Review");
     assert_eq!(read.body["StartDateTime"], "2026-11-20T17:00:00.000+0000");
     assert_eq!(read.body["OwnerId"], client.org.integration_user_id());
     assert!(read.body.get("Location").is_none());
-    assert!(
-        read.headers["sforce-limit-info"]
-            .to_str()
-            .unwrap()
-            .starts_with("api-usage=")
-    );
+    assert!(read.headers["sforce-limit-info"].to_str().unwrap().starts_with("api-usage="));
 
-    let update = client
-        .send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({"Location": "Room 1"}))
-        .await;
+    let update = client.send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({"Location": "Room 1"})).await;
     assert_eq!((update.status, update.body), (204, Value::Null));
-    let delete = client
-        .send("DELETE", &format!("{EVENTS}/{id}"), &[], &Value::Null)
-        .await;
+    let delete = client.send("DELETE", &format!("{EVENTS}/{id}"), &[], &Value::Null).await;
     assert_eq!(delete.status, 204);
     let gone = client.get(&format!("{EVENTS}/{id}")).await;
     assert_eq!((gone.status, gone.code()), (404, "ENTITY_IS_DELETED"));
-    let kinds: Vec<EffectKind> = client
-        .org
-        .world
-        .history
-        .since(0)
-        .into_iter()
-        .map(|effect| effect.kind)
-        .collect();
+    let kinds: Vec<EffectKind> = client.org.world.history.since(0).into_iter().map(|effect| effect.kind).collect();
     assert_eq!(kinds, [EffectKind::Create, EffectKind::Update, EffectKind::Delete]);
 }
 
@@ -154,14 +122,7 @@ async fn a_row_lives_through_create_read_update_and_delete() {
 async fn stamps_alone_are_a_touch_in_the_history() {
     let client = client();
     let id = client.create(json!({"Subject": "Review"})).await;
-    client
-        .send(
-            "PATCH",
-            &format!("{EVENTS}/{id}"),
-            &[],
-            &json!({"Calbridge_Token__c": "t1"}),
-        )
-        .await;
+    client.send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({"Calbridge_Token__c": "t1"})).await;
     let effects = client.org.world.history.since(1);
     assert_eq!(effects[0].kind, EffectKind::Touch);
     assert_eq!(effects[0].changed["Calbridge_Token__c"], "t1");
@@ -174,13 +135,8 @@ async fn the_version_grows_with_each_write_of_a_record() {
     let id = client.create(json!({})).await;
     let mut last = String::new();
     for subject in ["a", "b", "c"] {
-        client
-            .send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({ "Subject": subject }))
-            .await;
-        let stamp = client.get(&format!("{EVENTS}/{id}")).await.body["SystemModstamp"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        client.send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({ "Subject": subject })).await;
+        let stamp = client.get(&format!("{EVENTS}/{id}")).await.body["SystemModstamp"].as_str().unwrap().to_owned();
         assert!(stamp > last, "{stamp} after {last}");
         last = stamp;
     }
@@ -191,18 +147,8 @@ async fn unknown_versions_objects_ids_and_methods_are_told_apart() {
     let client = client();
     for (method, uri, status, code) in [
         ("GET", "/services/data/v45.0/limits", 404, "NOT_FOUND"),
-        (
-            "GET",
-            "/services/data/v66.0/sobjects/Meeting/describe",
-            404,
-            "NOT_FOUND",
-        ),
-        (
-            "GET",
-            "/services/data/v66.0/sobjects/Event/00U000000000001",
-            404,
-            "NOT_FOUND",
-        ),
+        ("GET", "/services/data/v66.0/sobjects/Meeting/describe", 404, "NOT_FOUND"),
+        ("GET", "/services/data/v66.0/sobjects/Event/00U000000000001", 404, "NOT_FOUND"),
         ("GET", "/services/data/v66.0/sobjects/Event/nonsense", 404, "NOT_FOUND"),
         ("PUT", "/services/data/v66.0/sobjects/Event", 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/services/data/v66.0/sobjects/Event", 400, "JSON_PARSER_ERROR"),
@@ -210,9 +156,7 @@ async fn unknown_versions_objects_ids_and_methods_are_told_apart() {
         let reply = client.send(method, uri, &[], &Value::Null).await;
         assert_eq!((reply.status, reply.code()), (status, code), "{method} {uri}");
     }
-    let slash = client
-        .send("POST", &format!("{EVENTS}/"), &[], &with_times(json!({})))
-        .await;
+    let slash = client.send("POST", &format!("{EVENTS}/"), &[], &with_times(json!({}))).await;
     assert_eq!(slash.status, 201);
 }
 
@@ -224,10 +168,7 @@ async fn versions_need_no_token_and_the_rest_does() {
     let labels = client.get("/services/data/").await.body;
     let label = |version: &str| {
         let all = labels.as_array().unwrap();
-        all.iter().find(|one| one["version"] == version).unwrap()["label"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        all.iter().find(|one| one["version"] == version).unwrap()["label"].as_str().unwrap().to_owned()
     };
     assert_eq!(label("66.0"), "Spring '26");
     assert_eq!(label("67.0"), "Summer '26");
@@ -240,19 +181,9 @@ async fn versions_need_no_token_and_the_rest_does() {
 #[tokio::test]
 async fn revoked_tokens_are_refused_once_switched() {
     let client = client();
-    client
-        .org
-        .world
-        .faults
-        .change(|switches| switches.salesforce_revoke_tokens = true);
-    assert_eq!(
-        client.get("/services/data/v66.0/limits").await.code(),
-        "INVALID_SESSION_ID"
-    );
-    let again = Client {
-        token: client.org.issue_token("app", client.org.integration_user_id()),
-        ..client
-    };
+    client.org.world.faults.change(|switches| switches.salesforce_revoke_tokens = true);
+    assert_eq!(client.get("/services/data/v66.0/limits").await.code(), "INVALID_SESSION_ID");
+    let again = Client { token: client.org.issue_token("app", client.org.integration_user_id()), ..client };
     assert_eq!(again.get("/services/data/v66.0/limits").await.status, 200);
 }
 
@@ -271,35 +202,19 @@ async fn switches_make_calls_fail_with_the_documented_codes() {
     assert!(limit.headers.contains_key("sforce-limit-info"));
     let lock = client.send("POST", EVENTS, &[], &with_times(json!({}))).await;
     assert_eq!((lock.status, lock.code()), (400, "UNABLE_TO_LOCK_ROW"));
-    assert_eq!(
-        client.send("POST", EVENTS, &[], &with_times(json!({}))).await.status,
-        201
-    );
+    assert_eq!(client.send("POST", EVENTS, &[], &with_times(json!({}))).await.status, 201);
 }
 
 #[tokio::test]
 async fn a_second_record_with_the_same_link_is_refused_naming_the_first() {
     let client = client();
     let id = client.create(json!({"Calbridge_Link__c": "L1"})).await;
-    let twin = client
-        .send("POST", EVENTS, &[], &with_times(json!({"Calbridge_Link__c": "L1"})))
-        .await;
+    let twin = client.send("POST", EVENTS, &[], &with_times(json!({"Calbridge_Link__c": "L1"}))).await;
     assert_eq!((twin.status, twin.code()), (400, "DUPLICATE_VALUE"));
     assert!(twin.body[0]["message"].as_str().unwrap().ends_with(short_id(&id)));
-    client
-        .org
-        .world
-        .faults
-        .change(|switches| switches.salesforce_link_unique = false);
+    client.org.world.faults.change(|switches| switches.salesforce_link_unique = false);
     client.create(json!({"Calbridge_Link__c": "L1"})).await;
-    let many = client
-        .send(
-            "PATCH",
-            &format!("{EVENTS}/Calbridge_Link__c/L1"),
-            &[],
-            &json!({"Subject": "x"}),
-        )
-        .await;
+    let many = client.send("PATCH", &format!("{EVENTS}/Calbridge_Link__c/L1"), &[], &json!({"Subject": "x"})).await;
     assert_eq!((many.status, many.body.as_array().unwrap().len()), (300, 2));
 }
 
@@ -307,27 +222,16 @@ async fn a_second_record_with_the_same_link_is_refused_naming_the_first() {
 async fn upsert_creates_then_updates_and_can_be_told_not_to_create() {
     let client = client();
     let uri = format!("{EVENTS}/Calbridge_Link__c/a%2Fb");
-    let none = client
-        .send("PATCH", &format!("{uri}?updateOnly=true"), &[], &with_times(json!({})))
-        .await;
+    let none = client.send("PATCH", &format!("{uri}?updateOnly=true"), &[], &with_times(json!({}))).await;
     assert_eq!(none.status, 404);
-    let first = client
-        .send("PATCH", &uri, &[], &with_times(json!({"Subject": "one"})))
-        .await;
+    let first = client.send("PATCH", &uri, &[], &with_times(json!({"Subject": "one"}))).await;
     assert_eq!((first.status, &first.body["created"]), (201, &json!(true)));
     let second = client.send("PATCH", &uri, &[], &json!({"Subject": "two"})).await;
     assert_eq!((second.status, &second.body["created"]), (200, &json!(false)));
     assert_eq!(second.body["id"], first.body["id"]);
     let read = client.get(&uri).await;
-    assert_eq!(
-        (&read.body["Subject"], &read.body["Calbridge_Link__c"]),
-        (&json!("two"), &json!("a/b"))
-    );
-    client
-        .org
-        .world
-        .faults
-        .change(|switches| switches.salesforce_link_field = false);
+    assert_eq!((&read.body["Subject"], &read.body["Calbridge_Link__c"]), (&json!("two"), &json!("a/b")));
+    client.org.world.faults.change(|switches| switches.salesforce_link_field = false);
     assert_eq!(client.send("PATCH", &uri, &[], &json!({})).await.status, 404);
 }
 
@@ -340,13 +244,7 @@ async fn a_precondition_older_than_the_record_fails() {
     let past = [("if-unmodified-since", "Thu, 01 Jan 2026 00:00:00 GMT")];
     let future = [("if-unmodified-since", "Fri, 01 Jan 2027 00:00:00 GMT")];
     assert_eq!(client.send("PATCH", &uri, &past, &patch).await.status, 412);
-    assert_eq!(
-        client
-            .send("PATCH", &uri, &[("if-unmodified-since", "soon")], &patch)
-            .await
-            .status,
-        400
-    );
+    assert_eq!(client.send("PATCH", &uri, &[("if-unmodified-since", "soon")], &patch).await.status, 400);
     assert_eq!(client.send("PATCH", &uri, &future, &patch).await.status, 204);
     assert_eq!(client.send("DELETE", &uri, &past, &Value::Null).await.status, 204);
 }
@@ -355,12 +253,7 @@ async fn a_precondition_older_than_the_record_fails() {
 async fn describe_follows_the_switches() {
     let client = client();
     let field = |reply: &Reply, name: &str| {
-        reply.body["fields"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|field| field["name"] == name)
-            .cloned()
+        reply.body["fields"].as_array().unwrap().iter().find(|field| field["name"] == name).cloned()
     };
     let reply = client.get(&format!("{EVENTS}/describe")).await;
     let link = field(&reply, "Calbridge_Link__c").unwrap();
@@ -380,18 +273,12 @@ async fn describe_follows_the_switches() {
 #[tokio::test]
 async fn a_cut_answer_breaks_off_after_the_effect() {
     let client = client();
-    client
-        .org
-        .world
-        .faults
-        .change(|switches| switches.salesforce_cut_answer_next = 1);
+    client.org.world.faults.change(|switches| switches.salesforce_cut_answer_next = 1);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(axum::serve(listener, router(Arc::clone(&client.org))).into_future());
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let sent = http
-        .post(format!("http://{address}{EVENTS}"))
-        .bearer_auth(&client.token);
+    let sent = http.post(format!("http://{address}{EVENTS}")).bearer_auth(&client.token);
     let outcome = sent.body(with_times(json!({})).to_string()).send().await;
     let lost = match outcome {
         Ok(response) => response.bytes().await.is_err(),
@@ -405,24 +292,10 @@ async fn a_cut_answer_breaks_off_after_the_effect() {
 #[tokio::test]
 async fn a_trigger_edits_in_the_transaction_of_an_api_write() {
     let client = client();
-    client
-        .org
-        .world
-        .faults
-        .change(|switches| switches.salesforce_trigger_edits = true);
+    client.org.world.faults.change(|switches| switches.salesforce_trigger_edits = true);
     let id = client.create(json!({"Location": "Room 1"})).await;
-    assert_eq!(
-        client.get(&format!("{EVENTS}/{id}")).await.body["Location"],
-        "Room 1 (checked)"
-    );
-    let actors: Vec<Actor> = client
-        .org
-        .world
-        .history
-        .since(0)
-        .into_iter()
-        .map(|effect| effect.actor)
-        .collect();
+    assert_eq!(client.get(&format!("{EVENTS}/{id}")).await.body["Location"], "Room 1 (checked)");
+    let actors: Vec<Actor> = client.org.world.history.since(0).into_iter().map(|effect| effect.actor).collect();
     assert_eq!(actors, [Actor::App("app".into()), Actor::Automation("trigger".into())]);
     assert_eq!(client.org.world.meters.read().change_events, 1);
 }
@@ -433,24 +306,16 @@ async fn inviting_a_user_makes_a_child_event_that_follows_its_parent() {
     let id = client.create(json!({"Subject": "Review"})).await;
     let ada = client.org.find_user("ada@example.com").unwrap();
     let uri = "/services/data/v66.0/sobjects/EventRelation";
-    let relation = client
-        .send("POST", uri, &[], &json!({"EventId": id, "RelationId": ada}))
-        .await;
+    let relation = client.send("POST", uri, &[], &json!({"EventId": id, "RelationId": ada})).await;
     assert_eq!(relation.status, 201, "{}", relation.body);
-    client
-        .send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({"Subject": "Moved"}))
-        .await;
-    let found = client
-        .query("SELECT Id, Subject, OwnerId FROM Event WHERE IsChild = true")
-        .await;
+    client.send("PATCH", &format!("{EVENTS}/{id}"), &[], &json!({"Subject": "Moved"})).await;
+    let found = client.query("SELECT Id, Subject, OwnerId FROM Event WHERE IsChild = true").await;
     let child = &found.body["records"][0];
     assert_eq!((&child["Subject"], &child["OwnerId"]), (&json!("Moved"), &json!(ada)));
     let child_uri = format!("{EVENTS}/{}", child["Id"].as_str().unwrap());
     let refused = client.send("PATCH", &child_uri, &[], &json!({"Subject": "Mine"})).await;
     assert_eq!(refused.code(), "INSUFFICIENT_ACCESS_OR_READONLY");
-    client
-        .send("DELETE", &format!("{EVENTS}/{id}"), &[], &Value::Null)
-        .await;
+    client.send("DELETE", &format!("{EVENTS}/{id}"), &[], &Value::Null).await;
     assert_eq!(client.query("SELECT COUNT() FROM Event").await.body["totalSize"], 0);
 }
 
