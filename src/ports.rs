@@ -256,6 +256,19 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Returns the stable code; `docs/errors/` explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Fenced => "CB1201",
+            Self::Outdated(_) => "CB1202",
+            Self::InUse(_) => "CB1203",
+            Self::Database(_) => "CB1204",
+            Self::Corrupt { .. } => "CB1205",
+        }
+    }
+}
+
 /// What intake makes durable in one transaction.
 #[derive(Debug, Default)]
 pub struct IntakeBatch {
@@ -324,7 +337,8 @@ pub struct DirtyRow {
 /// What one run of a lane makes durable in one transaction.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// The link's new state, intents included; its `revision` is the one that was read and is raised by the store.
+    /// The link's new state, intents included; its `revision` is the one that was read and is raised by the store
+    /// (by one: a run that commits again raises its own copy; a new link has 0).
     pub link: Option<Link>,
     /// Rows to clear, with the generation that was claimed.
     pub cleared: Vec<(RecordId, i64)>,
@@ -334,7 +348,7 @@ pub struct Commit {
     pub journal: Vec<JournalEntry>,
     /// A failure that needs a person.
     pub dead_letter: Option<DeadLetter>,
-    /// Run the lane again then.
+    /// Run the lane again then. Claimed rows that are not cleared wait with it; without it they stay due.
     pub wake_at: Option<DateTime<Utc>>,
     /// Consecutive failed runs, to be stored.
     pub tries: u32,
@@ -606,6 +620,11 @@ pub enum Seen {
 #[derive(Debug, Error)]
 #[error("the dedup cache failed: {0}")]
 pub struct CacheError(pub String);
+
+impl CacheError {
+    /// Stable code; `docs/errors/` explains it.
+    pub const CODE: &'static str = "CB1206";
+}
 
 /// Remembers what was seen, in two phases, with a TTL; may forget anything at any time.
 #[async_trait]

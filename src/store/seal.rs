@@ -90,7 +90,7 @@ impl Sealer {
         let bytes: &[u8; KEY_LEN] = bytes
             .as_slice()
             .try_into()
-            .map_err(|_| corrupt("data key", "it does not have 32 bytes"))?;
+            .map_err(|_unspecified| corrupt("data key", "it does not have 32 bytes"))?;
         Ok(DataKey(gcm(bytes)?))
     }
 
@@ -156,10 +156,9 @@ pub(super) fn store_key(
 fn read_key(path: &Path) -> std::io::Result<Zeroizing<[u8; KEY_LEN]>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
     fs::File::open(path)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
-    let key: [u8; KEY_LEN] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it must hold exactly 32 bytes"))?;
+    let key: [u8; KEY_LEN] = bytes.as_slice().try_into().map_err(|_unspecified| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, "it must hold exactly 32 bytes")
+    })?;
     Ok(Zeroizing::new(key))
 }
 
@@ -210,11 +209,11 @@ fn seal(key: &RandomizedNonceKey, purpose: &str, key_id: &str, plain: &[u8]) -> 
 fn open(key: &RandomizedNonceKey, purpose: &str, key_id: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
     let short = || corrupt(purpose, "it is too short");
     let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or_else(short)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| short())?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_unspecified| short())?;
     let mut body = body.to_vec();
     let plain = key
         .open_in_place(nonce, binding(purpose, key_id), &mut body)
-        .map_err(|_| corrupt(purpose, "it was not sealed with this key, or it was changed"))?;
+        .map_err(|_unspecified| corrupt(purpose, "it was not sealed with this key, or it was changed"))?;
     Ok(plain.to_vec())
 }
 

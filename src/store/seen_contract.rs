@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ports::{Seen, SeenCache, SeenKey};
 
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// Runs every case.
 pub(super) async fn run(cache: &dyn SeenCache) {

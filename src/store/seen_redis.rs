@@ -252,7 +252,7 @@ mod tests {
             claim_value: "c:other".to_owned(),
         };
         let keys = [SeenKey("cb:d:e:c:outlook:h:v:m".to_owned())];
-        let lease = Duration::from_secs(60);
+        let lease = Duration::from_mins(1);
         assert_eq!(cache.claim(&keys, lease).await.unwrap(), [Seen::New]);
         other.release(&keys).await.unwrap();
         assert_eq!(other.claim(&keys, lease).await.unwrap(), [Seen::Claimed]);

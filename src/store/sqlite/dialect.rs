@@ -58,7 +58,7 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
 pub(super) fn is_taken(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
-        .is_some_and(|error| error.is_unique_violation())
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use calbridge_core::ids::{ConnectionId, LaneId};
+use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
+use calbridge_core::plan::Outcome;
+use calbridge_core::side::Side;
 use calbridge_core::value::{Fields, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -64,9 +66,9 @@ pub(super) async fn append(
         .bind(lane.map(|lane| lane.to_string()))
         .bind(entry.link.map(|link| link.to_string()))
         .bind(name_of(&entry.kind))
-        .bind(entry.side.map(|side| side.name()))
-        .bind(entry.record.as_ref().map(|record| record.key()))
-        .bind(entry.outcome.map(|outcome| outcome.name()))
+        .bind(entry.side.map(Side::name))
+        .bind(entry.record.as_ref().map(RecordId::key))
+        .bind(entry.outcome.map(Outcome::name))
         .bind(
             entry
                 .reasons
@@ -169,9 +171,9 @@ async fn insert_names(
 /// Returns the texts under which a journaled version is found: as noted, and without the side in front.
 fn version_names(noted: &str) -> Vec<String> {
     let mut names = vec![noted.to_owned()];
-    for side in calbridge_core::side::Side::BOTH {
+    for side in Side::BOTH {
         if let Some(rest) = noted.strip_prefix(side.name()) {
-            let bare = rest.trim_start_matches(|c: char| matches!(c, ' ' | ':' | '/' | '='));
+            let bare = rest.trim_start_matches([' ', ':', '/', '=']);
             if bare.len() < rest.len() {
                 names.push(bare.to_owned());
             }

@@ -130,20 +130,21 @@ async fn others(
     let database_now = database_now(connection).await?;
     let mut found = BTreeMap::new();
     for chunk in chunks(aliases) {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "SELECT lane.lane_id, lane.lease_until, \
-             EXISTS (SELECT 1 FROM correlation WHERE correlation.lane_id = lane.lane_id) AS linked \
-             FROM lane_alias JOIN lane ON lane.lane_id = lane_alias.lane_id WHERE lane_alias.lane_id <> ",
-        );
-        query.push_bind(lane.to_string());
-        query.push(" AND lane_alias.connection = ");
-        query.push_bind(owner.as_str().to_owned());
-        query.push(" AND (lane_alias.kind, lane_alias.value) IN (");
+        // Joined rather than `IN`: a row value would make SQLite read every alias of the connection.
+        let mut query = QueryBuilder::<Sqlite>::new("WITH name (kind, value) AS (");
         query.push_values(chunk, |mut columns, alias| {
             let (kind, value) = alias.parts();
             columns.push_bind(kind).push_bind(value);
         });
-        query.push(")");
+        query.push(
+            ") SELECT DISTINCT lane.lane_id, lane.lease_until, \
+             EXISTS (SELECT 1 FROM correlation WHERE correlation.lane_id = lane.lane_id) AS linked FROM name \
+             JOIN lane_alias ON lane_alias.kind = name.kind AND lane_alias.value = name.value \
+             AND lane_alias.connection = ",
+        );
+        query.push_bind(owner.as_str().to_owned());
+        query.push(" JOIN lane ON lane.lane_id = lane_alias.lane_id WHERE lane_alias.lane_id <> ");
+        query.push_bind(lane.to_string());
         for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
             let other = Other {
                 lane: parse("lane id", get(&row, "lane_id")?)?,

@@ -55,7 +55,6 @@ impl fmt::Debug for SqliteStore {
         f.debug_struct("SqliteStore")
             .field("epoch", &self.epoch)
             .field("subject_fields", &self.subject_fields)
-            .field("writable", &self._lock.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -107,12 +107,11 @@ impl SqliteStore {
             Some(known) => fits(&sealer, &known)?,
             None => put_meta(&writer, "key_check", sealer.check()).await?,
         }
-        let epoch = match meta(&writer, "epoch").await? {
-            Some(epoch) => epoch,
-            None => {
-                put_meta(&writer, "created_at", &ms(clock.now()).to_string()).await?;
-                new_epoch(&writer).await?
-            }
+        let epoch = if let Some(epoch) = meta(&writer, "epoch").await? {
+            epoch
+        } else {
+            put_meta(&writer, "created_at", &ms(clock.now()).to_string()).await?;
+            new_epoch(&writer).await?
         };
         // Nobody else can hold a lane of a locked file: what a killed engine held is due at once.
         sqlx::query("UPDATE lane SET lease_until = 0 WHERE owner <> ''")
