@@ -42,8 +42,7 @@ pub struct ApiUsage {
     pub limit: u32,
 }
 
-/// A successful answer.
-#[derive(Debug)]
+/// A successful answer; holds record values, so it is never printed.
 pub(super) struct Reply(Vec<u8>);
 
 impl Reply {
@@ -54,8 +53,7 @@ impl Reply {
     }
 }
 
-/// One call.
-#[derive(Debug)]
+/// One call; holds record values, so it is never printed.
 pub(super) struct Call<'a> {
     method: Method,
     path: &'a str,
