@@ -29,6 +29,9 @@ use crate::ports::{Account, Calendar, Capabilities, Clock, Finding, Page, Remote
 /// 200 ids also keep a query's address under 8 KiB.
 pub(super) const BATCH: usize = 200;
 
+/// Names in one search for users: each stands in the address twice, and addresses are long.
+const ACCOUNTS: usize = 50;
+
 /// Pages followed within one read; a read of 200 ids needs one, unless Salesforce makes pages smaller.
 const MAX_PAGES: usize = 50;
 
@@ -234,7 +237,11 @@ impl SalesforceCalendar {
                 Ok(false) => Ok(Vec::new()),
                 Ok(true) => {
                     let ids: Vec<String> = batch.iter().map(ToString::to_string).collect();
-                    let condition = format!("{LINK_FIELD} IN ({})", list(ids.iter().map(String::as_str)));
+                    // Copies for invited users may repeat the main event's fields; they are never ours.
+                    let condition = format!(
+                        "IsChild = false AND {LINK_FIELD} IN ({})",
+                        list(ids.iter().map(String::as_str))
+                    );
                     self.events(&condition, true).await
                 }
                 Err(failure) => Err(failure.clone()),
@@ -288,7 +295,7 @@ impl Calendar for SalesforceCalendar {
 
     async fn accounts(&self, names: &[String]) -> Result<Vec<Option<Account>>, RemoteError> {
         let mut found: Vec<Option<Account>> = Vec::with_capacity(names.len());
-        for batch in names.chunks(BATCH / 2) {
+        for batch in names.chunks(ACCOUNTS) {
             let quoted = list(batch.iter().map(String::as_str));
             let soql = format!(
                 "SELECT Id, Username, Email, TimeZoneSidKey FROM User \

@@ -37,21 +37,21 @@ impl SalesforceCalendar {
             Some(text) => serde_json::from_str(text).map_err(|_not_ours| expired())?,
         };
         let began = cursor.began.unwrap_or_else(|| self.clock.now());
-        let page: QueryPage = match &cursor.next {
-            Some(next) => self.client.call(Call::new(Method::GET, next, "list_more")).await,
-            None => {
-                let soql = soql(cursor.since);
-                self.client
-                    .call(Call::new(Method::GET, "/queryAll", "list").query("q", soql))
-                    .await
-            }
+        let (path, query) = match &cursor.next {
+            Some(next) => (next.as_str(), None),
+            None => ("/queryAll", Some(soql(cursor.since))),
+        };
+        let mut call = Call::new(Method::GET, path, "list");
+        if let Some(soql) = query {
+            call = call.query("q", soql);
         }
+        let reply = self.client.call(call).await;
         // Salesforce forgets a page marker after a while; its address is then no longer found.
-        .map_err(|failure| match failure.kind {
+        let reply = reply.map_err(|failure| match failure.kind {
             Kind::Cursor | Kind::Gone if cursor.next.is_some() => expired(),
             _ => failure,
-        })?
-        .read()?;
+        })?;
+        let page: QueryPage = reply.read()?;
         let records = page
             .records
             .iter()

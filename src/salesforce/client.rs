@@ -1,6 +1,6 @@
 //! REST calls: addresses, headers, the session, the org's limits. What rows mean is not known here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -30,10 +30,19 @@ pub struct Client {
     prefix: String,
     short_pause: Duration,
     long_pause: Duration,
+    usage: Mutex<Option<ApiUsage>>,
 }
 
-/// A successful answer.
-#[derive(Debug)]
+/// What the org has used of its API calls in the rolling 24 hours, as the newest answer said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiUsage {
+    /// Calls used, by everybody.
+    pub used: u32,
+    /// Calls allowed.
+    pub limit: u32,
+}
+
+/// A successful answer; holds record values, so it is never printed.
 pub(super) struct Reply(Vec<u8>);
 
 impl Reply {
@@ -44,8 +53,7 @@ impl Reply {
     }
 }
 
-/// One call.
-#[derive(Debug)]
+/// One call; holds record values, so it is never printed.
 pub(super) struct Call<'a> {
     method: Method,
     path: &'a str,
@@ -110,6 +118,7 @@ impl Client {
             prefix: format!("/services/data/v{version}"),
             short_pause: settings.short_pause,
             long_pause: settings.long_pause,
+            usage: Mutex::new(None),
         }))
     }
 
@@ -127,6 +136,11 @@ impl Client {
     /// As [`Client::session`].
     pub async fn renew(&self, stale: &Session) -> Result<Arc<Session>, RemoteError> {
         Ok(self.auth.renew(stale).await?)
+    }
+
+    /// Returns what the newest answer said about the org's API calls; none before the first one.
+    pub fn usage(&self) -> Option<ApiUsage> {
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls; a session that has ended is renewed once and the call repeated, since a 401 had no effect.
@@ -164,7 +178,7 @@ impl Client {
         metrics::counter!("calbridge_remote_calls_total", "side" => "salesforce", "kind" => call.kind).increment(1);
         let answer = request.send().await.map_err(|error| Failure::from_transport(&error))?;
         let status = answer.status();
-        note_usage(answer.headers());
+        self.note_usage(answer.headers());
         let body = answer.bytes().await.map_err(|error| Failure::from_transport(&error))?;
         if status.is_success() {
             return Ok(Reply(body.to_vec()));
@@ -177,6 +191,15 @@ impl Client {
             "salesforce refused a call"
         );
         Err(self.pause_org(failure))
+    }
+
+    fn note_usage(&self, headers: &HeaderMap) {
+        let header = headers.get("Sforce-Limit-Info").and_then(|value| value.to_str().ok());
+        if let Some(usage) = header.and_then(api_usage) {
+            metrics::gauge!("calbridge_salesforce_api_calls_used").set(f64::from(usage.used));
+            metrics::gauge!("calbridge_salesforce_api_calls_limit").set(f64::from(usage.limit));
+            *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
+        }
     }
 
     fn address(&self, session: &Session, call: &Call<'_>) -> Result<Url, Failure> {
@@ -212,25 +235,16 @@ impl Client {
     }
 }
 
-/// Publishes `Sforce-Limit-Info: api-usage=18/5000`.
-fn note_usage(headers: &HeaderMap) {
-    let usage = headers
-        .get("Sforce-Limit-Info")
-        .and_then(|value| value.to_str().ok())
-        .and_then(api_usage);
-    if let Some((used, limit)) = usage {
-        metrics::gauge!("calbridge_salesforce_api_calls_used").set(f64::from(used));
-        metrics::gauge!("calbridge_salesforce_api_calls_limit").set(f64::from(limit));
-    }
-}
-
-/// Reads used calls and the limit.
-fn api_usage(header: &str) -> Option<(u32, u32)> {
+/// Reads `Sforce-Limit-Info: api-usage=18/5000`.
+fn api_usage(header: &str) -> Option<ApiUsage> {
     let usage = header
         .split([';', ','])
         .find_map(|part| part.trim().strip_prefix("api-usage="))?;
     let (used, limit) = usage.split_once('/')?;
-    Some((used.parse().ok()?, limit.parse().ok()?))
+    Some(ApiUsage {
+        used: used.parse().ok()?,
+        limit: limit.parse().ok()?,
+    })
 }
 
 fn is_number(text: &str) -> bool {
@@ -243,10 +257,11 @@ mod tests {
 
     #[test]
     fn the_usage_header_is_read_with_and_without_the_apps_share() {
-        assert_eq!(api_usage("api-usage=18/5000"), Some((18, 5000)));
+        let usage = |used, limit| Some(ApiUsage { used, limit });
+        assert_eq!(api_usage("api-usage=18/5000"), usage(18, 5000));
         assert_eq!(
             api_usage("per-app-api-usage=17/250(appName=a), api-usage=25/5000"),
-            Some((25, 5000))
+            usage(25, 5000)
         );
         assert_eq!(api_usage("api-usage=x"), None);
     }

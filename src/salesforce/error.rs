@@ -170,13 +170,12 @@ impl Failure {
             "DUPLICATE_VALUE" | "DUPLICATE_EXTERNAL_ID" if error.is_about_our_link() => Kind::Duplicate,
             "INVALID_QUERY_LOCATOR" => Kind::Cursor,
             "INVALID_FIELD" => Kind::UnknownField,
-            "QUERY_TIMEOUT" | "OPERATION_TOO_LARGE" => Kind::Unavailable,
             "INSUFFICIENT_ACCESS_OR_READONLY"
             | "INSUFFICIENT_ACCESS"
             | "API_DISABLED_FOR_ORG"
             | "INVALID_TYPE"
             | "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY" => Kind::Forbidden,
-            "UNKNOWN_EXCEPTION" => Kind::ServerFault,
+            "UNKNOWN_EXCEPTION" | "QUERY_TIMEOUT" | "OPERATION_TOO_LARGE" => Kind::ServerFault,
             _ => match status {
                 Some(500..=599) => Kind::ServerFault,
                 Some(403) => Kind::Forbidden,

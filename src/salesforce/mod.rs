@@ -23,5 +23,5 @@ mod tests;
 
 pub use auth::{Authenticator, Session};
 pub use calendar::{SalesforceCalendar, StampFields};
-pub use client::Client;
+pub use client::{ApiUsage, Client};
 pub use settings::{Grant, PubSubSettings, Settings, SettingsError};

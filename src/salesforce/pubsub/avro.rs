@@ -273,7 +273,7 @@ pub(in super::super) mod tests {
             }
         }
         assert!(decode(&schema, whole.get(..60).unwrap()).is_err());
-        let mut wild = whole.clone();
+        let mut wild = whole;
         for at in 0..wild.len() {
             let kept = wild[at];
             for byte in [0x00, 0x7f, 0x80, 0xff] {

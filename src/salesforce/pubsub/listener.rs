@@ -105,7 +105,7 @@ impl Listener for ChangeEvents {
             connection: self.connection.clone(),
         };
         if start == Start::Earliest {
-            ask_for_everything(&out, source.whole_org(SignalCause::Gap, None, self.clock.now())).await?;
+            ask_for_everything(&out, &stop, source.whole_org(SignalCause::Gap, None, self.clock.now())).await?;
         }
         let mut subscription = Subscription::new(self.stream(), source, start, Arc::clone(&self.clock));
         let mut failures = 0;
@@ -172,7 +172,7 @@ impl Listener for ChangeEvents {
                             );
                             subscription.restart_from(Start::Earliest);
                             let signal = subscription.whole_org(SignalCause::Gap);
-                            ask_for_everything(&out, signal).await?;
+                            ask_for_everything(&out, &stop, signal).await?;
                             backoff(&self.settings, failures)
                         }
                         Verdict::LimitReached => {
@@ -197,15 +197,22 @@ fn stream_of(settings: &PubSubSettings) -> StreamId {
     StreamId::new(format!("pubsub/{}", settings.topic))
 }
 
-async fn ask_for_everything(out: &mpsc::Sender<Batch>, signal: Signal) -> Result<(), ListenError> {
+async fn ask_for_everything(
+    out: &mpsc::Sender<Batch>,
+    stop: &CancellationToken,
+    signal: Signal,
+) -> Result<(), ListenError> {
     let batch = Batch {
         signals: vec![signal],
         rejects: Vec::new(),
         positions: Vec::new(),
         receipt: Receipt::unwatched(),
     };
-    let taken = out.send(batch).await;
-    taken.map_err(|_closed| ListenError::Passing("CB1450: intake is closed".to_owned()))
+    tokio::select! {
+        // Told to stop, the caller finds that out by itself.
+        () = stop.cancelled() => Ok(()),
+        taken = out.send(batch) => taken.map_err(|_closed| ListenError::Passing("CB1450: intake is closed".to_owned())),
+    }
 }
 
 /// Returns a pause that doubles with each failure, with a random part so that many streams do not return at once.

@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::super::StampFields;
-use super::stand_in::{Seen, StandIn, USER, describe};
+use super::stand_in::{Seen, StandIn, USER, client_with, describe};
 use crate::ports::{Calendar, Retry};
 
 const ALL: StampFields = StampFields {
@@ -283,8 +283,7 @@ async fn a_server_that_cannot_be_reached_took_nothing() {
     settings.login_url = format!("http://{}", closed.local_addr().unwrap());
     drop(closed);
     let calendar =
-        super::super::SalesforceCalendar::new(stand_in.client_with(&settings), super::stand_in::clock(), &settings)
-            .unwrap();
+        super::super::SalesforceCalendar::new(client_with(&settings), super::stand_in::clock(), &settings).unwrap();
     let results = calendar.write(&[create(1)]).await;
     assert!(
         matches!(&results[0], WriteResult::NotNow(why) if why.code == "CB1350"),
@@ -418,7 +417,7 @@ async fn check_names_what_is_missing_and_the_mend() {
     let mut settings = stand_in.settings();
     settings.fields.push("Nowhere__c".to_owned());
     settings.pubsub.endpoint = "http://127.0.0.1:1".to_owned();
-    let client = stand_in.client_with(&settings);
+    let client = client_with(&settings);
     let calendar = super::super::SalesforceCalendar::new(client, super::stand_in::clock(), &settings).unwrap();
     let findings = calendar.check().await;
     let of = |what: &str| findings.iter().find(|finding| finding.what.ends_with(what)).unwrap();

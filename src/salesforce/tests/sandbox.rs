@@ -10,13 +10,14 @@ use calbridge_core::link::{Action, Home, Intent};
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
-use calbridge_core::signal::{Change, Target};
+use calbridge_core::signal::{Change, SignalCause, Target};
 use calbridge_core::value::{Fields, Value, When};
 use calbridge_core::written::WriteResult;
 use calbridge_sandbox::{Options, Sandbox};
 use chrono::DateTime;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,7 +26,15 @@ use super::super::settings::{Grant, Settings};
 use super::super::{Client, SalesforceCalendar, StampFields};
 use super::stand_in::{clock, limits};
 use crate::http::{HttpOptions, client};
-use crate::ports::{Batch, Calendar, Listener};
+use crate::ports::{Batch, Calendar, ListenError, Listener};
+
+/// A running listener: its task, readiness, stop and what it hands over.
+type Listening = (
+    JoinHandle<Result<(), ListenError>>,
+    watch::Receiver<bool>,
+    CancellationToken,
+    mpsc::Receiver<Batch>,
+);
 
 struct Rig {
     sandbox: Sandbox,
@@ -78,6 +87,23 @@ impl Rig {
             client,
             calendar,
         }
+    }
+
+    fn listen(&self, stored: Option<String>) -> Listening {
+        let checkpoint: ReadCheckpoint = Box::new(move || {
+            let stored = stored.clone();
+            Box::pin(async move { Ok(stored) })
+        });
+        let events = ChangeEvents::starting_from(Arc::clone(&self.client), checkpoint, clock(), &self.settings);
+        let ready = events.ready();
+        let stop = CancellationToken::new();
+        let (out, batches) = mpsc::channel(16);
+        (
+            tokio::spawn(Box::new(events).run(out, stop.clone())),
+            ready,
+            stop,
+            batches,
+        )
     }
 
     fn owner(&self) -> String {
@@ -383,23 +409,7 @@ async fn next_signal(batches: &mut mpsc::Receiver<Batch>) -> (calbridge_core::si
 #[tokio::test]
 async fn changes_arrive_over_tls_and_a_restart_goes_on_where_it_stopped() {
     let rig = Rig::start().await;
-    let listen = |stored: Option<String>| {
-        let checkpoint: ReadCheckpoint = Box::new(move || {
-            let stored = stored.clone();
-            Box::pin(async move { Ok(stored) })
-        });
-        let events = ChangeEvents::starting_from(Arc::clone(&rig.client), checkpoint, clock(), &rig.settings);
-        let ready = events.ready();
-        let stop = CancellationToken::new();
-        let (out, batches) = mpsc::channel(16);
-        (
-            tokio::spawn(Box::new(events).run(out, stop.clone())),
-            ready,
-            stop,
-            batches,
-        )
-    };
-    let (task, mut ready, stop, mut batches) = listen(None);
+    let (task, mut ready, stop, mut batches) = rig.listen(None);
     ready.wait_for(|ready| *ready).await.unwrap();
     let person = rig.sandbox.person_number(0).unwrap();
     let row = serde_json::json!({ "Subject": "a", "StartDateTime": "2026-12-01T09:00:00Z", "DurationInMinutes": 30 });
@@ -426,13 +436,50 @@ async fn changes_arrive_over_tls_and_a_restart_goes_on_where_it_stopped() {
         .world()
         .faults
         .change(|switches| switches.salesforce_end_stream_next = 1);
-    let (task, _ready, stop, mut batches) = listen(Some(position));
+    let (task, _ready, stop, mut batches) = rig.listen(Some(position));
     let (signal, _) = next_signal(&mut batches).await;
     assert_eq!(signal.change, Change::Updated);
     assert!(signal.facts.unwrap().changed.contains("Subject"));
     person.delete_in_salesforce(&id).unwrap();
     let (signal, _) = next_signal(&mut batches).await;
     assert_eq!(signal.change, Change::Deleted);
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    rig.sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn gaps_and_a_forgotten_place_ask_for_another_look() {
+    let rig = Rig::start().await;
+    let record = rig.made(1).await;
+    let (task, mut ready, stop, mut batches) = rig.listen(None);
+    ready.wait_for(|ready| *ready).await.unwrap();
+    rig.sandbox.org().publish_gap(Some(record.remote_id()));
+    let (signal, position) = next_signal(&mut batches).await;
+    assert_eq!(
+        (signal.cause, &signal.target),
+        (SignalCause::Gap, &Target::Record(record.clone()))
+    );
+    rig.sandbox.org().publish_gap(None);
+    let overflow = batches.recv().await.unwrap();
+    assert_eq!(
+        (overflow.signals[0].cause, &overflow.signals[0].target),
+        (SignalCause::Gap, &Target::Org)
+    );
+    overflow.receipt.done();
+    stop.cancel();
+    task.await.unwrap().unwrap();
+
+    rig.sandbox.org().forget_change_events();
+    let (task, _ready, stop, mut batches) = rig.listen(Some(position));
+    let lost = batches.recv().await.unwrap();
+    assert_eq!(
+        (lost.signals[0].cause, &lost.signals[0].target),
+        (SignalCause::Gap, &Target::Org)
+    );
+    let made = rig.made(2).await;
+    let (signal, _) = next_signal(&mut batches).await;
+    assert_eq!(signal.target, Target::Record(made));
     stop.cancel();
     task.await.unwrap().unwrap();
     rig.sandbox.stop().await;

@@ -102,22 +102,19 @@ impl StandIn {
         settings
     }
 
-    pub(super) fn client(&self) -> Arc<Client> {
-        self.client_with(&self.settings())
-    }
-
-    pub(super) fn client_with(&self, settings: &Settings) -> Arc<Client> {
-        let http = client(&HttpOptions {
-            timeout: Duration::from_secs(10),
-            ca_file: None,
-        })
-        .unwrap();
-        Client::new(http, clock(), limits(), settings).unwrap()
-    }
-
     pub(super) fn calendar(&self) -> SalesforceCalendar {
-        SalesforceCalendar::new(self.client(), clock(), &self.settings()).unwrap()
+        let settings = self.settings();
+        SalesforceCalendar::new(client_with(&settings), clock(), &settings).unwrap()
     }
+}
+
+pub(super) fn client_with(settings: &Settings) -> Arc<Client> {
+    let http = client(&HttpOptions {
+        timeout: Duration::from_secs(10),
+        ca_file: None,
+    })
+    .unwrap();
+    Client::new(http, clock(), limits(), settings).unwrap()
 }
 
 pub(super) fn clock() -> Arc<dyn Clock> {

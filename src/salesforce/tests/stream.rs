@@ -20,7 +20,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::super::pubsub::avro_samples::{SCHEMA, payload};
 use super::super::pubsub::{ChangeEvents, ReadCheckpoint};
-use super::stand_in::{StandIn, clock};
+use super::stand_in::{StandIn, client_with, clock};
 use crate::ports::{Batch, ListenError, Listener};
 
 const ID: &str = "00U5000000Gv7qJEAR";
@@ -203,7 +203,7 @@ impl Running {
             let stored = stored.clone();
             Box::pin(async move { Ok(stored) })
         });
-        let events = ChangeEvents::starting_from(rest.client_with(&settings), checkpoint, clock(), &settings);
+        let events = ChangeEvents::starting_from(client_with(&settings), checkpoint, clock(), &settings);
         let ready = events.ready();
         let stop = CancellationToken::new();
         let (out, batches) = mpsc::channel(16);
