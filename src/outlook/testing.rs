@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use axum::Router;
 use calbridge_core::case::Enrolment;
 use calbridge_core::ids::{ConnectionId, MailboxId, RecordId, SalesforceId, StreamId};
-use calbridge_core::side::Side;
 use calbridge_sandbox::{Options, Person, Sandbox};
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -314,6 +313,3 @@ impl Store for LittleStore {
         not_here()
     }
 }
-
-/// Tells the side that everything here is about.
-pub(super) const SIDE: Side = Side::Outlook;
