@@ -27,7 +27,7 @@ pub const STAMP_PROPERTY: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} 
 /// Name of the field that holds the body as text.
 const BODY: &str = "body.text";
 /// Graph keeps a time as text without offset.
-const LOCAL_TIME: &str = "%Y-%m-%dT%H:%M:%S%.7f";
+const LOCAL_TIME: &str = "%Y-%m-%dT%H:%M:%S%.6f";
 /// Properties that every read needs, whatever the mapping says.
 const NEEDED: &[&str] = &[
     "id",

@@ -186,10 +186,9 @@ impl SubscriptionListener {
                         if let Some(kept) = kept.get_mut(&mailbox) {
                             kept.due = self.clock.now();
                             if nudge == Nudge::Recreate {
-                                // The listener has signalled the gap already; the one after the new subscription
-                                // covers what happened in between.
-                                kept.id = None;
-                                kept.owes = Some(SignalCause::Gap);
+                                // Renewing finds that it is gone. The listener has signalled the gap already; this
+                                // one comes after the new subscription and covers what happened in between.
+                                kept.owes.get_or_insert(SignalCause::Gap);
                             }
                         }
                     }

@@ -123,9 +123,10 @@ impl Listener for HubListener {
             () = stop.cancelled() => return Ok(()),
             found = partitions(&self.settings, &self.tokens) => found,
         };
-        let partitions = found.map_err(|error| match error.retry {
-            Retry::Never => ListenError::Fatal(error.to_string()),
-            Retry::After(_) => ListenError::Passing(error.to_string()),
+        // Roles and secrets are mended outside while we run; only an address of ours stays wrong until a restart.
+        let partitions = found.map_err(|error| match error.code {
+            error::SETTINGS => ListenError::Fatal(error.to_string()),
+            _ => ListenError::Passing(error.to_string()),
         })?;
         let mut readers = JoinSet::new();
         for partition in partitions {
@@ -243,7 +244,7 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
         (error::HUB_STOLEN, Retry::After(Duration::from_secs(5)))
     } else if has(&["unauthorized"]) {
         (error::HUB_SIGN_IN, Retry::After(Duration::from_secs(30)))
-    } else if has(&["not-found", "notfound"]) && !has(&["session"]) {
+    } else if has(&["not-found", "notfound", "status code 404"]) && !has(&["session"]) {
         (error::HUB_MISSING, Retry::After(Duration::from_secs(30)))
     } else {
         (error::HUB_UNREACHABLE, Retry::After(Duration::ZERO))
