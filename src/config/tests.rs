@@ -325,19 +325,15 @@ fn render(node: &Node, depth: usize) -> String {
         Shape::List(items) if items.is_empty() => "[]\n".to_owned(),
         Shape::List(items) => {
             let pad = "  ".repeat(depth);
-            let lines: String = items
-                .iter()
-                .map(|item| format!("{pad}-{}", render(item, depth + 1)))
-                .collect();
-            format!("\n{lines}")
+            items.iter().fold("\n".to_owned(), |text, item| {
+                text + &pad + "-" + &render(item, depth + 1)
+            })
         }
         Shape::Map(entries) => {
             let pad = "  ".repeat(depth);
-            let lines: String = entries
-                .iter()
-                .map(|entry| format!("{pad}{}: {}", entry.key, render(&entry.value, depth + 1)))
-                .collect();
-            format!("\n{lines}")
+            entries.iter().fold("\n".to_owned(), |text, entry| {
+                text + &pad + &entry.key + ": " + &render(&entry.value, depth + 1)
+            })
         }
     }
 }
