@@ -6,7 +6,13 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod http;
+pub mod outlook;
 pub mod ports;
+pub mod rate_limit;
+pub mod salesforce;
+pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod web;

@@ -13,16 +13,30 @@
 //! The sandbox shares no wire types with the engine: a shared type hides a shared mistake.
 
 pub mod actor;
+mod assembly;
+pub mod calendar_file;
 pub mod clock;
+mod control;
 pub mod endpoints;
+pub mod event_hubs;
 pub mod faults;
+pub mod graph;
 pub mod history;
 pub mod meters;
+pub mod net;
+pub mod oauth;
 pub mod options;
+pub mod oracle;
+pub mod person;
+mod roster;
+pub mod salesforce;
+pub mod tls;
 pub mod world;
 
 pub use actor::Actor;
+pub use assembly::{Sandbox, SandboxError, UnknownPerson};
 pub use clock::SandboxClock;
 pub use endpoints::Endpoints;
 pub use options::{Options, Profile};
+pub use person::Person;
 pub use world::World;

@@ -7,6 +7,7 @@ mod backend;
 mod check;
 mod config;
 mod explain;
+mod live;
 mod mapping;
 mod output;
 pub mod pages;
@@ -21,6 +22,7 @@ use clap::Parser;
 
 pub use args::{Args, Command};
 pub use backend::{Backend, Failure, RunContext, TraceAnswer, TraceRequest};
+pub use live::LiveBackend;
 pub use output::{Exit, Output};
 
 /// Runs the command line of this process.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use calbridge_core::ids::{ConnectionId, LinkId};
+use calbridge_core::ids::{ConnectionId, LaneId, LinkId};
 use calbridge_core::plan::Outcome;
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
@@ -14,7 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
 use super::names;
-use crate::ports::{RemoteError, Retry, StoreStatus};
+use crate::ports::{Capabilities, RemoteError, Retry, StoreError, StoreStatus};
 
 /// Signals became durable.
 pub fn signals_accepted(side: Side, count: u64) {
@@ -72,6 +72,46 @@ pub fn run_ended(run: &RunEnded<'_>) {
 /// Notifications were recognised as our own writes coming back.
 pub fn echoes_recognised(side: Side, count: u64) {
     counter!(names::ECHOES, "side" => side.name()).increment(count);
+}
+
+/// A lane was given back without a plan: a defect of ours, told once and tried again.
+pub fn plan_unfinished(lane: LaneId) {
+    error!(lane = %lane, "a plan asked for more and more look-ups; the meeting is tried again");
+}
+
+/// A commit was void: another worker took the lane over, or the row changed.
+pub fn commit_refused(lane: LaneId, why: &StoreError) {
+    match why {
+        StoreError::Fenced | StoreError::Outdated(_) => {
+            debug!(lane = %lane, reason = Reason::LaneBusy.name(), "commit refused: {why}");
+        }
+        _ => store_failed(&format!("commit a run: {why}")),
+    }
+}
+
+/// A mailbox could not be paired; `position` is its place in the list of enrolments, from 0.
+pub fn enrolment_refused(position: usize, why: &str) {
+    error!(position, "enrolment {position} cannot be paired: {why}; see `calbridge check`");
+}
+
+/// Mailboxes are paired with users.
+pub fn enrolled(mailboxes: usize) {
+    gauge!(names::ENROLMENTS).set(level(mailboxes as u64));
+    info!(mailboxes, "{mailboxes} mailboxes are enrolled");
+}
+
+/// It is known what the Salesforce org lets us stamp.
+pub fn capabilities_learned(found: Capabilities) {
+    if found.link_field && found.token_field {
+        debug!(link_unique = found.link_unique, "salesforce has the stamp fields");
+    } else {
+        error!(
+            error.code = Reason::MissingStampField.code(),
+            link_field = found.link_field,
+            token_field = found.token_field,
+            "salesforce lacks a stamp field, nothing is written to it; see `calbridge check`"
+        );
+    }
 }
 
 /// A write is about to be sent; `operation` is `create`, `update` or `delete`.

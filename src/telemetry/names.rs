@@ -55,8 +55,12 @@ pub const SWEEPS: &str = "calbridge_sweeps_total";
 /// Records that a round found and no notification had named, by `side`.
 pub const SWEEP_FINDS: &str = "calbridge_sweep_finds_total";
 
+/// Mailboxes that are paired with a Salesforce user.
+pub const ENROLMENTS: &str = "calbridge_enrolments";
+
 /// Every metric with its help text.
 pub const HELP: &[(&str, &str)] = &[
+    (ENROLMENTS, "Mailboxes that are paired with a Salesforce user"),
     (SIGNALS, "Signals taken in"),
     (DUPLICATES, "Signals dropped because they were delivered before"),
     (REJECTS, "Messages that are no signals"),

@@ -1,6 +1,6 @@
 //! The pure core of calbridge: decides what is written. No async, no clock, no IO, no randomness.
 //!
-//! Two functions carry it. [`plan()`] looks at one meeting on both sides and says what to do; [`settle()`] takes in
+//! Two functions carry it. [`plan`](plan::plan) looks at one meeting on both sides and says what to do; [`settle`](settle::settle) takes in
 //! what a remote answered. The engine around them reads, records intents, sends, and stores.
 //!
 //! ```text
@@ -18,6 +18,7 @@ pub mod observed;
 pub mod plan;
 pub mod policy;
 pub mod reason;
+pub mod settle;
 pub mod side;
 pub mod signal;
 pub mod value;

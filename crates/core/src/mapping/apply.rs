@@ -21,11 +21,7 @@ impl Rule {
             (Kind::Text { .. }, Value::Flag(flag)) => Value::Text(flag.to_string()),
             (Kind::Time, Value::When(When::Timed { start, end, zone })) => {
                 let zone = if side == Side::Outlook { zone } else { None };
-                Value::When(When::Timed {
-                    start: whole_second(start),
-                    end: whole_second(end),
-                    zone,
-                })
+                Value::When(When::Timed { start: whole_second(start), end: whole_second(end), zone })
             }
             (_, value) => value,
         }
@@ -36,17 +32,11 @@ impl Rule {
     /// `present` is what `side` holds now: what the other side cannot express (the zone) is kept from it.
     pub fn convert(&self, side: Side, value: &Value, present: &Value) -> Value {
         match (&self.kind, value) {
-            (_, Value::Null) => Value::Null,
+            (Kind::Text { .. } | Kind::Time, Value::Null) => Value::Null,
             (Kind::Text { max_length }, Value::Text(text)) if side == Side::Salesforce => {
                 Value::text(cut(text, max_length.unwrap_or(usize::MAX)))
             }
-            (
-                Kind::Choice {
-                    to_salesforce,
-                    to_outlook,
-                },
-                Value::Text(choice),
-            ) => {
+            (Kind::Choice { to_salesforce, to_outlook }, Value::Text(choice)) => {
                 let (table, back) = match side {
                     Side::Salesforce => (to_salesforce, to_outlook),
                     Side::Outlook => (to_outlook, to_salesforce),
@@ -55,24 +45,20 @@ impl Rule {
                 if let Some(kept) = present.as_text().filter(|kept| back.get(*kept) == Some(choice)) {
                     return Value::text(kept);
                 }
-                table.get(choice).map_or(Value::Null, Value::text)
+                // A choice without a counterpart changes nothing on the other side.
+                table.get(choice).map_or_else(|| present.clone(), Value::text)
             }
+            (Kind::Choice { .. }, _) => present.clone(),
             (Kind::Time, Value::When(When::Timed { start, end, .. })) if side == Side::Outlook => {
                 let zone = match present {
                     Value::When(When::Timed { zone, .. }) => *zone,
                     _ => None,
                 };
-                Value::When(When::Timed {
-                    start: *start,
-                    end: *end,
-                    zone,
-                })
+                Value::When(When::Timed { start: *start, end: *end, zone })
             }
-            (Kind::Time, Value::When(When::Timed { start, end, .. })) => Value::When(When::Timed {
-                start: *start,
-                end: *end,
-                zone: None,
-            }),
+            (Kind::Time, Value::When(When::Timed { start, end, .. })) => {
+                Value::When(When::Timed { start: *start, end: *end, zone: None })
+            }
             (_, value) => value.clone(),
         }
     }

@@ -1,4 +1,23 @@
-//! The plan: what one run decided about one meeting. A value: print it, execute it, replay it, simulate it.
+//! The plan: what one run decides about one meeting. A value: print it, execute it, replay it, simulate it.
+//!
+//! [`plan()`] is a pure function of the case, the rules, the time and fresh ids. Its parts, in the order in which they run:
+//!
+//! | file | question it answers |
+//! |---|---|
+//! | `unlinked.rs` | does a record without a link take part, and where is it created? |
+//! | `intents.rs` | what became of a write whose result is unknown? |
+//! | `presence.rs` | does each side still have the meeting? |
+//! | `merge.rs` | which fields changed, who wins, what is written? |
+//! | `cover.rs` | which notices does this run answer? |
+
+mod cover;
+mod intents;
+mod merge;
+mod presence;
+mod run;
+mod unlinked;
+
+pub use run::{aliases, plan};
 
 use std::collections::BTreeMap;
 

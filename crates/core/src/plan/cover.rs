@@ -1,0 +1,48 @@
+//! Which notices the reads of a run answer; the others are looked at once more.
+
+use super::run::Run;
+use crate::case::Notice;
+use crate::observed::Observed;
+use crate::reason::Reason;
+use crate::signal::Version;
+
+/// Marks notices as covered and asks for one more read where a notified version was not visible yet.
+///
+/// A read may be served from a replica that lags behind the notification, so "read after the signal" proves nothing
+/// until some time has passed. A linked meeting is read again through the lane's timer: by then every version that was
+/// notified before is visible. A record without a link stays dirty instead, because nothing else would lead to it.
+pub(super) fn cover(run: &mut Run<'_>) {
+    let settle_read = run.rules.policy.timers.settle_read;
+    for notice in &run.case.notices {
+        if is_visible(run, notice) {
+            run.covered.insert(notice.record.clone());
+            continue;
+        }
+        let again_at = notice.last_signal_at + settle_read;
+        if run.link.is_some() || again_at <= run.now {
+            run.covered.insert(notice.record.clone());
+        }
+        if again_at > run.now {
+            run.wake(again_at);
+            run.reasons.push(Reason::VersionNotSeen);
+        }
+    }
+}
+
+fn is_visible(run: &Run<'_>, notice: &Notice) -> bool {
+    match run.case.reads.get(&notice.record) {
+        Some(Observed::Absent(_)) => notice.deleted,
+        Some(Observed::Unread(_)) | None => false,
+        Some(Observed::Present(snapshot)) => {
+            !notice.deleted && notice.versions.iter().all(|version| is_covered(run, version, &snapshot.version))
+        }
+    }
+}
+
+fn is_covered(run: &Run<'_>, notified: &Version, read: &Version) -> bool {
+    if let (Version::Modstamp(notified), Version::Modstamp(read)) = (notified, read) {
+        return read >= notified;
+    }
+    let replica = run.link.as_ref().and_then(|link| link.replicas.outlook.as_ref());
+    notified == read || replica.is_some_and(|replica| replica.superseded.contains(notified))
+}

@@ -1,0 +1,190 @@
+//! Open intents: what became of a write whose result is unknown.
+//!
+//! Decided by the token that the write would have left in the record, never by comparing values: a person may have put
+//! the old value back.
+
+use super::run::{Run, Stop, present};
+use super::{Outcome, presence};
+use crate::case::Lookup;
+use crate::ids::RecordId;
+use crate::link::{Action, Home, Intent, LinkState, Replica};
+use crate::observed::{Evidence, Observed, Snapshot};
+use crate::reason::Reason;
+use crate::side::Side;
+
+/// Resolves the link's open intents, or ends the run until they can be.
+pub(super) fn resolve(run: &mut Run<'_>) -> Result<(), Stop> {
+    for side in Side::BOTH {
+        let Some(intent) = run.link().intents.get(side).clone() else {
+            continue;
+        };
+        match &intent.action {
+            Action::Create(home) => created(run, &intent, home)?,
+            Action::Update(record) => updated(run, &intent, record)?,
+            Action::Delete(record) => deleted(run, &intent, record)?,
+        }
+    }
+    if run.steps.is_empty() { Ok(()) } else { Err(run.end(Outcome::Write, Reason::WriteUnknown)) }
+}
+
+fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> {
+    let mailbox = match home {
+        Home::Mailbox(mailbox) => Some(mailbox.clone()),
+        Home::Owner(_) => None,
+    };
+    let found = run.found(&Lookup::Stamped { side: intent.side, link: intent.link, mailbox })?;
+    let alive: Vec<&Snapshot> = found.iter().filter_map(|(_, observed)| present(observed)).collect();
+    match (alive.as_slice(), found) {
+        ([snapshot], _) => {
+            confirm(run, intent, snapshot.record.clone());
+            let replica = run.link_mut().replicas.get_mut(intent.side);
+            if let Some(replica) = replica {
+                replica.organizer = snapshot.traits.is_organizer;
+            }
+            if let Some(uid) = &snapshot.traits.ical_uid {
+                run.link_mut().ical_uid.clone_from(uid);
+            }
+            Ok(())
+        }
+        ([], [(record, _), ..]) => {
+            // Created, and deleted again by a person before we looked.
+            confirm(run, intent, record.clone());
+            Ok(())
+        }
+        ([], []) => not_found(run, intent),
+        _ => {
+            run.link_mut().state = LinkState::DeadLetter { reason: Reason::DuplicateLink, at: run.now };
+            run.cover_all();
+            Err(run.end(Outcome::DeadLetter, Reason::DuplicateLink))
+        }
+    }
+}
+
+/// Handles a creation of which the other side shows nothing (yet).
+///
+/// It is never repeated while the first request may still take effect, even where the remote refuses a second record
+/// with the same link id: a person may delete the first one in between, and the late request would bring it back.
+fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
+    if run.now < intent.give_up_at {
+        return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
+    }
+    let source = run.link().replicas.get(intent.side.other()).as_ref().map(|replica| replica.record.clone());
+    let source_is_there = match &source {
+        Some(record) => match run.read(record)? {
+            Observed::Present(_) => true,
+            Observed::Absent(_) => false,
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+        },
+        None => false,
+    };
+    if source_is_there {
+        resend(run, intent);
+        return Ok(());
+    }
+    let (at, link) = (run.now, run.link_mut());
+    *link.intents.get_mut(intent.side) = None;
+    link.state = LinkState::Tombstone { reason: Reason::BothGone, at };
+    run.cover_all();
+    Err(run.end(Outcome::Deleted, Reason::BothGone))
+}
+
+fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), Stop> {
+    match run.read(record)? {
+        Observed::Unread(why) => Err(run.wait_for_read(why)),
+        Observed::Absent(evidence) => {
+            prove_gone(run, intent, *evidence)?;
+            // Whether the write came before the deletion no longer matters; presence decides what follows.
+            drop_intent(run, intent);
+            Ok(())
+        }
+        Observed::Present(snapshot) if carries(snapshot, intent) => {
+            confirm(run, intent, record.clone());
+            Ok(())
+        }
+        Observed::Present(snapshot) => unapplied(run, intent, snapshot),
+    }
+}
+
+fn deleted(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), Stop> {
+    match run.read(record)? {
+        Observed::Unread(why) => Err(run.wait_for_read(why)),
+        Observed::Absent(evidence) => {
+            prove_gone(run, intent, *evidence)?;
+            let at = run.now;
+            drop_intent(run, intent);
+            run.link_mut().state = LinkState::Tombstone { reason: intent.reason, at };
+            run.cover_all();
+            run.reasons.push(Reason::WriteConfirmed);
+            Err(run.end(Outcome::Deleted, intent.reason))
+        }
+        Observed::Present(snapshot) => unapplied(run, intent, snapshot),
+    }
+}
+
+/// Ends the run until it is proven that the record of an open intent is gone.
+fn prove_gone(run: &mut Run<'_>, intent: &Intent, evidence: Evidence) -> Result<(), Stop> {
+    match run.link().replicas.get(intent.side).clone() {
+        Some(replica) => presence::prove_absence(run, intent.side, &replica, evidence),
+        None => Ok(()),
+    }
+}
+
+/// Handles a change or deletion that the record does not show.
+fn unapplied(run: &mut Run<'_>, intent: &Intent, snapshot: &Snapshot) -> Result<(), Stop> {
+    let known = run.link().replicas.get(intent.side);
+    if run.may_lag() && known.as_ref().is_some_and(|replica| replica.is_stale(snapshot)) {
+        return Err(run.wait_for_fresh_read());
+    }
+    let conditional = intent.side == Side::Outlook && run.rules.policy.outlook_conditional_writes;
+    if conditional && intent.expected.as_ref() == Some(&snapshot.version) {
+        resend(run, intent);
+        return Ok(());
+    }
+    // With a precondition, another version means that it can never apply; without one, only time tells.
+    if !conditional && run.now < intent.give_up_at {
+        return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
+    }
+    drop_intent(run, intent);
+    run.reasons.push(Reason::WriteNeverApplied);
+    Ok(())
+}
+
+fn carries(snapshot: &Snapshot, intent: &Intent) -> bool {
+    snapshot.stamp.as_ref().is_some_and(|stamp| stamp.token == Some(intent.token))
+}
+
+fn resend(run: &mut Run<'_>, intent: &Intent) {
+    let timers = &run.rules.policy.timers;
+    let mut again = intent.clone();
+    again.sends += 1;
+    again.give_up_at = run.now + timers.request_timeout + timers.late_apply;
+    run.steps.push(again);
+}
+
+fn drop_intent(run: &mut Run<'_>, intent: &Intent) {
+    *run.link_mut().intents.get_mut(intent.side) = None;
+}
+
+/// Takes in that a write took effect: its values are the new base.
+fn confirm(run: &mut Run<'_>, intent: &Intent, record: RecordId) {
+    drop_intent(run, intent);
+    run.link_mut().take_in(intent, record);
+    run.reasons.push(Reason::WriteConfirmed);
+}
+
+impl crate::link::Link {
+    /// Takes in a write that took effect: agreed values become the base, the replaced version can never be read again.
+    pub(crate) fn take_in(&mut self, intent: &Intent, record: RecordId) {
+        self.base.extend(intent.agreed.clone());
+        self.last_writer = Some(intent.side.other());
+        let replica = self.replicas.get_mut(intent.side).get_or_insert_with(|| Replica::new(record));
+        if let Some(expected) = &intent.expected {
+            replica.supersede(expected.clone());
+        }
+        if let Some(replaced) = replica.version.take() {
+            replica.supersede(replaced);
+        }
+        replica.missing_since = None;
+        replica.stamped = Some(intent.stamp.clone());
+    }
+}

@@ -1,0 +1,256 @@
+//! Does each side still have the meeting? Absence needs evidence, and an attendee's vanished copy is no deletion.
+
+use super::run::{Run, Stop, may_write, present};
+use super::{Outcome, unlinked};
+use crate::ids::RecordId;
+use crate::link::{Action, Intent, LinkState, Replica};
+use crate::observed::{Evidence, Observed, Snapshot, Stamp};
+use crate::reason::Reason;
+use crate::side::Side;
+use crate::value::Fields;
+
+/// Fresh snapshots of both sides.
+pub(super) struct Pair<'a> {
+    pub(super) outlook: &'a Snapshot,
+    pub(super) salesforce: &'a Snapshot,
+}
+
+impl<'a> Pair<'a> {
+    /// Returns the snapshot of a side.
+    pub(super) fn get(&self, side: Side) -> &'a Snapshot {
+        match side {
+            Side::Outlook => self.outlook,
+            Side::Salesforce => self.salesforce,
+        }
+    }
+}
+
+/// How one side stands.
+enum Standing<'a> {
+    Here(&'a Snapshot),
+    Gone(Reason),
+    /// It was never made: its creation was refused or given up.
+    Never,
+}
+
+/// Returns both snapshots, or ends the run with what follows from a missing side.
+pub(super) fn both_present<'a>(run: &mut Run<'a>) -> Result<Pair<'a>, Stop> {
+    follow_copies(run);
+    let outlook = standing(run, Side::Outlook)?;
+    let salesforce = standing(run, Side::Salesforce)?;
+    match (outlook, salesforce) {
+        (Standing::Here(outlook), Standing::Here(salesforce)) => {
+            leave_private(run, outlook, salesforce)?;
+            Ok(Pair { outlook, salesforce })
+        }
+        (Standing::Here(snapshot), Standing::Gone(reason)) | (Standing::Gone(reason), Standing::Here(snapshot)) => {
+            Err(delete(run, snapshot, reason))
+        }
+        (Standing::Here(snapshot), Standing::Never) | (Standing::Never, Standing::Here(snapshot)) => {
+            Err(create_again(run, snapshot))
+        }
+        (Standing::Gone(_) | Standing::Never, Standing::Gone(_) | Standing::Never) => Err(bury(run, Reason::BothGone)),
+    }
+}
+
+/// Takes note of other mailboxes' copies, and lets the organiser's copy speak as soon as it is known.
+fn follow_copies(run: &mut Run<'_>) {
+    let uid = run.link().ical_uid.clone();
+    let speaking = run.link().replicas.outlook.as_ref().map(|replica| replica.record.clone());
+    for (record, observed) in &run.case.reads {
+        if record.side() != Side::Outlook || Some(record) == speaking.as_ref() {
+            continue;
+        }
+        match observed {
+            Observed::Present(snapshot) => {
+                if snapshot.traits.ical_uid.as_deref() == Some(uid.as_str()) && !uid.is_empty() {
+                    run.link_mut().copies.insert(record.clone());
+                    run.reasons.push(Reason::AttendeeCopy);
+                }
+            }
+            Observed::Absent(_) if run.delete_was_signalled(record) => {
+                if run.link_mut().copies.remove(record) {
+                    run.reasons.push(Reason::CopyVanished);
+                }
+            }
+            Observed::Absent(_) | Observed::Unread(_) => {}
+        }
+    }
+    let organizers = run.link().replicas.outlook.as_ref().is_some_and(|replica| replica.organizer);
+    let better = run
+        .case
+        .reads
+        .values()
+        .filter_map(present)
+        .find(|snapshot| snapshot.traits.is_organizer && run.link().copies.contains(&snapshot.record));
+    if let Some(organizer) = better.filter(|_| !organizers && speaking.is_some()) {
+        speak_through(run, organizer);
+    }
+}
+
+/// Makes another copy the authority; the base stays, so that only real differences count as changes.
+fn speak_through(run: &mut Run<'_>, snapshot: &Snapshot) {
+    let link = run.link_mut();
+    if let Some(old) = link.replicas.outlook.take() {
+        link.copies.insert(old.record);
+    }
+    link.copies.remove(&snapshot.record);
+    link.replicas.outlook = Some(unlinked::replica(snapshot));
+    run.reasons.push(Reason::AuthorityMoved);
+}
+
+fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
+    let Some(replica) = run.link().replicas.get(side).clone() else {
+        return Ok(Standing::Never);
+    };
+    match run.read(&replica.record)? {
+        Observed::Unread(why) => Err(run.wait_for_read(why)),
+        Observed::Absent(evidence) => {
+            prove_absence(run, side, &replica, *evidence)?;
+            if side == Side::Outlook
+                && !replica.organizer
+                && let Some(heir) = heir(run)?
+            {
+                run.link_mut().copies.remove(&replica.record);
+                run.reasons.push(Reason::CopyVanished);
+                return Ok(Standing::Here(heir));
+            }
+            Ok(Standing::Gone(match side {
+                Side::Outlook => Reason::DeletedInOutlook,
+                Side::Salesforce => Reason::DeletedInSalesforce,
+            }))
+        }
+        Observed::Present(snapshot) => {
+            if run.may_lag() && (replica.is_stale(snapshot) || lacks_our_stamp(&replica, snapshot)) {
+                return Err(run.wait_for_fresh_read());
+            }
+            let replica = run.link_mut().replicas.get_mut(side).as_mut().expect("read through it above");
+            replica.missing_since = None;
+            if snapshot.traits.cancelled {
+                return Ok(Standing::Gone(Reason::Cancelled));
+            }
+            Ok(Standing::Here(snapshot))
+        }
+    }
+}
+
+/// Tells whether a read lacks the stamp of our last confirmed write, so that it must be older than that write.
+///
+/// Salesforce's answer to a write names no version, so the stamp is the only sign.
+fn lacks_our_stamp(replica: &Replica, snapshot: &Snapshot) -> bool {
+    let ours = replica.stamped.as_ref().and_then(|stamp| stamp.token);
+    let theirs = snapshot.stamp.as_ref().and_then(|stamp| stamp.token);
+    ours.is_some() && ours != theirs
+}
+
+/// Ends the run until the absence of a record is proven.
+///
+/// Proof is a deleted row, a delete signal together with a read that finds nothing, or two such reads some time apart.
+pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
+    let proof = run.rules.policy.timers.absence_proof;
+    let since = replica.missing_since;
+    let proven = evidence == Evidence::Deleted
+        || run.delete_was_signalled(&replica.record)
+        || since.is_some_and(|since| run.now - since >= proof);
+    if proven {
+        return Ok(());
+    }
+    let now = run.now;
+    let since = since.unwrap_or(now);
+    if let Some(replica) = run.link_mut().replicas.get_mut(side) {
+        replica.missing_since = Some(since);
+    }
+    Err(run.wait(Reason::AbsenceUnproven, since + proof))
+}
+
+/// Finds another copy that can speak for a meeting whose speaking attendee copy vanished.
+fn heir<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
+    let copies: Vec<RecordId> = run.link().copies.iter().cloned().collect();
+    let mut alive = Vec::new();
+    for copy in copies {
+        match run.read(&copy)? {
+            Observed::Present(snapshot) if !snapshot.traits.cancelled => alive.push(snapshot.as_ref()),
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            Observed::Present(_) | Observed::Absent(_) => {}
+        }
+    }
+    let heir = unlinked::authority(alive.into_iter());
+    if let Some(snapshot) = heir {
+        speak_through(run, snapshot);
+    }
+    Ok(heir)
+}
+
+/// Removes the copy of a meeting that became private.
+fn leave_private(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) -> Result<(), Stop> {
+    let other = match (outlook.traits.private, salesforce.traits.private) {
+        (false, false) => return Ok(()),
+        (true, _) => salesforce,
+        (false, true) => outlook,
+    };
+    Err(delete(run, other, Reason::BecamePrivate))
+}
+
+/// Plans the deletion of the side that is still there.
+fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
+    let side = snapshot.record.side();
+    if let Err(refusal) = may_write(snapshot) {
+        // What cannot be deleted stays where it is; the tombstone keeps it from being created again.
+        run.reasons.push(reason);
+        return bury(run, refusal);
+    }
+    if let Err(stop) = run.stampable(side) {
+        return stop;
+    }
+    let timers = &run.rules.policy.timers;
+    let token = run.fresh.token(side);
+    // Values of a private meeting are not kept; for any other deletion the whole last state is restorable.
+    let replaced = if reason == Reason::BecamePrivate { Fields::new() } else { snapshot.fields.clone() };
+    let link = run.link().id;
+    run.steps.push(Intent {
+        token,
+        link,
+        side,
+        action: Action::Delete(snapshot.record.clone()),
+        fields: Fields::new(),
+        agreed: std::collections::BTreeMap::new(),
+        replaced,
+        expected: Some(snapshot.version.clone()),
+        stamp: Stamp { link, partner: String::new(), token: Some(token) },
+        recorded_at: run.now,
+        give_up_at: run.now + timers.request_timeout + timers.late_apply,
+        sends: 1,
+        reason,
+    });
+    run.cover_all();
+    run.end(Outcome::Write, reason)
+}
+
+/// Plans a creation anew whose first attempt was refused or given up.
+fn create_again(run: &mut Run<'_>, snapshot: &Snapshot) -> Stop {
+    let enrolment = match unlinked::takes_part(run, snapshot) {
+        Ok(enrolment) => enrolment,
+        Err(reason) => {
+            run.cover();
+            return run.end(Outcome::Skip, reason);
+        }
+    };
+    let from = snapshot.record.side();
+    if let Some(replica) = run.link_mut().replicas.get_mut(from) {
+        replica.advance(snapshot);
+    }
+    if let Err(stop) = run.stampable(from.other()) {
+        return stop;
+    }
+    unlinked::create(run, snapshot, enrolment);
+    run.cover();
+    run.end(Outcome::Write, Reason::Created)
+}
+
+/// Ends the link: what remains keeps the meeting deleted.
+fn bury(run: &mut Run<'_>, reason: Reason) -> Stop {
+    let at = run.now;
+    run.link_mut().state = LinkState::Tombstone { reason, at };
+    run.cover_all();
+    run.end(Outcome::Deleted, reason)
+}

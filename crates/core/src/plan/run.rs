@@ -1,0 +1,313 @@
+//! One run of the planner: the order of the questions, and what is gathered on the way.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Alias, Decision, MailEffect, Outcome, Plan, Planned, cover, intents, merge, presence, unlinked};
+use crate::case::{Answer, Case, Enrolment, Fresh, Lookup};
+use crate::ids::RecordId;
+use crate::link::{Intent, Link, LinkState};
+use crate::mapping::Rule;
+use crate::observed::{Observed, RecordKind, Snapshot, Why};
+use crate::policy::{Mode, Rules};
+use crate::reason::Reason;
+use crate::side::Side;
+use crate::signal::SignalCause;
+use crate::value::Value;
+
+/// Decides what to do about one meeting.
+///
+/// Deterministic: the same case, rules, time and ids give the same plan. Returns [`Planned::Need`] until every look-up
+/// that the decision rests on is answered in the case; each round asks for something new, so rounds are few.
+pub fn plan(case: &Case, rules: &Rules, now: DateTime<Utc>, fresh: &Fresh) -> Planned {
+    let mut run = Run::new(case, rules, now, fresh);
+    let ended = match case.link.clone() {
+        None => unlinked::plan(&mut run),
+        Some(link) => linked(&mut run, link),
+    };
+    match ended {
+        Err(Stop::Need(lookups)) => Planned::Need(lookups),
+        Err(Stop::End(outcome)) | Ok(outcome) => Planned::Plan(Box::new(run.finish(outcome))),
+    }
+}
+
+/// Returns the names by which the records of a case lead to their meeting.
+pub fn aliases(case: &Case) -> Vec<Alias> {
+    let mut names = BTreeSet::new();
+    for snapshot in case.reads.values().filter_map(present) {
+        names.insert(Alias::Record(snapshot.record.clone()));
+        let is_series = snapshot.traits.kind != RecordKind::Single;
+        if let Some(uid) = snapshot.traits.ical_uid.as_ref().filter(|uid| !uid.is_empty() && !is_series) {
+            names.insert(Alias::ICalUid(uid.clone(), snapshot.traits.original_start.clone()));
+        }
+        if let Some(stamp) = &snapshot.stamp {
+            names.insert(Alias::Stamp(stamp.link));
+        }
+    }
+    names.into_iter().collect()
+}
+
+fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
+    let state = link.state.clone();
+    run.link = Some(link);
+    match state {
+        LinkState::Tombstone { .. } => {
+            run.cover_all();
+            return Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted));
+        }
+        LinkState::Held { reason, .. } if !run.asked_by_operator() => {
+            run.cover_all();
+            return Err(run.end(Outcome::Hold, reason));
+        }
+        // A dead letter or a hold is tried again when something about the meeting changed or a person asks.
+        LinkState::DeadLetter { .. } | LinkState::Held { .. } => run.link_mut().state = LinkState::Live,
+        LinkState::Live => {}
+    }
+    intents::resolve(run)?;
+    let pair = presence::both_present(run)?;
+    let outcome = merge::plan(run, &pair)?;
+    Ok(outcome)
+}
+
+/// Why a run goes no further.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Look-ups are missing.
+    Need(Vec<Lookup>),
+    /// The outcome is known.
+    End(Outcome),
+}
+
+/// What one run gathers.
+pub(super) struct Run<'a> {
+    pub(super) case: &'a Case,
+    pub(super) rules: &'a Rules,
+    pub(super) now: DateTime<Utc>,
+    pub(super) fresh: &'a Fresh,
+    /// The link as it will be stored.
+    pub(super) link: Option<Link>,
+    pub(super) reasons: Vec<Reason>,
+    pub(super) decisions: Vec<Decision>,
+    pub(super) steps: Vec<Intent>,
+    pub(super) covered: BTreeSet<RecordId>,
+    pub(super) wake_at: Option<DateTime<Utc>>,
+    pub(super) echoes: u32,
+}
+
+impl<'a> Run<'a> {
+    fn new(case: &'a Case, rules: &'a Rules, now: DateTime<Utc>, fresh: &'a Fresh) -> Self {
+        Self {
+            case,
+            rules,
+            now,
+            fresh,
+            link: None,
+            reasons: Vec::new(),
+            decisions: Vec::new(),
+            steps: Vec::new(),
+            covered: BTreeSet::new(),
+            wake_at: None,
+            echoes: 0,
+        }
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Plan {
+        if let Some(link) = &mut self.link {
+            for step in &self.steps {
+                *link.intents.get_mut(step.side) = Some(step.clone());
+            }
+        }
+        let observing = self.rules.policy.mode == Mode::Observe;
+        let outcome = if observing && !self.steps.is_empty() {
+            self.reasons.insert(0, Reason::ObserveMode);
+            self.steps.clear();
+            self.link = None;
+            Outcome::Skip
+        } else {
+            outcome
+        };
+        let mut aliases: BTreeSet<Alias> = aliases(self.case).into_iter().collect();
+        if let Some(link) = &self.link {
+            aliases.insert(Alias::Stamp(link.id));
+            for side in Side::BOTH {
+                aliases.extend(link.replicas.get(side).iter().map(|replica| Alias::Record(replica.record.clone())));
+            }
+            if !link.ical_uid.is_empty() {
+                aliases.insert(Alias::ICalUid(link.ical_uid.clone(), link.original_start.clone()));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        self.reasons.retain(|reason| seen.insert(*reason));
+        Plan {
+            steps: self.steps,
+            outcome,
+            reasons: self.reasons,
+            decisions: self.decisions,
+            mail: MailEffect::default(),
+            next: self.link,
+            covered: self.covered.into_iter().collect(),
+            aliases: aliases.into_iter().collect(),
+            wake_at: self.wake_at,
+            echoes: self.echoes,
+        }
+    }
+
+    /// Returns the link of a run that has one.
+    pub(super) fn link_mut(&mut self) -> &mut Link {
+        self.link.as_mut().expect("only runs with a link come here")
+    }
+
+    /// Returns the link of a run that has one.
+    pub(super) fn link(&self) -> &Link {
+        self.link.as_ref().expect("only runs with a link come here")
+    }
+
+    /// Ends the run for a reason that comes before all others.
+    pub(super) fn end(&mut self, outcome: Outcome, reason: Reason) -> Stop {
+        self.reasons.insert(0, reason);
+        Stop::End(outcome)
+    }
+
+    /// Ends the run until a later time; what was not covered stays dirty.
+    pub(super) fn wait(&mut self, reason: Reason, until: DateTime<Utc>) -> Stop {
+        self.wake(until);
+        self.end(Outcome::Wait, reason)
+    }
+
+    /// Asks for another run at `at` or before.
+    pub(super) fn wake(&mut self, at: DateTime<Utc>) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Ends the run because a read failed.
+    pub(super) fn wait_for_read(&mut self, why: &Why) -> Stop {
+        let asked = why.retry_after_ms.and_then(|ms| i64::try_from(ms).ok()).map(TimeDelta::milliseconds);
+        let until = self.now + asked.unwrap_or_default().max(self.backoff());
+        self.wait(Reason::ReadFailed, until)
+    }
+
+    /// Ends the run because a read was older than what is known.
+    pub(super) fn wait_for_fresh_read(&mut self) -> Stop {
+        let pauses = self.rules.policy.timers.stale_rereads;
+        let pause = pauses[(self.case.tries as usize).min(pauses.len() - 1)];
+        self.wait(Reason::StaleRead, self.now + pause)
+    }
+
+    /// Tells whether a read may still lag; when all pauses are used up, what it shows is the truth.
+    pub(super) fn may_lag(&self) -> bool {
+        (self.case.tries as usize) < self.rules.policy.timers.stale_rereads.len()
+    }
+
+    /// Returns the pause before the next try; doubles with each failed run.
+    pub(super) fn backoff(&self) -> TimeDelta {
+        let timers = &self.rules.policy.timers;
+        let doubled = timers.retry_min.checked_mul(1 << self.case.tries.min(20)).unwrap_or(timers.retry_max);
+        doubled.min(timers.retry_max)
+    }
+
+    /// Takes note that every notice is answered.
+    pub(super) fn cover_all(&mut self) {
+        self.covered.extend(self.case.notices.iter().map(|notice| notice.record.clone()));
+    }
+
+    /// Returns the read of a record, or asks for it.
+    pub(super) fn read(&self, record: &RecordId) -> Result<&'a Observed, Stop> {
+        if let Some(observed) = self.case.reads.get(record) {
+            return Ok(observed);
+        }
+        let lookup = Lookup::Read(record.clone());
+        match self.answer(&lookup)? {
+            Answer::Found(found) => {
+                let read = found.iter().find(|(id, _)| id == record).map(|(_, observed)| observed);
+                Ok(read.unwrap_or(&Observed::Absent(crate::observed::Evidence::NotFound)))
+            }
+            Answer::Failed(_) => Err(Stop::Need(vec![lookup])),
+        }
+    }
+
+    /// Returns the answer to a look-up, or asks for it.
+    pub(super) fn answer(&self, lookup: &Lookup) -> Result<&'a Answer, Stop> {
+        let answer = self.case.lookups.iter().find(|(asked, _)| asked == lookup).map(|(_, answer)| answer);
+        answer.ok_or_else(|| Stop::Need(vec![lookup.clone()]))
+    }
+
+    /// Returns the records that a look-up found; a failed look-up ends the run until later.
+    pub(super) fn found(&mut self, lookup: &Lookup) -> Result<&'a [(RecordId, Observed)], Stop> {
+        match self.answer(lookup)? {
+            Answer::Found(found) => Ok(found),
+            Answer::Failed(why) => Err(self.wait_for_read(why)),
+        }
+    }
+
+    /// Returns the enrolment whose mailbox or user a record belongs to.
+    pub(super) fn enrolment_of(&self, snapshot: &Snapshot) -> Option<&'a Enrolment> {
+        self.case.enrolments.iter().find(|enrolment| match &snapshot.record {
+            RecordId::Outlook { mailbox, .. } => *mailbox == enrolment.mailbox,
+            RecordId::Salesforce(_) => snapshot.traits.owner.as_deref() == Some(enrolment.user.as_str()),
+        })
+    }
+
+    /// Tells whether a delete signal named the record.
+    pub(super) fn delete_was_signalled(&self, record: &RecordId) -> bool {
+        self.case.notices.iter().any(|notice| notice.record == *record && notice.deleted)
+    }
+
+    /// Ends the run when `side` lacks the fields that a write must stamp.
+    pub(super) fn stampable(&mut self, side: Side) -> Result<(), Stop> {
+        if side == Side::Outlook || self.rules.policy.salesforce_stampable {
+            return Ok(());
+        }
+        let until = self.now + self.rules.policy.timers.retry_max;
+        Err(self.wait(Reason::MissingStampField, until))
+    }
+
+    /// Takes note of what was decided about a field.
+    pub(super) fn decide(
+        &mut self,
+        rule: &Rule,
+        reason: Reason,
+        write: Option<Side>,
+        outlook: &Value,
+        salesforce: &Value,
+        agreed: &Value,
+    ) {
+        self.reasons.push(reason);
+        self.decisions.push(Decision {
+            rule: rule.name.clone(),
+            reason,
+            write,
+            outlook: outlook.clone(),
+            salesforce: salesforce.clone(),
+            agreed: agreed.clone(),
+        });
+    }
+
+    fn asked_by_operator(&self) -> bool {
+        self.case.notices.iter().any(|notice| notice.cause == SignalCause::Operator)
+    }
+
+    /// Decides which notices the reads of this run answer, for a meeting that stays.
+    pub(super) fn cover(&mut self) {
+        cover::cover(self);
+    }
+}
+
+/// Returns the snapshot of a record that is there.
+pub(super) fn present(observed: &Observed) -> Option<&Snapshot> {
+    match observed {
+        Observed::Present(snapshot) => Some(snapshot),
+        Observed::Absent(_) | Observed::Unread(_) => None,
+    }
+}
+
+/// Tells whether a record may be written at all; only Outlook knows limits.
+///
+/// Exchange mails attendees of its own accord, and only the organiser's copy speaks for the meeting.
+pub(super) fn may_write(snapshot: &Snapshot) -> Result<(), Reason> {
+    let meeting = snapshot.traits.attendees > 0 || !snapshot.traits.is_organizer;
+    match snapshot.record.side() {
+        Side::Outlook if meeting => Err(Reason::AttendeesNeedMailPolicy),
+        Side::Outlook | Side::Salesforce => Ok(()),
+    }
+}

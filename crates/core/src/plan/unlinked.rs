@@ -1,0 +1,247 @@
+//! Records without a link: do they take part, and where is their partner created?
+
+use std::collections::BTreeMap;
+
+use super::run::{Run, Stop, present};
+use super::{Decision, Outcome};
+use crate::case::{Enrolment, Lookup};
+use crate::link::{Action, BaseField, Home, Intent, Link, LinkState, Replica};
+use crate::mapping::{Direction, TIME};
+use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
+use crate::policy::FirstContact;
+use crate::reason::Reason;
+use crate::side::{BothSides, Side};
+use crate::value::{Fields, Value, When};
+
+/// Plans a meeting that has no row in the correlation table.
+pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
+    let Some(authority) = authority(run.case.reads.values().filter_map(present)) else {
+        return Err(nothing_present(run));
+    };
+    if let Some(stamp) = &authority.stamp {
+        return rebuild(run, authority, stamp);
+    }
+    let enrolment = match takes_part(run, authority) {
+        Ok(enrolment) => enrolment,
+        Err(reason) => {
+            run.cover();
+            return Err(run.end(Outcome::Skip, reason));
+        }
+    };
+    if authority.created < enrolment.enrolled_at {
+        first_contact(run, authority, enrolment)?;
+    }
+    let side = authority.record.side().other();
+    run.stampable(side)?;
+    let link = new_link(run, authority);
+    run.link = Some(link);
+    create(run, authority, enrolment);
+    run.cover();
+    run.reasons.insert(0, Reason::Created);
+    Ok(Outcome::Write)
+}
+
+/// Picks the copy that speaks for the meeting: the organiser's, else the first by id.
+pub(super) fn authority<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> Option<&'a Snapshot> {
+    snapshots.min_by_key(|snapshot| (!snapshot.traits.is_organizer, snapshot.record.clone()))
+}
+
+/// Checks what a record must be to have a partner, whatever its age.
+pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a Enrolment, Reason> {
+    match snapshot.traits.kind {
+        RecordKind::Single => {}
+        RecordKind::Child => return Err(Reason::ChildEvent),
+        RecordKind::SeriesMaster | RecordKind::Occurrence | RecordKind::Exception => {
+            return Err(Reason::SeriesNotMapped);
+        }
+    }
+    if snapshot.traits.private {
+        return Err(Reason::Private);
+    }
+    if snapshot.traits.draft {
+        return Err(Reason::Draft);
+    }
+    if snapshot.traits.cancelled {
+        return Err(Reason::Cancelled);
+    }
+    if !when(snapshot).is_some_and(When::is_ordered) {
+        return Err(Reason::TimeNotMappable);
+    }
+    let enrolment = run.enrolment_of(snapshot).ok_or(Reason::NotEnrolled)?;
+    if snapshot.record.side() == Side::Salesforce && snapshot.traits.attendees > 0 {
+        return Err(Reason::AttendeesNeedMailPolicy);
+    }
+    Ok(enrolment)
+}
+
+/// Decides about a record that is older than its enrolment.
+fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) -> Result<(), Stop> {
+    let allowed = match run.rules.policy.first_contact {
+        FirstContact::NewOnly => None,
+        FirstContact::Outlook => Some(Side::Outlook),
+        FirstContact::Salesforce => Some(Side::Salesforce),
+    };
+    if allowed != Some(snapshot.record.side()) {
+        run.cover();
+        return Err(run.end(Outcome::Skip, Reason::BeforeEnrolment));
+    }
+    let Some(when) = when(snapshot) else { return Ok(()) };
+    let lookup = Lookup::candidates(snapshot.record.side().other(), enrolment, when);
+    let unlinked = run.found(&lookup)?.iter().any(|(_, observed)| present(observed).is_some());
+    if unlinked {
+        run.cover();
+        return Err(run.end(Outcome::Hold, Reason::NeedsAdopt));
+    }
+    Ok(())
+}
+
+fn when(snapshot: &Snapshot) -> Option<&When> {
+    snapshot.fields.get(TIME).and_then(Value::as_when)
+}
+
+/// Ends a run in which no record is there.
+fn nothing_present(run: &mut Run<'_>) -> Stop {
+    for observed in run.case.reads.values() {
+        if let Observed::Unread(why) = observed {
+            return run.wait_for_read(why);
+        }
+    }
+    // "Not found" right after a creation may be a read that lags behind.
+    run.cover();
+    if run.covered.len() == run.case.notices.len() {
+        run.end(Outcome::Skip, Reason::NeverSeen)
+    } else {
+        run.end(Outcome::Wait, Reason::AbsenceUnproven)
+    }
+}
+
+fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
+    let mut link = Link {
+        id: run.fresh.link,
+        connection: run.case.connection.clone(),
+        ical_uid: authority.traits.ical_uid.clone().unwrap_or_default(),
+        original_start: authority.traits.original_start.clone(),
+        generation: 0,
+        replicas: BothSides::default(),
+        copies: std::collections::BTreeSet::new(),
+        base: BTreeMap::new(),
+        intents: BothSides::default(),
+        state: LinkState::Live,
+        revision: 0,
+        last_writer: Some(authority.record.side()),
+        created: run.now,
+        in_step_at: None,
+    };
+    *link.replicas.get_mut(authority.record.side()) = Some(replica(authority));
+    link.copies.extend(
+        run.case.reads.values().filter_map(present).map(|s| &s.record).filter(|r| **r != authority.record).cloned(),
+    );
+    link
+}
+
+/// Starts a replica from a snapshot.
+pub(super) fn replica(snapshot: &Snapshot) -> Replica {
+    let mut replica = Replica::new(snapshot.record.clone());
+    replica.advance(snapshot);
+    replica.organizer = snapshot.traits.is_organizer;
+    replica
+}
+
+/// Plans the creation of the missing side of the run's link.
+pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment) {
+    let from = source.record.side();
+    let side = from.other();
+    let home = match side {
+        Side::Outlook => Home::Mailbox(enrolment.mailbox.clone()),
+        Side::Salesforce => Home::Owner(enrolment.user.as_str().to_owned()),
+    };
+    let mut fields = Fields::new();
+    let mut agreed = BTreeMap::new();
+    for rule in run.rules.mapping.rules() {
+        let value = rule.read(from, &source.fields);
+        let crosses = rule.flows_to(side) || (rule.on_create && rule.direction != Direction::Both);
+        let target = if crosses { rule.canonical(side, rule.convert(side, &value, &Value::Null)) } else { Value::Null };
+        if target != Value::Null {
+            fields.insert(rule.field(side).to_owned(), target.clone());
+        }
+        let (outlook, salesforce) = match from {
+            Side::Outlook => (value, target.clone()),
+            Side::Salesforce => (target.clone(), value),
+        };
+        run.decisions.push(Decision {
+            rule: rule.name.clone(),
+            reason: if crosses { Reason::Created } else { Reason::OneWayField },
+            write: crosses.then_some(side),
+            outlook: outlook.clone(),
+            salesforce: salesforce.clone(),
+            agreed: target,
+        });
+        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash() });
+    }
+    let timers = &run.rules.policy.timers;
+    let token = run.fresh.token(side);
+    let link = run.link().id;
+    run.steps.push(Intent {
+        token,
+        link,
+        side,
+        action: Action::Create(home),
+        fields,
+        agreed,
+        replaced: Fields::new(),
+        expected: None,
+        stamp: Stamp { link, partner: source.record.remote_id().to_owned(), token: Some(token) },
+        recorded_at: run.now,
+        give_up_at: run.now + timers.request_timeout + timers.late_apply,
+        sends: 1,
+        reason: Reason::Created,
+    });
+}
+
+/// Rebuilds a link that the database lost from the stamp that a write left in the record.
+///
+/// Nothing is written: fields that agree become the base, and a pair that differs waits for a person, because nobody
+/// knows any more which side changed.
+fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outcome, Stop> {
+    let side = stamped.record.side();
+    let mailbox = match side {
+        // The Salesforce record names no partner; its owner's mailbox is searched for the event that was its source.
+        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| enrolment.mailbox.clone()),
+        Side::Outlook => None,
+    };
+    let lookup = Lookup::Stamped { side: side.other(), link: stamp.link, mailbox };
+    let partner = run.found(&lookup)?.iter().find_map(|(_, observed)| present(observed));
+    let Some(partner) = partner else {
+        run.cover();
+        return Err(run.end(Outcome::Hold, Reason::StampUnknown));
+    };
+    let mut link = new_link(run, stamped);
+    link.id = stamp.link;
+    link.copies.clear();
+    *link.replicas.get_mut(side.other()) = Some(replica(partner));
+    if link.ical_uid.is_empty() {
+        link.ical_uid = partner.traits.ical_uid.clone().unwrap_or_default();
+    }
+    let (outlook, salesforce) = if side == Side::Outlook { (stamped, partner) } else { (partner, stamped) };
+    let mut differs = false;
+    for rule in run.rules.mapping.rules() {
+        let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
+        if rule.agree(&o, &s) || rule.direction != Direction::Both {
+            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash() });
+        } else {
+            differs = true;
+        }
+    }
+    if differs {
+        link.state = LinkState::Held { reason: Reason::StampUnknown, at: run.now };
+    } else {
+        link.in_step_at = Some(run.now);
+    }
+    run.link = Some(link);
+    run.cover();
+    if differs {
+        return Err(run.end(Outcome::Hold, Reason::StampUnknown));
+    }
+    run.reasons.insert(0, Reason::InStep);
+    Ok(Outcome::InStep)
+}

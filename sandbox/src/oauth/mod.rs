@@ -1,0 +1,4 @@
+//! Token services: one file per cloud.
+
+pub mod entra;
+pub mod salesforce;

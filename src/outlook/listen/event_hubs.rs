@@ -1,0 +1,567 @@
+//! The listener on Event Hubs: one reader a partition, positions of our own, a deadline around every call of the SDK.
+//!
+//! The SDK's own reconnect attaches again at the position it first started from, and its retry budget is used up by
+//! waiting: both would replay or end a stream. So its retries are switched off, any error closes the connection, and the
+//! next one opens behind the last event that was handed over. Its processor is not used: its streams cannot be spawned.
+//!
+//! ```text
+//!   open ──> check the position ──> receive ──> collect (500 events or 50 ms) ──> hand over ──┐
+//!    ^                                 │ error, end, silence with events waiting              │ receipts, in order
+//!    └──────── pause, doubling ────────┴──────────────────────────────────────────────────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use azure_messaging_eventhubs::error::ErrorKind;
+use azure_messaging_eventhubs::models::{EventHubPartitionProperties, ReceivedEventData};
+use azure_messaging_eventhubs::{
+    ConsumerClient, EventHubsError, EventReceiver, OpenReceiverOptions, RetryOptions, StartLocation, StartPosition,
+};
+use calbridge_core::ids::StreamId;
+use calbridge_core::reason::Reason;
+use calbridge_core::side::Side;
+use calbridge_core::signal::{Position, Signal};
+use futures::{Stream, StreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::notification::Reader;
+use crate::outlook::auth::{HubCredential, TokenSource};
+use crate::outlook::error::{self, clean, remote};
+use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
+
+/// First pause after a failure; doubles, and starts anew after a batch was handed over.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Time for an orderly end of a connection that is given up anyway.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time in which a working link hands out events that are known to wait.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Batches handed over whose receipts are still out.
+const BATCHES_IN_FLIGHT: usize = 8;
+/// Bytes of messages in one batch, so that large ones do not pile up.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// How a hub is read.
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// Host of the namespace, such as `ns.servicebus.windows.net`.
+    pub namespace: String,
+    /// Name of the hub.
+    pub hub: String,
+    /// Consumer group; default `$Default`.
+    pub consumer_group: String,
+    /// Address to connect to instead of the namespace: `amqps://host:port`, or `amqp://host:port` for plain TCP.
+    pub custom_endpoint: Option<String>,
+    /// Shared access key instead of a token from Entra.
+    pub connection_string: Option<SecretString>,
+    /// Events asked for ahead; default 300.
+    pub prefetch: u32,
+    /// Most events in a batch; default 500.
+    pub batch_events: usize,
+    /// Longest wait for a batch to fill; default 50 ms.
+    pub batch_wait: Duration,
+    /// Longest time for one call of the SDK; default 30 s.
+    pub call_timeout: Duration,
+    /// After so much silence the partition is asked whether it holds more; default 60 s.
+    pub idle_check: Duration,
+}
+
+impl HubSettings {
+    /// Makes the default settings for a hub.
+    pub fn new(namespace: impl Into<String>, hub: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            hub: hub.into(),
+            consumer_group: "$Default".to_owned(),
+            custom_endpoint: None,
+            connection_string: None,
+            prefetch: 300,
+            batch_events: 500,
+            batch_wait: Duration::from_millis(50),
+            call_timeout: Duration::from_secs(30),
+            idle_check: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Reads all partitions of one hub.
+pub struct HubListener {
+    pub(crate) settings: HubSettings,
+    pub(crate) tokens: Arc<TokenSource>,
+    pub(crate) reader: Reader,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl fmt::Debug for HubListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubListener")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Listener for HubListener {
+    fn name(&self) -> String {
+        "event_hubs".to_owned()
+    }
+
+    async fn run(self: Box<Self>, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), ListenError> {
+        let found = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            found = partitions(&self.settings, &self.tokens) => found,
+        };
+        // Roles and secrets are mended outside while we run; only an address of ours stays wrong until a restart.
+        let partitions = found.map_err(|error| match error.code {
+            error::SETTINGS => ListenError::Fatal(error.to_string()),
+            _ => ListenError::Passing(error.to_string()),
+        })?;
+        let mut readers = JoinSet::new();
+        for partition in partitions {
+            let stream = StreamId::new(format!(
+                "event_hubs/{}/{}/{partition}",
+                self.settings.hub, self.settings.consumer_group
+            ));
+            let stored = self.store.checkpoint(&self.reader.connection, &stream).await;
+            let stored = stored.map_err(|error| ListenError::Passing(error.to_string()))?;
+            let span = info_span!("partition", eventhub.partition = %partition);
+            let reader = PartitionReader {
+                settings: self.settings.clone(),
+                tokens: Arc::clone(&self.tokens),
+                reader: self.reader.clone(),
+                stream,
+                partition,
+                out: out.clone(),
+                confirmed: stored.as_deref().and_then(|text| text.parse().ok()),
+                handed: None,
+                in_flight: VecDeque::new(),
+                pause: FIRST_PAUSE,
+            };
+            let stop = stop.clone();
+            readers.spawn(reader.run(stop).instrument(span));
+        }
+        // Dropping the set ends the other readers, so the engine starts all of them again together.
+        match readers.join_next().await {
+            Some(Ok(())) if stop.is_cancelled() => {
+                while readers.join_next().await.is_some() {}
+                Ok(())
+            }
+            Some(Err(error)) if error.is_panic() => Err(ListenError::Passing("a partition reader panicked".to_owned())),
+            _ => Err(ListenError::Passing("a partition reader ended".to_owned())),
+        }
+    }
+}
+
+/// Opens a connection to the hub.
+async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<ConsumerClient, RemoteError> {
+    let mut builder = ConsumerClient::builder()
+        .with_application_id("calbridge".to_owned())
+        .with_consumer_group(settings.consumer_group.clone())
+        .with_retry_options(RetryOptions {
+            max_retries: 0,
+            ..RetryOptions::default()
+        });
+    if let Some(endpoint) = &settings.custom_endpoint {
+        builder = builder.with_custom_endpoint(endpoint.clone());
+    }
+    match &settings.connection_string {
+        Some(text) => {
+            let opening = builder.open_with_connection_string(text.expose_secret(), Some(&settings.hub));
+            within(settings, "open the connection", Box::pin(opening)).await
+        }
+        None => {
+            let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
+            let opening = builder.open(&settings.namespace, settings.hub.clone(), credential);
+            within(settings, "open the connection", Box::pin(opening)).await
+        }
+    }
+}
+
+/// Asks the hub for the ids of its partitions; also the check that it can be reached.
+///
+/// # Errors
+/// `CB1401` to `CB1403`.
+pub(crate) async fn partitions(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Vec<String>, RemoteError> {
+    let client = open(settings, tokens).await?;
+    let properties = within(
+        settings,
+        "ask for the partitions",
+        Box::pin(client.get_eventhub_properties()),
+    )
+    .await;
+    close(client).await;
+    Ok(properties?.partition_ids)
+}
+
+async fn close(client: ConsumerClient) {
+    // The connection is given up whether or not the other end says goodbye.
+    let _ended = timeout(CLOSE_TIMEOUT, Box::pin(client.close())).await;
+}
+
+/// Puts the deadline around a call of the SDK, and our codes on its errors.
+async fn within<T>(
+    settings: &HubSettings,
+    what: &str,
+    call: impl Future<Output = Result<T, EventHubsError>>,
+) -> Result<T, RemoteError> {
+    match timeout(settings.call_timeout, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(hub_error(what, &error)),
+        Err(_) => Err(remote(
+            error::HUB_UNREACHABLE,
+            format!("the hub did not answer in time to `{what}`"),
+            Retry::After(Duration::ZERO),
+        )),
+    }
+}
+
+fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
+    let mut texts = vec![error.to_string()];
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(ours) = inner.downcast_ref::<RemoteError>() {
+            return ours.clone();
+        }
+        texts.push(inner.to_string());
+        cause = inner.source();
+    }
+    let text = texts.join(": ");
+    let lower = text.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let (code, retry) = if matches!(error.kind, ErrorKind::ConsumerDisconnected(_)) {
+        (error::HUB_STOLEN, Retry::After(Duration::from_secs(5)))
+    } else if has(&["unauthorized"]) {
+        (error::HUB_SIGN_IN, Retry::After(Duration::from_secs(30)))
+    } else if has(&["not-found", "notfound", "status code 404"]) && !has(&["session"]) {
+        (error::HUB_MISSING, Retry::After(Duration::from_secs(30)))
+    } else {
+        (error::HUB_UNREACHABLE, Retry::After(Duration::ZERO))
+    };
+    remote(code, format!("the hub failed to `{what}`: {}", clean(&text)), retry)
+}
+
+/// Why a connection is given up.
+enum Ended {
+    /// Stopped from outside.
+    Stopped,
+    /// Intake is gone.
+    Closed,
+    /// A batch was dropped: what it held must be read again.
+    NotTaken,
+    /// The connection, the link or the service failed.
+    Failed(RemoteError),
+}
+
+/// Reads one partition.
+struct PartitionReader {
+    settings: HubSettings,
+    tokens: Arc<TokenSource>,
+    reader: Reader,
+    stream: StreamId,
+    partition: String,
+    out: mpsc::Sender<Batch>,
+    /// Newest sequence number that is durable.
+    confirmed: Option<i64>,
+    /// Newest sequence number that was handed over.
+    handed: Option<i64>,
+    /// Batches whose receipts are out, oldest first.
+    in_flight: VecDeque<(Option<i64>, oneshot::Receiver<()>)>,
+    pause: Duration,
+}
+
+/// A batch that is being filled.
+#[derive(Default)]
+struct Filling {
+    signals: Vec<Signal>,
+    rejects: Vec<Reject>,
+    last: Option<i64>,
+    events: usize,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl PartitionReader {
+    async fn run(mut self, stop: CancellationToken) {
+        self.handed = self.confirmed;
+        loop {
+            let ended = tokio::select! {
+                () = stop.cancelled() => Ended::Stopped,
+                ended = Box::pin(self.read_until_broken()) => ended,
+            };
+            match ended {
+                Ended::Stopped | Ended::Closed => return,
+                Ended::NotTaken => {
+                    warn!("intake dropped a batch; reading it again");
+                    self.in_flight.clear();
+                    self.handed = self.confirmed;
+                }
+                Ended::Failed(error) => {
+                    warn!(error.code = error.code, error = %error, "the connection to the partition ended; opening another");
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.pause) => {}
+            }
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn read_until_broken(&mut self) -> Ended {
+        let client = match open(&self.settings, &self.tokens).await {
+            Ok(client) => client,
+            Err(error) => return Ended::Failed(error),
+        };
+        let ended = self.read_from(&client).await;
+        close(client).await;
+        ended
+    }
+
+    async fn read_from(&mut self, client: &ConsumerClient) -> Ended {
+        match self.ask(client).await {
+            Ok(properties) => {
+                if let Err(ended) = self.check_position(&properties).await {
+                    return ended;
+                }
+            }
+            Err(error) => return Ended::Failed(error),
+        }
+        let location = match self.handed {
+            Some(sequence) => StartLocation::SequenceNumber(sequence),
+            None => StartLocation::Earliest,
+        };
+        let options = OpenReceiverOptions {
+            prefetch: Some(self.settings.prefetch),
+            start_position: Some(StartPosition {
+                location,
+                inclusive: false,
+            }),
+            ..OpenReceiverOptions::default()
+        };
+        let opening = client.open_receiver_on_partition(self.partition.clone(), Some(options));
+        let receiver: EventReceiver = match within(&self.settings, "open the partition", Box::pin(opening)).await {
+            Ok(receiver) => receiver,
+            Err(error) => return Ended::Failed(error),
+        };
+        info!(eventhub.sequence = ?self.handed, "reading a partition");
+        let mut events = pin!(receiver.stream_events());
+        loop {
+            match self.step(client, events.as_mut()).await {
+                Ok(()) => {}
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    async fn ask(&self, client: &ConsumerClient) -> Result<EventHubPartitionProperties, RemoteError> {
+        let asking = client.get_partition_properties(&self.partition);
+        within(&self.settings, "ask for the partition", Box::pin(asking)).await
+    }
+
+    /// Compares our position with what the partition still holds.
+    ///
+    /// Sequence numbers of a partition run without holes, so a first one beyond ours means that events were dropped by
+    /// age, and a last one before ours means that this is another hub of the same name.
+    async fn check_position(&mut self, properties: &EventHubPartitionProperties) -> Result<(), Ended> {
+        let Some(handed) = self.handed else { return Ok(()) };
+        let other_hub = properties.last_enqueued_sequence_number < handed;
+        let dropped = if properties.is_empty {
+            properties.last_enqueued_sequence_number > handed
+        } else {
+            properties.beginning_sequence_number > handed + 1
+        };
+        if !other_hub && !dropped {
+            return Ok(());
+        }
+        warn!(
+            error.code = error::HUB_POSITION_LOST,
+            eventhub.sequence = handed,
+            "the hub no longer holds what follows our position; every enrolled mailbox is read again"
+        );
+        let mut filling = Filling {
+            signals: self.reader.everything_missed(),
+            ..Filling::default()
+        };
+        if other_hub {
+            self.handed = None;
+            self.confirmed = None;
+        } else {
+            // The stored position moves on together with the signals that make up for it.
+            filling.last = Some(if properties.is_empty {
+                properties.last_enqueued_sequence_number
+            } else {
+                properties.beginning_sequence_number - 1
+            });
+        }
+        self.hand_over(&mut filling).await
+    }
+
+    /// Fills one batch and hands it over, or looks after an idle link.
+    async fn step(
+        &mut self,
+        client: &ConsumerClient,
+        mut events: std::pin::Pin<&mut (impl Stream<Item = Result<ReceivedEventData, EventHubsError>> + ?Sized)>,
+    ) -> Result<(), Ended> {
+        let mut filling = Filling::default();
+        let mut failure = None;
+        loop {
+            let wait = match filling.since {
+                Some(since) => (since + self.settings.batch_wait).saturating_duration_since(Instant::now()),
+                None => self.settings.idle_check,
+            };
+            let event = tokio::select! {
+                biased;
+                taken = next_receipt(&mut self.in_flight) => {
+                    self.take_receipt(taken)?;
+                    continue;
+                }
+                event = timeout(wait, events.next()) => event,
+            };
+            let event = match event {
+                Err(_) if filling.since.is_some() => break,
+                Err(_) => {
+                    if !self.is_behind(client).await? {
+                        return Ok(());
+                    }
+                    // They may have come while we asked; a working link hands them out at once.
+                    match timeout(IDLE_GRACE, events.next()).await {
+                        Ok(event) => event,
+                        Err(_) => {
+                            return Err(Ended::Failed(remote(
+                                error::HUB_UNREACHABLE,
+                                "the link was silent while events were waiting",
+                                Retry::After(Duration::ZERO),
+                            )));
+                        }
+                    }
+                }
+                Ok(event) => event,
+            };
+            match event {
+                Some(Ok(event)) => self.take_event(&event, &mut filling),
+                Some(Err(error)) => {
+                    failure = Some(hub_error("receive", &error));
+                    break;
+                }
+                None => {
+                    let retry = Retry::After(Duration::ZERO);
+                    failure = Some(remote(error::HUB_UNREACHABLE, "the hub ended the stream", retry));
+                    break;
+                }
+            }
+            if filling.events >= self.settings.batch_events || filling.bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        if filling.last.is_some() {
+            self.hand_over(&mut filling).await?;
+        }
+        failure.map_or(Ok(()), |error| Err(Ended::Failed(error)))
+    }
+
+    /// A link that broke without a word looks idle: only asking shows that events are waiting behind it.
+    async fn is_behind(&mut self, client: &ConsumerClient) -> Result<bool, Ended> {
+        let properties = self.ask(client).await.map_err(Ended::Failed)?;
+        Ok(!properties.is_empty && properties.last_enqueued_sequence_number != self.handed.unwrap_or(-1))
+    }
+
+    fn take_event(&mut self, event: &ReceivedEventData, filling: &mut Filling) {
+        let Some(sequence) = event.sequence_number() else {
+            debug!("an event without a sequence number was left out");
+            return;
+        };
+        let newest = filling.last.or(self.handed);
+        if newest.is_some_and(|newest| sequence <= newest) {
+            debug!(eventhub.sequence = sequence, "an event came again");
+            return;
+        }
+        filling.since.get_or_insert_with(Instant::now);
+        filling.last = Some(sequence);
+        filling.events += 1;
+        let position = Position {
+            stream: self.stream.clone(),
+            value: sequence.to_string(),
+        };
+        match event.event_data().body() {
+            Some(body) => {
+                filling.bytes += body.len();
+                let understood = self.reader.read(body, &position);
+                filling.signals.extend(understood.signals);
+                filling.rejects.extend(understood.rejects);
+            }
+            None => filling.rejects.push(Reject {
+                connection: self.reader.connection.clone(),
+                side: Side::Outlook,
+                reason: Reason::Undecodable,
+                detail: "the message is not one section of bytes".to_owned(),
+                raw: Vec::new(),
+                position: Some(position),
+            }),
+        }
+    }
+
+    async fn hand_over(&mut self, filling: &mut Filling) -> Result<(), Ended> {
+        while self.in_flight.len() >= BATCHES_IN_FLIGHT {
+            let taken = next_receipt(&mut self.in_flight).await;
+            self.take_receipt(taken)?;
+        }
+        let (receipt, done) = Receipt::new();
+        let last = filling.last;
+        let batch = Batch {
+            signals: std::mem::take(&mut filling.signals),
+            rejects: std::mem::take(&mut filling.rejects),
+            positions: last
+                .map(|sequence| Position {
+                    stream: self.stream.clone(),
+                    value: sequence.to_string(),
+                })
+                .into_iter()
+                .collect(),
+            receipt,
+        };
+        self.out.send(batch).await.map_err(|_closed| Ended::Closed)?;
+        self.in_flight.push_back((last, done));
+        if last.is_some() {
+            self.handed = last;
+            self.pause = FIRST_PAUSE;
+        }
+        Ok(())
+    }
+
+    fn take_receipt(&mut self, (last, taken): (Option<i64>, bool)) -> Result<(), Ended> {
+        if !taken {
+            return Err(Ended::NotTaken);
+        }
+        if last.is_some() {
+            self.confirmed = last;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the oldest receipt that is out; for ever when there is none. Safe to drop while it waits.
+async fn next_receipt(in_flight: &mut VecDeque<(Option<i64>, oneshot::Receiver<()>)>) -> (Option<i64>, bool) {
+    let Some((last, done)) = in_flight.front_mut() else {
+        return std::future::pending().await;
+    };
+    let last = *last;
+    let taken = done.await.is_ok();
+    in_flight.pop_front();
+    (last, taken)
+}
+
+#[cfg(test)]
+#[path = "event_hubs_tests.rs"]
+mod tests;
