@@ -10,6 +10,9 @@ use super::args::{MappingArgs, MappingCommand, MappingFileArgs};
 use super::output::{Exit, Output};
 use crate::config::{ConfigProblem, DEFAULT_MAPPING, Disk, Files};
 
+/// Code of a test that does not pass.
+const TEST_FAILED: &str = "CB1120";
+
 /// Runs a command about a mapping file.
 pub(super) fn run(args: &MappingArgs, output: &mut Output<'_>) -> Exit {
     match &args.command {
@@ -65,7 +68,7 @@ fn describe(name: &str, outcome: &TestOutcome) -> String {
     let mut lines = vec![format!("FAILED  {name}:{}: {}", outcome.line, outcome.name)];
     for failure in &outcome.failures {
         lines.push(format!(
-            "        {}: expected {}, found {}; {} (CB1120)",
+            "        {}: expected {}, found {}; {} ({TEST_FAILED})",
             failure.field,
             shown(&failure.expected),
             shown(&failure.found),

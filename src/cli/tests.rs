@@ -152,7 +152,13 @@ async fn a_wrong_configuration_ends_every_command_with_2_and_all_problems() {
     assert_eq!(exit, Exit::Refused);
     let data: Value = serde_json::from_str(&data).unwrap();
     assert_eq!(data["ok"], false);
-    assert_eq!(data["problems"][0]["code"], "CB1008");
+    assert!(
+        data["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|problem| problem["code"] == "CB1008")
+    );
     let (exit, _, complaints) = call(&Prepared::default(), &["run", "--config", "/nowhere.yaml"]).await;
     assert_eq!(exit, Exit::Refused);
     assert!(complaints.contains("CB1001"), "{complaints}");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use calbridge_core::document::{Found, Place, Section, Shape};
+use calbridge_core::document::{Found, Place, Section, Shape, nearest};
 
 use super::address;
 use super::load::Files;
@@ -24,7 +24,7 @@ pub(super) fn check(
         let Some((section, key)) = locate(top, option) else {
             continue;
         };
-        if is_needed(option, top) && section.get(key).is_none() {
+        if is_needed(option, top) && section.get(key).is_none() && !is_mistyped(option, top, &section, key) {
             missing(option, &section, key, problems);
         }
         if let Some((value, place)) = read(option, &section, key, files, folder, problems) {
@@ -54,10 +54,7 @@ fn known_keys(top: &Section<'_>) {
     }
     top.only(&sections);
     for name in sections {
-        let keys: Vec<&str> = OPTIONS
-            .iter()
-            .filter_map(|option| option.key.strip_prefix(name)?.strip_prefix('.'))
-            .collect();
+        let keys = keys_of(name);
         if keys.is_empty() {
             continue;
         }
@@ -95,6 +92,30 @@ fn is_needed(option: &Opt, top: &Section<'_>) -> bool {
         Need::OrElse(other) => given(top, other).is_none(),
         Need::WhenOrElse(key, value, other) => given(top, key).as_deref() == Some(value) && given(top, other).is_none(),
     }
+}
+
+/// Tells whether a key that is missing, or its section, stands there with a slip of the pen: one message is enough.
+fn is_mistyped(option: &Opt, top: &Section<'_>, section: &Section<'_>, key: &str) -> bool {
+    let section_name = option.key.split('.').next().unwrap_or(option.key);
+    let sections: Vec<&str> = OPTIONS
+        .iter()
+        .filter_map(|option| option.key.split('.').next())
+        .collect();
+    let keys = keys_of(section_name);
+    let meant = |given: &Section<'_>, known: &[&str], wanted: &str| {
+        given.entries().iter().any(|entry| {
+            !known.contains(&entry.key.as_str()) && nearest(&entry.key, known.iter().copied()) == Some(wanted)
+        })
+    };
+    meant(top, &sections, section_name) || (!keys.is_empty() && meant(section, &keys, key))
+}
+
+/// Returns the keys of a section; none for an option that is no section.
+fn keys_of(section: &str) -> Vec<&'static str> {
+    OPTIONS
+        .iter()
+        .filter_map(|option| option.key.strip_prefix(section)?.strip_prefix('.'))
+        .collect()
 }
 
 fn missing(option: &Opt, section: &Section<'_>, key: &str, problems: &mut Vec<ConfigProblem>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use calbridge_core::document::{Found, Place, Section};
+use calbridge_core::document::{Found, Place, Section, Shape};
 
 use super::model::Enrolment;
 use super::options::ENROLMENT_KEYS;
@@ -42,9 +42,8 @@ pub(super) fn read(top: &Section<'_>, problems: &mut Vec<ConfigProblem>) -> Vec<
             });
         }
     }
-    if let (true, Some(node)) = (list.is_empty(), top.get("enrolments"))
-        && node.kind() == "a list"
-        && top.sections("enrolments").is_empty()
+    if let Some(node) = top.get("enrolments")
+        && matches!(&node.shape, Shape::List(items) if items.is_empty())
     {
         let message = "`enrolments` is empty, so nothing would be synced; add `- mailbox: anna@contoso.com`";
         problems.push(ConfigProblem::new(&node.place, ENROLMENT, message));

@@ -325,19 +325,15 @@ fn render(node: &Node, depth: usize) -> String {
         Shape::List(items) if items.is_empty() => "[]\n".to_owned(),
         Shape::List(items) => {
             let pad = "  ".repeat(depth);
-            let lines: String = items
-                .iter()
-                .map(|item| format!("{pad}-{}", render(item, depth + 1)))
-                .collect();
-            format!("\n{lines}")
+            items.iter().fold("\n".to_owned(), |text, item| {
+                text + &pad + "-" + &render(item, depth + 1)
+            })
         }
         Shape::Map(entries) => {
             let pad = "  ".repeat(depth);
-            let lines: String = entries
-                .iter()
-                .map(|entry| format!("{pad}{}: {}", entry.key, render(&entry.value, depth + 1)))
-                .collect();
-            format!("\n{lines}")
+            entries.iter().fold("\n".to_owned(), |text, entry| {
+                text + &pad + &entry.key + ": " + &render(&entry.value, depth + 1)
+            })
         }
     }
 }
@@ -360,7 +356,6 @@ fn all_problems_come_at_once_sorted_by_line_with_those_of_the_mapping() {
         short,
         [
             "conf/c.yaml:2 CB1003",
-            "conf/c.yaml:2 CB1005",
             "conf/c.yaml:6 CB1005",
             "conf/c.yaml:14 CB1008",
             "conf/c.yaml:15 CB1008",
@@ -384,7 +379,7 @@ fn an_empty_file_lacks_everything_required_and_says_so_once_each() {
         })
         .count();
     assert_eq!(required, found.len(), "{found:#?}");
-    assert_eq!(found.len(), 9, "{found:#?}");
+    assert_eq!(found.len(), 10, "{found:#?}");
     assert!(
         found.iter().all(|line| line.starts_with("conf/c.yaml:1: ")),
         "{found:#?}"
@@ -465,8 +460,8 @@ fn signing_in_with_a_signed_token_needs_user_and_key_and_no_secret() {
     assert_eq!(
         found,
         [
-            "conf/c.yaml:10: `salesforce.private_key_file` is missing; add `private_key_file: /run/secrets/salesforce.pem` (CB1009)",
             "conf/c.yaml:10: `salesforce.username` is missing; add `username: calbridge@acme.com` (CB1005)",
+            "conf/c.yaml:10: `salesforce.private_key_file` is missing; add `private_key_file: /run/secrets/salesforce.pem` (CB1009)",
         ]
     );
     let mut shelf = Shelf::default();

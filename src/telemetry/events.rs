@@ -36,11 +36,10 @@ pub fn duplicates_dropped(stream: &str, count: u64) {
 /// A message was set aside at intake; `detail` has no personal content.
 pub fn message_rejected(side: Side, reason: Reason, detail: &str) {
     counter!(names::REJECTS, "side" => side.name(), "reason" => reason.name()).increment(1);
-    match reason {
-        Reason::Undecodable => {
-            warn!(%side, reason = reason.name(), error.code = reason.code(), detail, "set a message from {side} aside: {reason}");
-        }
-        _ => debug!(%side, reason = reason.name(), detail, "ignored a message from {side}: {reason}"),
+    if reason == Reason::Undecodable {
+        warn!(%side, reason = reason.name(), error.code = reason.code(), detail, "set a message from {side} aside: {reason}");
+    } else {
+        debug!(%side, reason = reason.name(), detail, "ignored a message from {side}: {reason}");
     }
 }
 
@@ -235,11 +234,10 @@ pub fn subscription(connection: &ConnectionId, event: SubscriptionEvent) {
         SubscriptionEvent::Lost => "lost",
     };
     counter!(names::SUBSCRIPTIONS, "event" => name).increment(1);
-    match event {
-        SubscriptionEvent::Lost => {
-            warn!(%connection, "a subscription was lost; making a new one and comparing the mailbox")
-        }
-        _ => debug!(%connection, event = name, "subscription {name}"),
+    if event == SubscriptionEvent::Lost {
+        warn!(%connection, "a subscription was lost; making a new one and comparing the mailbox");
+    } else {
+        debug!(%connection, event = name, "subscription {name}");
     }
 }
 

@@ -323,30 +323,29 @@ impl Builder {
         };
         match &mut parent.shape {
             Shape::List(items) => items.push(node),
-            Shape::Map(entries) => match parent.key.take() {
-                Some((key, place)) => entries.push(Entry {
-                    key,
-                    place,
-                    value: node,
-                }),
-                None => {
-                    let Shape::Scalar { text, .. } = node.shape else {
-                        let message = format!("{} stands where a key is expected; give a plain word", node.kind());
-                        return Err(fault(node.place, message));
-                    };
-                    if let Some(first) = entries.iter().find(|entry| entry.key == text) {
-                        self.duplicates.push(Problem {
-                            message: format!(
-                                "`{text}` was already given on line {}; keep one of the two",
-                                first.place.line
-                            ),
-                            place: node.place.clone(),
-                            fault: Fault::DuplicateKey,
-                        });
-                    }
-                    parent.key = Some((text, node.place));
+            Shape::Map(entries) => {
+                if let Some((key, place)) = parent.key.take() {
+                    entries.push(Entry {
+                        key,
+                        place,
+                        value: node,
+                    });
+                    return Ok(());
                 }
-            },
+                let Shape::Scalar { text, .. } = node.shape else {
+                    let message = format!("{} stands where a key is expected; give a plain word", node.kind());
+                    return Err(fault(node.place, message));
+                };
+                if let Some(first) = entries.iter().find(|entry| entry.key == text) {
+                    let line = first.place.line;
+                    self.duplicates.push(Problem {
+                        message: format!("`{text}` was already given on line {line}; keep one of the two"),
+                        place: node.place.clone(),
+                        fault: Fault::DuplicateKey,
+                    });
+                }
+                parent.key = Some((text, node.place));
+            }
             Shape::Null | Shape::Scalar { .. } => {}
         }
         Ok(())
@@ -427,12 +426,11 @@ mod tests {
 
     #[test]
     fn files_that_grow_without_bound_are_refused() {
-        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for level in 1..10 {
-            let before = format!("*a{}", level - 1);
-            let items = vec![before; 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
-        }
+        let levels = (1..10).map(|level| {
+            let items = vec![format!("*a{}", level - 1); 10].join(", ");
+            format!("a{level}: &a{level} [{items}]\n")
+        });
+        let bomb = format!("a0: &a0 [x, x]\n{}", levels.collect::<String>());
         for (text, words) in [
             (bomb, "more than 20000 values"),
             ("[".repeat(40) + &"]".repeat(40), "nested deeper"),
