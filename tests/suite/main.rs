@@ -1,1 +1,4 @@
-//! Suite.
+//! The engine against the local sandbox, over real sockets: one binary, one file per promise.
+
+mod crossings;
+mod support;

@@ -1,0 +1,158 @@
+//! A rehearsal: a sandbox and an engine of its own, in one process, on free ports and an own database file.
+//!
+//! Sandbox and engine share one clock, which may run faster than the wall clock; every wait ends with the event that it
+//! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
+
+pub(crate) mod meetings;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calbridge::clock::EngineClock;
+use calbridge::config::{Config, Disk};
+use calbridge::engine::{self, Engine};
+use calbridge::ports::{Clock, Store};
+use calbridge_sandbox::history::{Cloud, Effect, EffectKind};
+use calbridge_sandbox::person::Person;
+use calbridge_sandbox::{Options, Sandbox};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Real time after which a wait counts as hung; far above what a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a condition that no event announces is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Settings that every rehearsal starts from.
+pub(crate) const SETTINGS: &str = "connection:\n  id: rehearsal\n";
+
+pub(crate) struct Rehearsal {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Config,
+    folder: TempDir,
+    engine: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Rehearsal {
+    /// Starts a sandbox, and an engine on it with these settings (YAML, layered over [`SETTINGS`]).
+    pub(crate) async fn start(options: Options, settings: &str) -> Self {
+        let mut rehearsal = Self::without_engine(options, settings).await;
+        rehearsal.start_engine().await;
+        rehearsal
+    }
+
+    /// Starts a sandbox only.
+    pub(crate) async fn without_engine(options: Options, settings: &str) -> Self {
+        calbridge_sandbox::tls::install_crypto_provider();
+        let speed = options.speed;
+        let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
+        let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let database = folder.path().join("calbridge.db");
+        let endpoints = serde_json::to_string(sandbox.endpoints()).expect("endpoints are plain data");
+        let text = format!("{SETTINGS}store:\n  path: {}\n{settings}", database.display());
+        let config = Config::for_sandbox(&endpoints, Some((PathBuf::from("rehearsal.yaml"), text)), &Disk)
+            .unwrap_or_else(|problems| panic!("the settings are sound: {problems:#?}"));
+        Self { sandbox, clock, config, folder, engine: None }
+    }
+
+    /// Starts the engine and waits until it listens to everything.
+    pub(crate) async fn start_engine(&mut self) {
+        let engine = Engine::build(&self.config, Arc::clone(&self.clock)).await.expect("the engine starts");
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let running = tokio::spawn(async move { engine.run(stopping, &|_part, _fault| {}).await });
+        self.engine = Some((running, stop));
+        let partitions = self.sandbox.endpoints().event_hubs.partitions;
+        let mailboxes = self.sandbox.endpoints().mailboxes.len();
+        self.until("the engine listens", |rehearsal| {
+            let readers = rehearsal.sandbox.hub_handle().readers().len();
+            let calls = rehearsal.sandbox.world().meters.read().calls;
+            let subscribed = calls.values().filter_map(|kinds| kinds.get("pubsub.subscribe")).sum::<u64>() > 0;
+            let rounds = calls.values().filter_map(|kinds| kinds.get("graph.calendar_view_delta")).sum::<u64>();
+            readers >= partitions && subscribed && rounds >= mailboxes as u64
+        })
+        .await;
+        self.settled().await;
+    }
+
+    /// Stops the engine as SIGTERM does: what is in flight is finished.
+    pub(crate) async fn stop_engine(&mut self) {
+        if let Some((running, stop)) = self.engine.take() {
+            stop.cancel();
+            tokio::time::timeout(PATIENCE, running).await.expect("the engine stops").expect("the engine does not panic");
+        }
+    }
+
+    /// Ends everything.
+    pub(crate) async fn end(mut self) {
+        self.stop_engine().await;
+        self.sandbox.stop().await;
+    }
+
+    /// Opens the engine's database for reading, as `calbridge trace` does.
+    pub(crate) async fn store(&self) -> Arc<dyn Store> {
+        engine::open_read_only(&self.config, Arc::clone(&self.clock)).await.expect("the database opens")
+    }
+
+    /// Returns the folder of the database, for files of a test.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Returns a person by number, from 0.
+    pub(crate) fn person(&self, number: usize) -> Person {
+        self.sandbox.person_number(number).expect("the sandbox has this person")
+    }
+
+    /// Waits until a condition on the sandbox holds.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut changes = self.sandbox.world().history.watch();
+        let waiting = async {
+            while !holds(self) {
+                // Woken by the next change on either cloud; the look in between is for what changes without one.
+                let _woken = tokio::time::timeout(LOOK, changes.changed()).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("gave up waiting until {what}: {:#?}", self.sandbox.oracle());
+        }
+    }
+
+    /// Waits until nothing waits in the engine and no write is open.
+    pub(crate) async fn settled(&self) {
+        let store = self.store().await;
+        let waiting = async {
+            loop {
+                let status = store.status().await.expect("the database answers");
+                if status.waiting == 0 && status.intents == 0 {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the engine comes to rest");
+    }
+
+    /// Returns all changes that API clients made on a cloud which changed a value: what counts as a write.
+    pub(crate) fn writes(&self, cloud: Cloud) -> Vec<Effect> {
+        let effects = self.sandbox.world().history.since(0);
+        let counts = |effect: &Effect| effect.cloud == cloud && effect.actor.is_app() && effect.kind != EffectKind::Touch;
+        effects.into_iter().filter(counts).collect()
+    }
+
+    /// Returns the living Salesforce events.
+    pub(crate) fn salesforce(&self) -> Vec<serde_json::Value> {
+        let alive = |row: &serde_json::Value| row["IsDeleted"] != true && row["IsChild"] != true;
+        self.sandbox.org().records().into_iter().filter(alive).collect()
+    }
+
+    /// Returns the events of a person's mailbox.
+    pub(crate) fn outlook(&self, number: usize) -> Vec<serde_json::Value> {
+        self.sandbox.tenant().events(&self.person(number).mailbox().address)
+    }
+}
