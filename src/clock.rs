@@ -17,21 +17,14 @@ pub struct EngineClock {
 
 impl EngineClock {
     /// Makes the wall clock.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where the engine reads the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the engine reads the wall clock")]
     pub fn wall() -> Self {
         Self::rehearsal(Utc::now(), 1.0)
     }
 
     /// Makes a clock that reads `epoch` now and advances `speed` seconds a real second.
     pub fn rehearsal(epoch: DateTime<Utc>, speed: f64) -> Self {
-        Self {
-            epoch,
-            started: Instant::now(),
-            speed,
-        }
+        Self { epoch, started: Instant::now(), speed }
     }
 }
 

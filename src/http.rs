@@ -49,10 +49,7 @@ pub fn client(options: &HttpOptions) -> Result<reqwest::Client, HttpError> {
 }
 
 fn roots(path: &Path) -> Result<Vec<reqwest::Certificate>, HttpError> {
-    let failed = |why: String| HttpError::CaFile {
-        path: path.display().to_string(),
-        why,
-    };
+    let failed = |why: String| HttpError::CaFile { path: path.display().to_string(), why };
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))
 }

@@ -3,8 +3,16 @@
 //! The rule that decides what is written lives in `calbridge_core`; this crate listens, stores, reads and writes.
 //! A module may use those to its left: `core` <- [`ports`] <- { `outlook`, `salesforce`, `store` } <- `engine` <- { `cli`, `web` }.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod engine;
 pub mod http;
 pub mod outlook;
 pub mod ports;
 pub mod rate_limit;
+pub mod salesforce;
+pub mod store;
+pub mod telemetry;
+pub mod trace;
+pub mod web;

@@ -169,6 +169,17 @@ pub struct Finding {
     pub code: Option<&'static str>,
 }
 
+/// What a remote can do beyond reading; unknown at start, learned while running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Writes can stamp the link id.
+    pub link_field: bool,
+    /// A second record with the same link id is refused by the remote itself.
+    pub link_unique: bool,
+    /// Writes can stamp their token.
+    pub token_field: bool,
+}
+
 /// A page of records found by a round over a whole mailbox or org.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -188,6 +199,12 @@ pub trait Calendar: Send + Sync {
 
     /// Proves credentials, reachability and permissions by doing what the engine will do.
     async fn check(&self) -> Vec<Finding>;
+
+    /// Learns what writes can leave in a record.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when the remote cannot be asked.
+    async fn capabilities(&self) -> Result<Capabilities, RemoteError>;
 
     /// Finds accounts by address or user name; order kept, `None` where there is none.
     ///
@@ -237,6 +254,19 @@ pub enum StoreError {
         /// Why.
         why: String,
     },
+}
+
+impl StoreError {
+    /// Returns the stable code; `docs/errors/` explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Fenced => "CB1201",
+            Self::Outdated(_) => "CB1202",
+            Self::InUse(_) => "CB1203",
+            Self::Database(_) => "CB1204",
+            Self::Corrupt { .. } => "CB1205",
+        }
+    }
 }
 
 /// What intake makes durable in one transaction.
@@ -307,7 +337,8 @@ pub struct DirtyRow {
 /// What one run of a lane makes durable in one transaction.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// The link's new state, intents included; its `revision` is the one that was read and is raised by the store.
+    /// The link's new state, intents included; its `revision` is the one that was read and is raised by the store
+    /// (by one: a run that commits again raises its own copy; a new link has 0).
     pub link: Option<Link>,
     /// Rows to clear, with the generation that was claimed.
     pub cleared: Vec<(RecordId, i64)>,
@@ -317,7 +348,7 @@ pub struct Commit {
     pub journal: Vec<JournalEntry>,
     /// A failure that needs a person.
     pub dead_letter: Option<DeadLetter>,
-    /// Run the lane again then.
+    /// Run the lane again then. Claimed rows that are not cleared wait with it; without it they stay due.
     pub wake_at: Option<DateTime<Utc>>,
     /// Consecutive failed runs, to be stored.
     pub tries: u32,
@@ -589,6 +620,11 @@ pub enum Seen {
 #[derive(Debug, Error)]
 #[error("the dedup cache failed: {0}")]
 pub struct CacheError(pub String);
+
+impl CacheError {
+    /// Stable code; `docs/errors/` explains it.
+    pub const CODE: &'static str = "CB1206";
+}
 
 /// Remembers what was seen, in two phases, with a TTL; may forget anything at any time.
 #[async_trait]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
-use rand::Rng;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -46,14 +45,14 @@ const LISTENERS: [&str; 8] = [
     "pub/sub",
 ];
 
-/// Says why a sandbox did not start.
+/// Says why a sandbox did not start; causes are in `source`, as `anyhow` prints them with `{:#}`.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// An option is out of range.
     #[error("{0}")]
     Option(String),
     /// The state folder cannot be used.
-    #[error("state folder `{path}` cannot be used: {source}")]
+    #[error("state folder `{path}` cannot be used")]
     StateDir {
         /// The folder.
         path: PathBuf,
@@ -61,13 +60,13 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// Certificates could not be made.
-    #[error("no certificates: {0}")]
+    #[error("certificates cannot be made")]
     Tls(#[from] TlsError),
     /// The key of the JWT bearer flow could not be made.
     #[error("no key for the JWT bearer flow: {0}")]
     Key(String),
     /// A port is taken or forbidden.
-    #[error("cannot listen on 127.0.0.1:{port} for {what}: {source}; choose another --port-base, or 0 for free ports")]
+    #[error("cannot listen on 127.0.0.1:{port} for {what}; choose another --port-base, or 0 for free ports")]
     Listen {
         /// The port asked for.
         port: u16,
@@ -77,7 +76,7 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// A calendar file cannot be read.
-    #[error("calendar file `{path}` cannot be read: {source}")]
+    #[error("calendar file `{path}` cannot be opened")]
     CalendarFile {
         /// The file.
         path: PathBuf,
@@ -85,7 +84,7 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// A calendar file is no calendar.
-    #[error("calendar file `{path}`: {source}")]
+    #[error("calendar file `{path}` cannot be loaded")]
     Calendar {
         /// The file.
         path: PathBuf,
@@ -119,28 +118,19 @@ impl Clouds {
                 || mailbox.salesforce_user_id == name
         });
         let mailbox = found.ok_or_else(|| UnknownPerson(name.to_owned()))?;
-        Ok(Person::new(
-            Arc::clone(&self.tenant),
-            Arc::clone(&self.org),
-            mailbox.clone(),
-        ))
+        Ok(Person::new(Arc::clone(&self.tenant), Arc::clone(&self.org), mailbox.clone()))
     }
 
     /// Judges everything that happened so far.
     pub(crate) fn judge(&self, terms: &Terms) -> oracle::Report {
-        // States are read after the history: an effect in between is in the states only, which the oracle takes as final.
+        // States are read before the history: a change in between makes its meeting pending instead of diverged.
+        let mailboxes = &self.endpoints.mailboxes;
+        let outlook = mailboxes.iter().flat_map(|mailbox| self.tenant.events(&mailbox.user_id)).collect();
+        let salesforce = self.org.records();
+        let people =
+            mailboxes.iter().map(|mailbox| (mailbox.user_id.clone(), mailbox.salesforce_user_id.clone())).collect();
         let effects = self.world.history.since(0);
-        let outlook = self
-            .endpoints
-            .mailboxes
-            .iter()
-            .flat_map(|mailbox| self.tenant.events(&mailbox.user_id));
-        let evidence = Evidence {
-            effects,
-            outlook: outlook.collect(),
-            salesforce: self.org.records(),
-            now: self.world.clock.now(),
-        };
+        let evidence = Evidence { effects, outlook, salesforce, people, now: self.world.clock.now() };
         oracle::judge(&evidence, terms)
     }
 }
@@ -170,10 +160,7 @@ impl Sandbox {
         let jwt_key_file = state_dir.join("salesforce-jwt-key.pem");
         jwt_key
             .write_private_pem(&jwt_key_file)
-            .map_err(|source| SandboxError::StateDir {
-                path: jwt_key_file.clone(),
-                source,
-            })?;
+            .map_err(|source| SandboxError::StateDir { path: jwt_key_file.clone(), source })?;
 
         let listeners = bind_all(options.port_base).await?;
         let clock = SandboxClock::new(options.start_at.unwrap_or_else(present), options.speed);
@@ -182,10 +169,8 @@ impl Sandbox {
         let identity = new_identity(&world);
         let tenant = new_tenant(&world, &hub, identity.clone());
         let org = Org::new(Arc::clone(&world), OrgIdentity::draw(&world, jwt_key));
-        let mailboxes = (0..options.mailboxes)
-            .map(|number| new_person(number, &tenant, &org))
-            .collect();
-        let sas_key = STANDARD.encode(world.draw(|random| random.random::<[u8; 32]>()));
+        let mailboxes = (0..options.mailboxes).map(|number| new_person(number, &tenant, &org)).collect();
+        let sas_key = STANDARD.encode(world.draw(rand::Rng::random::<[u8; 32]>));
         let access = HubAccess::new(HUB, SAS_KEY_NAME, &sas_key, tenant.entra().hub_check());
         let endpoints = Endpoints {
             ca_certificate: authority.ca_path().display().to_string(),
@@ -194,36 +179,17 @@ impl Sandbox {
             event_hubs: event_hubs_endpoints(&hub, &sas_key, &listeners),
             salesforce: salesforce_endpoints(&org, &jwt_key_file, &listeners),
             mailboxes,
-            clock: endpoints::Clock {
-                start_at: clock.epoch().to_rfc3339(),
-                speed: clock.speed(),
-            },
+            clock: endpoints::Clock { start_at: clock.epoch().to_rfc3339(), speed: clock.speed() },
         };
-        org.set_addresses(
-            &endpoints.salesforce.instance_http,
-            &endpoints.salesforce.instance_https,
-        );
-        let clouds = Arc::new(Clouds {
-            world,
-            tenant,
-            org,
-            hub,
-            hub_handle: access.handle.clone(),
-            endpoints,
-        });
+        org.set_addresses(&endpoints.salesforce.instance_http, &endpoints.salesforce.instance_https);
+        let clouds = Arc::new(Clouds { world, tenant, org, hub, hub_handle: access.handle.clone(), endpoints });
         let loaded = load_calendars(&clouds, &options.calendars)?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        serve_all(&clouds, &authority, access, listeners.sockets, &stop, &tasks);
+        serve_all(&clouds, &authority, &access, listeners.sockets, &stop, &tasks);
         tasks.close();
-        Ok(Self {
-            clouds,
-            loaded,
-            stop,
-            tasks,
-            _temporary: temporary,
-        })
+        Ok(Self { clouds, loaded, stop, tasks, _temporary: temporary })
     }
 
     /// Returns every address and credential.
@@ -301,88 +267,64 @@ impl Drop for Sandbox {
 fn check(options: &Options) -> Result<(), SandboxError> {
     let wrong = |message: String| Err(SandboxError::Option(message));
     if !(1..=100_000).contains(&options.mailboxes) {
-        return wrong(format!(
-            "`{}` mailboxes are out of range; use 1 to 100000",
-            options.mailboxes
-        ));
+        return wrong(format!("`{}` mailboxes are out of range; use 1 to 100000", options.mailboxes));
     }
     if !(1..=32).contains(&options.partitions) {
-        return wrong(format!(
-            "`{}` partitions are out of range; use 1 to 32",
-            options.partitions
-        ));
+        return wrong(format!("`{}` partitions are out of range; use 1 to 32", options.partitions));
     }
     if !(0.001..=10_000.0).contains(&options.speed) {
         return wrong(format!("speed `{}` is out of range; use 0.001 to 10000", options.speed));
     }
     let last = u16::MAX - u16::try_from(LISTENERS.len()).unwrap_or_default() + 1;
     if options.port_base > last {
-        return wrong(format!(
-            "port base `{}` leaves no room for {} ports",
-            options.port_base,
-            LISTENERS.len()
-        ));
+        return wrong(format!("port base `{}` leaves no room for {} ports", options.port_base, LISTENERS.len()));
     }
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the sandbox's clock is set by the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the sandbox's clock is set by the wall clock")]
 fn present() -> DateTime<Utc> {
     Utc::now()
 }
 
 fn state_dir(options: &Options) -> Result<(Option<TempDir>, PathBuf), SandboxError> {
-    match &options.state_dir {
-        Some(path) => {
-            std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir {
-                path: path.clone(),
-                source,
-            })?;
-            Ok((None, path.clone()))
-        }
-        None => {
-            let folder = tempfile::Builder::new()
-                .prefix("calbridge-sandbox-")
-                .tempdir()
-                .map_err(|source| SandboxError::StateDir {
-                    path: std::env::temp_dir(),
-                    source,
-                })?;
-            let path = folder.path().to_owned();
-            Ok((Some(folder), path))
-        }
+    if let Some(path) = &options.state_dir {
+        std::fs::create_dir_all(path).map_err(|source| SandboxError::StateDir { path: path.clone(), source })?;
+        return Ok((None, path.clone()));
     }
+    let folder = tempfile::Builder::new()
+        .prefix("calbridge-sandbox-")
+        .tempdir()
+        .map_err(|source| SandboxError::StateDir { path: std::env::temp_dir(), source })?;
+    let path = folder.path().to_owned();
+    Ok((Some(folder), path))
 }
 
-/// Bound sockets in the order of [`LISTENERS`].
+/// Bound sockets in the order of [`LISTENERS`], with their ports.
 struct Listeners {
-    sockets: Vec<TcpListener>,
-    ports: Vec<u16>,
+    sockets: [TcpListener; LISTENERS.len()],
+    ports: [u16; LISTENERS.len()],
 }
 
 async fn bind_all(port_base: u16) -> Result<Listeners, SandboxError> {
-    let mut listeners = Listeners {
-        sockets: Vec::new(),
-        ports: Vec::new(),
-    };
+    let mut sockets = Vec::new();
+    let mut ports = [0; LISTENERS.len()];
     let mut port = port_base;
-    for what in LISTENERS {
+    for (what, bound) in LISTENERS.into_iter().zip(&mut ports) {
         let failed = |source| SandboxError::Listen { port, what, source };
         let socket = net::bind(port).await.map_err(failed)?;
-        listeners.ports.push(socket.local_addr().map_err(failed)?.port());
-        listeners.sockets.push(socket);
+        *bound = socket.local_addr().map_err(failed)?.port();
+        sockets.push(socket);
         if port_base != 0 {
             port = port.saturating_add(1);
         }
     }
-    Ok(listeners)
+    let sockets = sockets.try_into().expect("one socket was pushed per listener");
+    Ok(Listeners { sockets, ports })
 }
 
 fn new_identity(world: &World) -> TenantIdentity {
-    let drawn = || uuid::Builder::from_random_bytes(world.draw(|random| random.random())).into_uuid();
+    let drawn = || uuid::Builder::from_random_bytes(world.draw(rand::Rng::random)).into_uuid();
     TenantIdentity {
         tenant_id: drawn(),
         domain: DOMAIN.to_owned(),
@@ -479,23 +421,11 @@ fn salesforce_endpoints(org: &Org, jwt_key_file: &Path, listeners: &Listeners) -
 fn load_calendars(clouds: &Clouds, files: &[PathBuf]) -> Result<Vec<LoadedCalendar>, SandboxError> {
     let mut all = Vec::new();
     for path in files {
-        let bytes = std::fs::read(path).map_err(|source| SandboxError::CalendarFile {
-            path: path.clone(),
-            source,
-        })?;
-        let first = clouds
-            .endpoints
-            .mailboxes
-            .first()
-            .map(|mailbox| mailbox.address.as_str())
-            .unwrap_or_default();
-        let person = clouds
-            .person(first)
-            .map_err(|error| SandboxError::Option(error.to_string()))?;
-        let mut loaded = person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar {
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(|source| SandboxError::CalendarFile { path: path.clone(), source })?;
+        let first = clouds.endpoints.mailboxes.first().map(|mailbox| mailbox.address.as_str()).unwrap_or_default();
+        let person = clouds.person(first).map_err(|error| SandboxError::Option(error.to_string()))?;
+        let mut loaded =
+            person.load_calendar(&bytes).map_err(|source| SandboxError::Calendar { path: path.clone(), source })?;
         loaded.file = Some(path.display().to_string());
         all.push(loaded);
     }
@@ -505,8 +435,8 @@ fn load_calendars(clouds: &Clouds, files: &[PathBuf]) -> Result<Vec<LoadedCalend
 fn serve_all(
     clouds: &Arc<Clouds>,
     authority: &TlsAuthority,
-    access: HubAccess,
-    sockets: Vec<TcpListener>,
+    access: &HubAccess,
+    listeners: [TcpListener; LISTENERS.len()],
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) {
@@ -514,28 +444,18 @@ fn serve_all(
     let org = salesforce::router(Arc::clone(&clouds.org));
     let pubsub = salesforce::pubsub(Arc::clone(&clouds.org));
     let web = || Some(authority.server_config(&[b"h2", b"http/1.1"]));
-    let routers = [
-        (None, control),
-        (None, graph::router(Arc::clone(&clouds.tenant))),
-        (web(), graph::secure_router(Arc::clone(&clouds.tenant))),
-        (None, org.clone()),
-        (web(), org),
-        (Some(authority.server_config(&[b"h2"])), pubsub),
-    ];
-    let mut sockets = sockets.into_iter();
-    let mut amqp = Vec::new();
-    let mut http = Vec::new();
-    for (what, socket) in LISTENERS.iter().zip(sockets.by_ref()) {
-        if what.starts_with("event hubs") {
-            amqp.push(socket)
-        } else {
-            http.push(socket)
-        }
-    }
-    for (socket, (tls, router)) in http.into_iter().zip(routers) {
+    let [control_socket, graph_http, graph_https, amqp, amqps, org_http, org_https, pubsub_socket] = listeners;
+    for (socket, tls, router) in [
+        (control_socket, None, control),
+        (graph_http, None, graph::router(Arc::clone(&clouds.tenant))),
+        (graph_https, web(), graph::secure_router(Arc::clone(&clouds.tenant))),
+        (org_http, None, org.clone()),
+        (org_https, web(), org),
+        (pubsub_socket, Some(authority.server_config(&[b"h2"])), pubsub),
+    ] {
         tasks.spawn(net::serve_router(socket, tls, router, stop.clone()));
     }
-    for (socket, tls) in amqp.into_iter().zip([None, Some(authority.server_config(&[]))]) {
+    for (socket, tls) in [(amqp, None), (amqps, Some(authority.server_config(&[])))] {
         let log = Arc::clone(&clouds.hub);
         tasks.spawn(event_hubs::serve(socket, tls, log, access.clone(), stop.clone()));
     }

@@ -15,11 +15,7 @@ pub struct SandboxClock {
 impl SandboxClock {
     /// Starts a clock that reads `epoch` now and advances `speed` sandbox seconds a real second (range 0.001 to 10 000).
     pub fn new(epoch: DateTime<Utc>, speed: f64) -> Self {
-        Self {
-            epoch,
-            started: Instant::now(),
-            speed: speed.clamp(0.001, 10_000.0),
-        }
+        Self { epoch, started: Instant::now(), speed: speed.clamp(0.001, 10_000.0) }
     }
 
     /// Returns the sandbox's present time.

@@ -47,10 +47,7 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
             "/people/{address}/outlook/events/{id}",
             patch(people::update_in_outlook).delete(people::delete_in_outlook),
         )
-        .route(
-            "/people/{address}/salesforce/events",
-            post(people::create_in_salesforce),
-        )
+        .route("/people/{address}/salesforce/events", post(people::create_in_salesforce))
         .route(
             "/people/{address}/salesforce/events/{id}",
             patch(people::update_in_salesforce).delete(people::delete_in_salesforce),
@@ -64,10 +61,7 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
 }
 
 async fn unknown(uri: Uri) -> Refusal {
-    Refusal::not_found(format!(
-        "`{}` is not a path of the control API; see the sandbox's README",
-        uri.path()
-    ))
+    Refusal::not_found(format!("`{}` is not a path of the control API; see the sandbox's README", uri.path()))
 }
 
 async fn wrong_method(method: axum::http::Method, uri: Uri) -> Refusal {

@@ -27,13 +27,15 @@ pub struct Switches {
     pub outlook_expired_tokens_next: u32,
     /// The next n delta links are answered 410, as if the sync state had been forgotten.
     pub outlook_delta_gone_next: u32,
+    /// The next n reads of one event show its state before its last change, "not found" right after its creation.
+    pub outlook_stale_reads_next: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
     pub salesforce_link_unique: bool,
     /// `Calbridge_Token__c` exists on Event.
     pub salesforce_token_field: bool,
-    /// `Sforce-Call-Options: client=` reaches `changeOrigin` for sObject Collections too (undocumented).
+    /// `Sforce-Call-Options: client=` reaches `changeOrigin` for sObject Collections and Composite too (undocumented).
     pub salesforce_collections_tagged: bool,
     /// Events may last longer than 1440 minutes.
     pub salesforce_multiday: bool,
@@ -72,6 +74,7 @@ impl Default for Switches {
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
             outlook_delta_gone_next: 0,
+            outlook_stale_reads_next: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,
@@ -101,28 +104,17 @@ pub struct Faults {
 impl Faults {
     /// Returns a copy of all switches.
     pub fn read(&self) -> Switches {
-        self.switches
-            .read()
-            .expect("no switch update panics while holding the lock")
-            .clone()
+        self.switches.read().expect("no switch update panics while holding the lock").clone()
     }
 
     /// Changes switches.
     pub fn change(&self, change: impl FnOnce(&mut Switches)) {
-        change(
-            &mut self
-                .switches
-                .write()
-                .expect("no switch update panics while holding the lock"),
-        );
+        change(&mut self.switches.write().expect("no switch update panics while holding the lock"));
     }
 
     /// Takes one from a `*_next` counter; tells whether there was one to take.
     pub fn take(&self, counter: impl Fn(&mut Switches) -> &mut u32) -> bool {
-        let mut switches = self
-            .switches
-            .write()
-            .expect("no switch update panics while holding the lock");
+        let mut switches = self.switches.write().expect("no switch update panics while holding the lock");
         let left = counter(&mut switches);
         let taken = *left > 0;
         *left = left.saturating_sub(1);

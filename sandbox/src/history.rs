@@ -19,6 +19,17 @@ pub enum Cloud {
     Salesforce,
 }
 
+impl Cloud {
+    /// Returns the other cloud.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Outlook => Self::Salesforce,
+            Self::Salesforce => Self::Outlook,
+        }
+    }
+}
+
 /// What happened to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,10 +82,7 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self {
-            effects: Mutex::default(),
-            length: watch::Sender::new(0),
-        }
+        Self { effects: Mutex::default(), length: watch::Sender::new(0) }
     }
 }
 

@@ -32,12 +32,7 @@ impl Meters {
     /// Counts one HTTP or gRPC call.
     pub fn call(&self, caller: &str, kind: &str) {
         let mut counts = self.lock();
-        *counts
-            .calls
-            .entry(caller.to_owned())
-            .or_default()
-            .entry(kind.to_owned())
-            .or_default() += 1;
+        *counts.calls.entry(caller.to_owned()).or_default().entry(kind.to_owned()).or_default() += 1;
     }
 
     /// Counts request units: every item of a batch is one.
@@ -68,8 +63,6 @@ impl Meters {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.inner
-            .lock()
-            .expect("no counter update panics while holding the lock")
+        self.inner.lock().expect("no counter update panics while holding the lock")
     }
 }

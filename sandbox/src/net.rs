@@ -38,10 +38,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens on 127.0.0.1 only; port 0 takes a free one.
-#[expect(
-    clippy::unused_async,
-    reason = "needs a running reactor, which an async signature makes visible"
-)]
+#[expect(clippy::unused_async, reason = "needs a running reactor, which an async signature makes visible")]
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -168,10 +165,7 @@ mod tests {
     }
 
     fn router() -> Router {
-        Router::new().route(
-            "/",
-            get(|version: axum::http::Version| async move { format!("{version:?}") }),
-        )
+        Router::new().route("/", get(|version: axum::http::Version| async move { format!("{version:?}") }))
     }
 
     #[tokio::test]

@@ -41,8 +41,16 @@ pub struct Evidence {
     pub outlook: Vec<Value>,
     /// Present Salesforce events, deleted ones left out or marked `IsDeleted`.
     pub salesforce: Vec<Value>,
+    /// Who is who: mailbox user id and Salesforce user id of each person.
+    pub people: Vec<(String, String)>,
     /// Sandbox time of the judgement.
     pub now: DateTime<Utc>,
+}
+
+impl Evidence {
+    fn same_person(&self, one: &str, two: &str) -> bool {
+        self.people.iter().any(|(mailbox, user)| (mailbox == one && user == two) || (mailbox == two && user == one))
+    }
 }
 
 /// What a judgement may assume.
@@ -58,11 +66,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self {
-            settle: TimeDelta::seconds(30),
-            bridge: None,
-            pairs: Vec::new(),
-        }
+        Self { settle: TimeDelta::seconds(30), bridge: None, pairs: Vec::new() }
     }
 }
 
@@ -111,9 +115,7 @@ impl Report {
 
     /// Tells whether some meeting changed too recently to be judged.
     pub fn is_pending(&self) -> bool {
-        self.meetings
-            .iter()
-            .any(|meeting| meeting.state == MeetingState::Pending)
+        self.meetings.iter().any(|meeting| meeting.state == MeetingState::Pending)
     }
 
     /// Draws the report for a terminal.
@@ -229,6 +231,6 @@ pub struct Divergence {
 /// Judges everything that happened so far.
 pub fn judge(evidence: &Evidence, terms: &Terms) -> Report {
     let records = timeline::replay(evidence);
-    let groups = links::assemble(&records, terms);
+    let groups = links::assemble(&records, evidence, terms);
     verdicts::reach(evidence, terms, &records, groups)
 }

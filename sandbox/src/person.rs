@@ -19,13 +19,25 @@ use crate::salesforce::{Org, SalesforceError};
 pub enum PersonError {
     /// Outlook refused it.
     #[error("outlook refuses: {0}")]
-    Outlook(#[from] GraphError),
+    Outlook(GraphError),
     /// Salesforce refused it.
     #[error("salesforce refuses: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Salesforce(Vec<SalesforceError>),
     /// The text is no calendar.
     #[error("the calendar cannot be read: {0}")]
-    Calendar(#[from] CalendarFileError),
+    Calendar(CalendarFileError),
+}
+
+impl From<GraphError> for PersonError {
+    fn from(error: GraphError) -> Self {
+        Self::Outlook(error)
+    }
+}
+
+impl From<CalendarFileError> for PersonError {
+    fn from(error: CalendarFileError) -> Self {
+        Self::Calendar(error)
+    }
 }
 
 /// One person with a mailbox and a Salesforce user.
@@ -87,40 +99,28 @@ impl Person {
 
     /// Changes an Outlook event; `patch` is what Graph takes for `PATCH`.
     pub fn update_in_outlook(&self, id: &str, patch: &Value) -> Result<Value, PersonError> {
-        Ok(self
-            .tenant
-            .update_event(&self.actor(), &self.mailbox.user_id, id, patch, None)?)
+        Ok(self.tenant.update_event(&self.actor(), &self.mailbox.user_id, id, patch, None)?)
     }
 
     /// Deletes an Outlook event; from the organiser's calendar this cancels the meeting for everybody.
     pub fn delete_in_outlook(&self, id: &str) -> Result<(), PersonError> {
-        Ok(self
-            .tenant
-            .delete_event(&self.actor(), &self.mailbox.user_id, id, None)?)
+        Ok(self.tenant.delete_event(&self.actor(), &self.mailbox.user_id, id, None)?)
     }
 
     /// Creates a Salesforce Event, owned by this person unless `OwnerId` says otherwise; returns its 18-character id.
     pub fn create_in_salesforce(&self, mut fields: Map<String, Value>) -> Result<String, PersonError> {
-        fields
-            .entry("OwnerId")
-            .or_insert_with(|| json!(self.mailbox.salesforce_user_id));
-        self.org
-            .create(&self.actor(), None, &fields)
-            .map_err(PersonError::Salesforce)
+        fields.entry("OwnerId").or_insert_with(|| json!(self.mailbox.salesforce_user_id));
+        self.org.create(&self.actor(), None, &fields).map_err(PersonError::Salesforce)
     }
 
     /// Changes a Salesforce Event.
     pub fn update_in_salesforce(&self, id: &str, fields: &Map<String, Value>) -> Result<(), PersonError> {
-        self.org
-            .update(&self.actor(), None, id, fields)
-            .map_err(PersonError::Salesforce)
+        self.org.update(&self.actor(), None, id, fields).map_err(PersonError::Salesforce)
     }
 
     /// Deletes a Salesforce Event (it stays in the recycle bin).
     pub fn delete_in_salesforce(&self, id: &str) -> Result<(), PersonError> {
-        self.org
-            .delete(&self.actor(), None, id)
-            .map_err(PersonError::Salesforce)
+        self.org.delete(&self.actor(), None, id).map_err(PersonError::Salesforce)
     }
 
     /// Loads a calendar export into this person's mailbox; what Outlook refuses is listed like what cannot be read.
@@ -162,10 +162,7 @@ impl Person {
     fn leave_out_myself(&self, body: &mut Value) {
         if let Some(attendees) = body.get_mut("attendees").and_then(Value::as_array_mut) {
             attendees.retain(|attendee| {
-                let address = attendee
-                    .pointer("/emailAddress/address")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
+                let address = attendee.pointer("/emailAddress/address").and_then(Value::as_str).unwrap_or_default();
                 !address.eq_ignore_ascii_case(&self.mailbox.address)
             });
         }

@@ -57,17 +57,9 @@ pub(crate) fn somebody(number: usize) -> Somebody {
     let given = GIVEN[number % GIVEN.len()];
     let family = FAMILY[number % FAMILY.len()];
     let round = number / (GIVEN.len() * FAMILY.len());
-    let suffix = if round == 0 {
-        String::new()
-    } else {
-        format!("{}", round + 1)
-    };
+    let suffix = if round == 0 { String::new() } else { format!("{}", round + 1) };
     Somebody {
-        name: if round == 0 {
-            format!("{given} {family}")
-        } else {
-            format!("{given} {family} {}", round + 1)
-        },
+        name: if round == 0 { format!("{given} {family}") } else { format!("{given} {family} {}", round + 1) },
         address: format!("{}.{}{suffix}@{DOMAIN}", given.to_lowercase(), family.to_lowercase()),
         zone: ZONES[number % ZONES.len()],
     }

@@ -51,10 +51,7 @@ pub struct TlsAuthority {
 
 impl fmt::Debug for TlsAuthority {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("TlsAuthority")
-            .field("ca_path", &self.ca_path)
-            .finish_non_exhaustive()
+        formatter.debug_struct("TlsAuthority").field("ca_path", &self.ca_path).finish_non_exhaustive()
     }
 }
 
@@ -71,15 +68,10 @@ impl TlsAuthority {
         let leaf = leaf_params()?.signed_by(&leaf_key, &issuer)?;
 
         let ca_path = dir.join(CA_FILE);
-        std::fs::write(&ca_path, ca.pem()).map_err(|source| TlsError::Write {
-            path: ca_path.clone(),
-            source,
-        })?;
+        std::fs::write(&ca_path, ca.pem()).map_err(|source| TlsError::Write { path: ca_path.clone(), source })?;
         let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
         Ok(Self { ca_path, config })
     }
 
@@ -110,19 +102,13 @@ fn authority_params() -> CertificateParams {
     params.not_after = date_time_ymd(VALID_YEARS.1, 1, 1);
     params.distinguished_name = named("calbridge local sandbox CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 
 fn leaf_params() -> Result<CertificateParams, TlsError> {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-    params
-        .subject_alt_names
-        .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     params.not_before = date_time_ymd(VALID_YEARS.0, 1, 1);
     params.not_after = date_time_ymd(VALID_YEARS.1, 1, 1);
     params.distinguished_name = named("localhost");

@@ -1,12 +1,15 @@
 //! The whole sandbox as a client sees it: over its addresses, with its certificate, driven by people.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which may fail loudly")]
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use calbridge_pubsub_proto::pub_sub_client::PubSubClient;
 use calbridge_pubsub_proto::{FetchRequest, FetchResponse, ReplayPreset};
 use calbridge_sandbox::event_hubs::HubLog;
-use calbridge_sandbox::{Endpoints, Options, Sandbox};
+use calbridge_sandbox::oracle::Terms;
+use calbridge_sandbox::{Actor, Endpoints, Options, Sandbox};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -22,23 +25,14 @@ async fn start(options: Options) -> Sandbox {
 }
 
 fn small() -> Options {
-    Options {
-        mailboxes: 2,
-        partitions: 1,
-        ..Options::default()
-    }
+    Options { mailboxes: 2, partitions: 1, ..Options::default() }
 }
 
 /// A client that trusts the sandbox's own authority and nothing else.
 fn web(endpoints: &Endpoints) -> reqwest::Client {
     let pem = std::fs::read(&endpoints.ca_certificate).unwrap();
     let authority = reqwest::Certificate::from_pem(&pem).unwrap();
-    reqwest::Client::builder()
-        .tls_certs_only([authority])
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build()
-        .unwrap()
+    reqwest::Client::builder().tls_certs_only([authority]).no_proxy().timeout(PATIENCE).build().unwrap()
 }
 
 async fn graph_token(web: &reqwest::Client, endpoints: &Endpoints, authority: &str) -> String {
@@ -85,17 +79,9 @@ async fn hub_message(hub: &HubLog, wanted: impl Fn(&Value) -> bool) -> Value {
 
 async fn change_events(endpoints: &Endpoints, token: &str) -> (mpsc::Sender<FetchRequest>, Streaming<FetchResponse>) {
     let pem = std::fs::read(&endpoints.ca_certificate).unwrap();
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(pem))
-        .domain_name("localhost");
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
     let address = format!("https://{}", endpoints.salesforce.pubsub);
-    let channel = Channel::from_shared(address)
-        .unwrap()
-        .tls_config(tls)
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+    let channel = Channel::from_shared(address).unwrap().tls_config(tls).unwrap().connect().await.unwrap();
     let (requests, outgoing) = mpsc::channel(4);
     let fetch = FetchRequest {
         topic_name: "/data/EventChangeEvent".to_owned(),
@@ -112,11 +98,7 @@ async fn change_events(endpoints: &Endpoints, token: &str) -> (mpsc::Sender<Fetc
     ] {
         request.metadata_mut().insert(name, value.parse().unwrap());
     }
-    let responses = PubSubClient::new(channel)
-        .subscribe(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let responses = PubSubClient::new(channel).subscribe(request).await.unwrap().into_inner();
     (requests, responses)
 }
 
@@ -162,35 +144,16 @@ async fn a_person_in_outlook_is_seen_by_graph_clients_the_hub_and_the_oracle() {
 
     // The same event over plain http, with the immutable id that the person was given.
     let plain_token = graph_token(&web, &endpoints, &endpoints.microsoft.authority_http).await;
-    let url = format!(
-        "{}/users/{}/events/{}",
-        endpoints.microsoft.graph_http,
-        me.user_id,
-        created["id"].as_str().unwrap()
-    );
-    let seen = web
-        .get(&url)
-        .bearer_auth(&plain_token)
-        .header("Prefer", "IdType=\"ImmutableId\"")
-        .send()
-        .await
-        .unwrap();
+    let url =
+        format!("{}/users/{}/events/{}", endpoints.microsoft.graph_http, me.user_id, created["id"].as_str().unwrap());
+    let seen = web.get(&url).bearer_auth(&plain_token).header("Prefer", "IdType=\"ImmutableId\"").send().await.unwrap();
     let seen: Value = seen.error_for_status().unwrap().json().await.unwrap();
     assert_eq!((&seen["subject"], &seen["id"]), (&json!("Kick-off"), &created["id"]));
 
-    let counters: Value = web
-        .get(format!("{}/counters", endpoints.control_url))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let counters: Value =
+        web.get(format!("{}/counters", endpoints.control_url)).send().await.unwrap().json().await.unwrap();
     assert_eq!(counters["calls"][&endpoints.microsoft.client_id]["entra.token"], 2);
-    assert_eq!(
-        counters["records"][0]["actor"],
-        json!({ "kind": "person", "id": me.address })
-    );
+    assert_eq!(counters["records"][0]["actor"], json!({ "kind": "person", "id": me.address }));
 
     let oracle = sandbox.oracle();
     assert!(oracle.is_clean());
@@ -211,15 +174,7 @@ async fn a_person_in_salesforce_is_seen_by_rest_clients_and_as_a_change_event() 
     let me = &endpoints.mailboxes[1];
     let people = format!("{}/people/{}/salesforce/events", endpoints.control_url, me.address);
     let fields = json!({ "Subject": "Call", "StartDateTime": "2026-12-01T10:00:00Z", "DurationInMinutes": 30 });
-    let created: Value = web
-        .post(&people)
-        .json(&fields)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let created: Value = web.post(&people).json(&fields).send().await.unwrap().json().await.unwrap();
     let id = created["id"].as_str().unwrap();
 
     let received = tokio::time::timeout(PATIENCE, async {
@@ -232,36 +187,67 @@ async fn a_person_in_salesforce_is_seen_by_rest_clients_and_as_a_change_event() 
     });
     assert_eq!(received.await.expect("a change event within the time"), 1);
 
-    for base in [
-        &endpoints.salesforce.instance_http,
-        &endpoints.salesforce.instance_https,
-    ] {
+    for base in [&endpoints.salesforce.instance_http, &endpoints.salesforce.instance_https] {
         let url = format!("{base}/services/data/v66.0/sobjects/Event/{id}");
-        let row: Value = web
-            .get(url)
-            .bearer_auth(token)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        assert_eq!(
-            (&row["Subject"], &row["OwnerId"]),
-            (&json!("Call"), &json!(me.salesforce_user_id))
-        );
+        let row: Value = web.get(url).bearer_auth(token).send().await.unwrap().json().await.unwrap();
+        assert_eq!((&row["Subject"], &row["OwnerId"]), (&json!("Call"), &json!(me.salesforce_user_id)));
     }
 
     let url = format!("{people}/{id}");
     assert_eq!(web.delete(&url).send().await.unwrap().status(), StatusCode::NO_CONTENT);
     let again = web.delete(&url).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::NOT_FOUND);
-    assert!(
-        again.json::<Value>().await.unwrap()["error"]
-            .as_str()
-            .unwrap()
-            .contains("salesforce refuses")
-    );
+    assert!(again.json::<Value>().await.unwrap()["error"].as_str().unwrap().contains("salesforce refuses"));
+    sandbox.stop().await;
+}
+
+/// Carries Ada's meeting over as a bridge would, with a stamp on the side that is written.
+fn carry_over(sandbox: &Sandbox, bridge: &Actor, event: &Value, link: &str) -> String {
+    let fields = json!({
+        "Subject": event["subject"], "StartDateTime": "2026-12-01T09:00:00Z", "DurationInMinutes": 60, "ShowAs": "Busy",
+        "OwnerId": sandbox.endpoints().mailboxes[0].salesforce_user_id,
+        "Calbridge_Link__c": link, "Calbridge_Token__c": "t1",
+    });
+    sandbox.org().create(bridge, Some("bridge/1"), fields.as_object().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oracle_follows_a_bridge_through_both_clouds() {
+    let sandbox = start(small()).await;
+    let (ada, ben) = (sandbox.person_number(0).unwrap(), sandbox.person_number(1).unwrap());
+    let bridge = Actor::App("bridge".to_owned());
+    let at_once = Terms { settle: chrono::TimeDelta::zero(), ..Terms::default() };
+    let event = ada
+        .create_in_outlook(&json!({
+            "subject": "Plan", "attendees": [{ "emailAddress": { "address": ben.mailbox().address } }],
+            "start": { "dateTime": "2026-12-01T10:00:00", "timeZone": "Europe/Berlin" },
+            "end": { "dateTime": "2026-12-01T11:00:00", "timeZone": "Europe/Berlin" },
+        }))
+        .unwrap();
+    let row = carry_over(&sandbox, &bridge, &event, "L1");
+    let report = sandbox.judge(&at_once);
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!((report.meetings.len(), report.unlinked_outlook, report.unlinked_salesforce), (1, 0, 0));
+    assert_eq!(report.meetings[0].salesforce, std::slice::from_ref(&row));
+
+    // An edit that does not cross is lost; written back with a stamp on the other side, all is well again.
+    let id = event["id"].as_str().unwrap();
+    ada.update_in_outlook(id, &json!({ "subject": "Plan B" })).unwrap();
+    let report = sandbox.judge(&at_once);
+    assert_eq!((report.lost.len(), report.diverged.len()), (1, 1), "{}", report.table());
+    let edit = json!({ "Subject": "Plan B", "Calbridge_Token__c": "t2" });
+    sandbox.org().update(&bridge, Some("bridge/1"), &row, edit.as_object().unwrap()).unwrap();
+    let stamp = json!({ "singleValueExtendedProperties": [{
+        "id": "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name calbridge", "value": format!("v1;L1;{row};t3") }] });
+    sandbox.tenant().update_event(&bridge, &ada.mailbox().user_id, id, &stamp, None).unwrap();
+    let report = sandbox.judge(&at_once);
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!((report.meetings[0].on_salesforce.writes, report.meetings[0].on_outlook.writes), (2, 0));
+    assert!(report.meetings[0].on_outlook.touches >= 1);
+
+    // The same meeting once more under another link is a duplicate.
+    carry_over(&sandbox, &bridge, &json!({ "subject": "Plan B" }), "L2");
+    assert_eq!(sandbox.judge(&at_once).duplicated.len(), 1);
     sandbox.stop().await;
 }
 
@@ -272,11 +258,7 @@ async fn the_control_api_explains_what_is_wrong() {
     let web = web(sandbox.endpoints());
     for (path, status, words) in [
         ("/nonsense", 404, "not a path"),
-        (
-            "/mailboxes/nobody@contoso.example/events",
-            404,
-            "nobody@contoso.example",
-        ),
+        ("/mailboxes/nobody@contoso.example/events", 404, "nobody@contoso.example"),
         ("/oracle?settle=3", 400, "settle_secs"),
         ("/oracle?format=pdf", 400, "table"),
         ("/history?from=minus", 400, "from"),
@@ -284,26 +266,13 @@ async fn the_control_api_explains_what_is_wrong() {
     ] {
         let answer = web.get(format!("{control}{path}")).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{path}");
-        let error = answer.json::<Value>().await.unwrap()["error"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let error = answer.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned();
         assert!(error.contains(words), "{path}: {error}");
     }
-    let misspelt = web
-        .patch(format!("{control}/switches"))
-        .json(&json!({ "hub_drop_nxt": 1 }))
-        .send()
-        .await
-        .unwrap();
+    let misspelt = web.patch(format!("{control}/switches")).json(&json!({ "hub_drop_nxt": 1 })).send().await.unwrap();
     assert_eq!(misspelt.status(), StatusCode::BAD_REQUEST);
     assert!(misspelt.text().await.unwrap().contains("hub_drop_next"));
-    let broken = web
-        .post(format!("{control}/calendars"))
-        .body("hello")
-        .send()
-        .await
-        .unwrap();
+    let broken = web.post(format!("{control}/calendars")).body("hello").send().await.unwrap();
     assert!(broken.text().await.unwrap().contains("VCALENDAR"));
     sandbox.stop().await;
 }
@@ -315,28 +284,14 @@ async fn a_calendar_text_is_loaded_with_a_reason_for_what_is_not() {
         DTEND;TZID=W. Europe Standard Time:20261201T210000\r\nEND:VEVENT\r\n\
         BEGIN:VEVENT\r\nSUMMARY:Weekly\r\nDTSTART:20261201T090000Z\r\nRRULE:FREQ=WEEKLY;BYDAY=TU;COUNT=4\r\nEND:VEVENT\r\n\
         BEGIN:VEVENT\r\nSUMMARY:Odd\r\nDTSTART:20261201T090000Z\r\nRRULE:FREQ=HOURLY\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n";
-    let url = format!(
-        "{}/calendars?mailbox={}",
-        sandbox.endpoints().control_url,
-        sandbox.endpoints().mailboxes[1].address
-    );
-    let loaded: Value = web(sandbox.endpoints())
-        .post(url)
-        .body(calendar)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let url =
+        format!("{}/calendars?mailbox={}", sandbox.endpoints().control_url, sandbox.endpoints().mailboxes[1].address);
+    let loaded: Value = web(sandbox.endpoints()).post(url).body(calendar).send().await.unwrap().json().await.unwrap();
     assert_eq!(loaded["created"].as_array().unwrap().len(), 2, "{loaded}");
     assert_eq!(loaded["not_loaded"][0]["subject"], "Odd");
     let events = sandbox.tenant().events(&sandbox.endpoints().mailboxes[1].user_id);
     let dinner = events.iter().find(|event| event["subject"] == "Dinner").unwrap();
-    assert_eq!(
-        dinner["start"],
-        json!({ "dateTime": "2026-12-01T18:00:00.0000000", "timeZone": "UTC" })
-    );
+    assert_eq!(dinner["start"], json!({ "dateTime": "2026-12-01T18:00:00.0000000", "timeZone": "UTC" }));
     let weekly = events.iter().find(|event| event["subject"] == "Weekly").unwrap();
     assert_eq!(weekly["type"], "seriesMaster");
     sandbox.stop().await;
@@ -346,10 +301,7 @@ async fn a_calendar_text_is_loaded_with_a_reason_for_what_is_not() {
 async fn two_sandboxes_of_one_seed_are_alike_and_do_not_disturb_each_other() {
     let (one, two) = (start(small()).await, start(small()).await);
     assert_eq!(one.endpoints().microsoft.tenant_id, two.endpoints().microsoft.tenant_id);
-    assert_eq!(
-        one.endpoints().mailboxes[1].user_id,
-        two.endpoints().mailboxes[1].user_id
-    );
+    assert_eq!(one.endpoints().mailboxes[1].user_id, two.endpoints().mailboxes[1].user_id);
     assert_ne!(one.endpoints().control_url, two.endpoints().control_url);
     one.stop().await;
     two.stop().await;
@@ -357,11 +309,8 @@ async fn two_sandboxes_of_one_seed_are_alike_and_do_not_disturb_each_other() {
 
 /// Runs the binary against an endpoints file and returns exit code, stdout, stderr.
 fn command(folder: &std::path::Path, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_calbridge-sandbox"))
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_calbridge-sandbox")).current_dir(folder).args(arguments).output().unwrap();
     (
         output.status.code().unwrap(),
         String::from_utf8(output.stdout).unwrap().trim().to_owned(),
@@ -394,32 +343,19 @@ async fn the_command_line_serves_acts_and_judges() {
     let here = folder.path();
     let (code, id, _) = command(here, &["person", "outlook", "create", "--subject", "Plan"]);
     assert_eq!(code, 0);
-    assert_eq!(
-        command(here, &["person", "outlook", "update", &id, "--location", "Room 2"]).0,
-        0
-    );
+    assert_eq!(command(here, &["person", "outlook", "update", &id, "--location", "Room 2"]).0, 0);
     let (code, row, _) = command(here, &["person", "salesforce", "create", "--start", "2026-12-02T10:00"]);
     assert_eq!((code, row.len()), (0, 18));
     let (code, _, error) = command(here, &["switch", "hub_dropnext=1"]);
     assert_eq!(code, 1);
     assert!(error.contains("did you mean `hub_drop_next`?"), "{error}");
-    assert!(
-        command(here, &["switch", "hub_drop_next=1"])
-            .1
-            .contains("hub_drop_next=1")
-    );
+    assert!(command(here, &["switch", "hub_drop_next=1"]).1.contains("hub_drop_next=1"));
     assert!(command(here, &["counters"]).1.contains("outlook updates"));
     assert!(command(here, &["oracle"]).1.starts_with("clean: lost 0"));
     assert_eq!(command(here, &["person", "outlook", "delete", &id]).0, 0);
 
     // Two rows with one link id: the oracle must see it and the exit code must say so.
-    let stamped = [
-        "person",
-        "salesforce",
-        "create",
-        "--json",
-        "{\"Calbridge_Link__c\": \"L1\"}",
-    ];
+    let stamped = ["person", "salesforce", "create", "--json", "{\"Calbridge_Link__c\": \"L1\"}"];
     assert_eq!(command(here, &["switch", "salesforce_link_unique=off"]).0, 0);
     assert_eq!((command(here, &stamped).0, command(here, &stamped).0), (0, 0));
     let (code, table, _) = command(here, &["oracle"]);
@@ -428,10 +364,7 @@ async fn the_command_line_serves_acts_and_judges() {
 
     let pid = server.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let ended = tokio::time::timeout(PATIENCE, server.wait())
-        .await
-        .expect("an end within the time")
-        .unwrap();
+    let ended = tokio::time::timeout(PATIENCE, server.wait()).await.expect("an end within the time").unwrap();
     assert_eq!(ended.code(), Some(0));
     assert!(!here.join("sandbox-endpoints.json").exists());
     let (code, _, error) = command(here, &["oracle"]);

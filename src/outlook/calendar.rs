@@ -27,7 +27,7 @@ use super::convert::{self, STAMP_PROPERTY};
 use super::error::{self, CallFailure, remote, why};
 use super::wire::{Collection, DeltaItem, MailboxSettings, User};
 use super::{Settings, check, zones};
-use crate::ports::{Account, Calendar, Clock, EnrolmentRow, Finding, Page, RemoteError, Retry};
+use crate::ports::{Account, Calendar, Capabilities, Clock, EnrolmentRow, Finding, Page, RemoteError, Retry};
 
 /// Events that a page of a search or of a round holds at most.
 const PAGE_SIZE: usize = 100;
@@ -310,6 +310,11 @@ impl Calendar for OutlookCalendar {
 
     async fn check(&self) -> Vec<Finding> {
         check::run(self).await
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, RemoteError> {
+        // An extended property needs no set-up, and `transactionId` makes a repeated creation harmless.
+        Ok(Capabilities { link_field: true, link_unique: true, token_field: true })
     }
 
     async fn accounts(&self, names: &[String]) -> Result<Vec<Option<Account>>, RemoteError> {

@@ -87,11 +87,7 @@ impl Lookup {
     /// Asks for unlinked records at the time of a meeting.
     pub fn candidates(side: Side, enrolment: &Enrolment, when: &When) -> Self {
         let when = serde_json::to_string(when).expect("plain data always serialises");
-        Self::Candidates {
-            side,
-            enrolment: (enrolment.mailbox.clone(), enrolment.user.clone()),
-            when,
-        }
+        Self::Candidates { side, enrolment: (enrolment.mailbox.clone(), enrolment.user.clone()), when }
     }
 }
 

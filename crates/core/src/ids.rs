@@ -131,21 +131,14 @@ impl SalesforceId {
         }
         let (body, given_suffix) = bytes.split_at(15);
         let suffix = body.chunks(5).map(|group| {
-            let mask = group
-                .iter()
-                .enumerate()
-                .filter(|(_, c)| c.is_ascii_uppercase())
-                .fold(0, |m, (i, _)| m | 1 << i);
+            let mask = group.iter().enumerate().filter(|(_, c)| c.is_ascii_uppercase()).fold(0, |m, (i, _)| m | 1 << i);
             char::from(SUFFIX[mask])
         });
         let full: String = body.iter().map(|c| char::from(*c)).chain(suffix).collect();
         if given_suffix.is_empty() || full.as_bytes()[15..].eq_ignore_ascii_case(given_suffix) {
             Ok(Self(full))
         } else {
-            Err(IdError::Checksum {
-                given: text.to_owned(),
-                expected: full,
-            })
+            Err(IdError::Checksum { given: text.to_owned(), expected: full })
         }
     }
 
@@ -226,10 +219,7 @@ impl RecordId {
         match side {
             "o" => {
                 let (mailbox, event) = rest.split_once(':').ok_or_else(not_record)?;
-                Ok(Self::Outlook {
-                    mailbox: MailboxId::new(mailbox),
-                    event: event.to_owned(),
-                })
+                Ok(Self::Outlook { mailbox: MailboxId::new(mailbox), event: event.to_owned() })
             }
             "s" => SalesforceId::parse(rest).map(Self::Salesforce),
             _ => Err(not_record()),
@@ -249,14 +239,8 @@ mod tests {
 
     #[test]
     fn fifteen_characters_gain_the_suffix_that_encodes_their_case() {
-        assert_eq!(
-            SalesforceId::parse("0015000000Gv7qJ").unwrap().as_str(),
-            "0015000000Gv7qJAAR"
-        );
-        assert_eq!(
-            SalesforceId::parse("0015000000Gv7qJAAR").unwrap().as_str(),
-            "0015000000Gv7qJAAR"
-        );
+        assert_eq!(SalesforceId::parse("0015000000Gv7qJ").unwrap().as_str(), "0015000000Gv7qJAAR");
+        assert_eq!(SalesforceId::parse("0015000000Gv7qJAAR").unwrap().as_str(), "0015000000Gv7qJAAR");
     }
 
     #[test]
@@ -268,10 +252,7 @@ mod tests {
     #[test]
     fn record_keys_read_back() {
         let ids = [
-            RecordId::Outlook {
-                mailbox: MailboxId::new("8c1f"),
-                event: "AAk=:x".into(),
-            },
+            RecordId::Outlook { mailbox: MailboxId::new("8c1f"), event: "AAk=:x".into() },
             RecordId::Salesforce(SalesforceId::parse("0015000000Gv7qJ").unwrap()),
         ];
         for id in ids {

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod case;
+pub mod document;
 pub mod ids;
 pub mod link;
 pub mod mapping;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConnectionId, LinkId, MailboxId, RecordId, WriteToken};
-use crate::observed::Stamp;
+use crate::observed::{Snapshot, Stamp};
 use crate::reason::Reason;
 use crate::side::{BothSides, Side};
 use crate::signal::Version;
@@ -58,6 +58,8 @@ pub struct Replica {
     pub record: RecordId,
     /// The version last seen, if any read or answer showed one.
     pub version: Option<Version>,
+    /// The latest modification time seen; reads with an earlier one are older than what is known.
+    pub modified: Option<DateTime<Utc>>,
     /// Versions known to be superseded (Outlook: keys; Salesforce: the newest modstamp that our writes replaced).
     pub superseded: VecDeque<Version>,
     /// Since when reads say "not found"; none while it is found.
@@ -74,6 +76,7 @@ impl Replica {
         Self {
             record,
             version: None,
+            modified: None,
             superseded: VecDeque::new(),
             missing_since: None,
             stamped: None,
@@ -81,11 +84,18 @@ impl Replica {
         }
     }
 
+    /// Takes note that a snapshot shows the newest version known.
+    pub fn advance(&mut self, snapshot: &Snapshot) {
+        self.modified = self.modified.max(Some(snapshot.modified));
+        self.note_version(snapshot.version.clone());
+    }
+
     /// Takes note that `version` is now the newest one known.
-    pub fn advance(&mut self, version: Version) {
+    pub fn note_version(&mut self, version: Version) {
         if self.version.as_ref() == Some(&version) {
             return;
         }
+        self.superseded.retain(|old| *old != version);
         if let Some(old) = self.version.replace(version) {
             self.supersede(old);
         }
@@ -101,17 +111,22 @@ impl Replica {
         }
     }
 
-    /// Tells whether a read that shows `version` is older than what is known.
-    pub fn is_stale(&self, version: &Version) -> bool {
-        match version {
-            Version::ChangeKey(_) => self.version.as_ref() != Some(version) && self.superseded.contains(version),
+    /// Tells whether a snapshot is older than what is known.
+    ///
+    /// Change keys have no order: a key that was seen before and is not the newest one is older, and so is any snapshot
+    /// with an earlier modification time, because a lagging read may show a version that nobody saw in its time.
+    pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        if self.modified.is_some_and(|known| snapshot.modified < known) {
+            return true;
+        }
+        match &snapshot.version {
+            version @ Version::ChangeKey(_) => {
+                let later = self.modified.is_some_and(|known| snapshot.modified > known);
+                !later && self.version.as_ref() != Some(version) && self.superseded.contains(version)
+            }
             Version::Modstamp(seen) => {
                 let older_than_known = matches!(&self.version, Some(Version::Modstamp(known)) if seen < known);
-                older_than_known
-                    || self
-                        .superseded
-                        .iter()
-                        .any(|old| matches!(old, Version::Modstamp(o) if seen <= o))
+                older_than_known || self.superseded.iter().any(|old| matches!(old, Version::Modstamp(o) if seen <= o))
             }
         }
     }

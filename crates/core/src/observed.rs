@@ -64,10 +64,7 @@ pub struct Snapshot {
 }
 
 /// Properties outside the mapping that rules look at.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent facts of a record, each named by its remote"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts of a record, each named by its remote")]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Traits {
     /// Outlook's `iCalUId`: the same in every mailbox.
@@ -134,11 +131,7 @@ impl Stamp {
         let link = parts.next()?.parse().ok()?;
         let partner = parts.next()?.to_owned();
         let token = parts.next()?;
-        let token = if token.is_empty() {
-            None
-        } else {
-            Some(token.parse().ok()?)
-        };
+        let token = if token.is_empty() { None } else { Some(token.parse().ok()?) };
         parts.next().is_none().then_some(Self { link, partner, token })
     }
 }

@@ -155,10 +155,7 @@ impl std::fmt::Display for Reason {
 impl Reason {
     /// Finds a reason by its name or its code, in any letter case.
     pub fn find(text: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|r| r.name().eq_ignore_ascii_case(text) || r.code().eq_ignore_ascii_case(text))
+        Self::ALL.iter().copied().find(|r| r.name().eq_ignore_ascii_case(text) || r.code().eq_ignore_ascii_case(text))
     }
 }
 

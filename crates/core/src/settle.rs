@@ -18,19 +18,12 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
     let only_request = intent.sends == 1;
     let timers = &rules.policy.timers;
     let (reason, wake_at, why) = match result {
-        WriteResult::Applied {
-            record,
-            version,
-            snapshot,
-        } => {
+        WriteResult::Applied { record, version, snapshot } => {
             close(&mut link, intent);
             link.take_in(intent, record.clone());
             learn(&mut link, intent, version.as_ref(), snapshot.as_deref(), rules);
             if let Action::Delete(_) = intent.action {
-                link.state = LinkState::Tombstone {
-                    reason: intent.reason,
-                    at: now,
-                };
+                link.state = LinkState::Tombstone { reason: intent.reason, at: now };
             } else if link.intents.get(intent.side.other()).is_none() {
                 link.in_step_at = Some(now);
             }
@@ -43,10 +36,7 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
         }
         WriteResult::Refused(why) if only_request => {
             close(&mut link, intent);
-            link.state = LinkState::DeadLetter {
-                reason: Reason::Refused,
-                at: now,
-            };
+            link.state = LinkState::DeadLetter { reason: Reason::Refused, at: now };
             (Reason::Refused, None, Some(why))
         }
         WriteResult::NotNow(why) if only_request => {
@@ -56,19 +46,11 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
         WriteResult::Conflict(why) | WriteResult::Gone(why) | WriteResult::Refused(why) => {
             (Reason::WriteUnknown, Some(now), Some(why))
         }
-        WriteResult::NotNow(why) | WriteResult::Unknown(why) => (
-            Reason::WriteUnknown,
-            Some(now + pause(why, timers.retry_min)),
-            Some(why),
-        ),
+        WriteResult::NotNow(why) | WriteResult::Unknown(why) => {
+            (Reason::WriteUnknown, Some(now + pause(why, timers.retry_min)), Some(why))
+        }
     };
-    Settled {
-        link,
-        reason,
-        wake_at,
-        error: why.map(|why| why.code.clone()),
-        token: intent.token,
-    }
+    Settled { link, reason, wake_at, error: why.map(|why| why.code.clone()), token: intent.token }
 }
 
 fn close(link: &mut Link, intent: &Intent) {
@@ -84,12 +66,7 @@ fn learn(
     rules: &Rules,
 ) {
     if let Some(snapshot) = snapshot {
-        for rule in rules
-            .mapping
-            .rules()
-            .iter()
-            .filter(|rule| intent.agreed.contains_key(&rule.name))
-        {
+        for rule in rules.mapping.rules().iter().filter(|rule| intent.agreed.contains_key(&rule.name)) {
             let seen = rule.read(intent.side, &snapshot.fields);
             if let Some(base) = link.base.get_mut(&rule.name) {
                 match intent.side {
@@ -98,26 +75,23 @@ fn learn(
                 }
             }
         }
-        if let Some(uid) = snapshot
-            .traits
-            .ical_uid
-            .as_ref()
-            .filter(|_| intent.side == Side::Outlook)
-        {
+        if let Some(uid) = snapshot.traits.ical_uid.as_ref().filter(|_| intent.side == Side::Outlook) {
             link.ical_uid.clone_from(uid);
         }
     }
-    if let (Some(version), Some(replica)) = (version, link.replicas.get_mut(intent.side)) {
-        replica.advance(version.clone());
-        replica.organizer = snapshot.is_none_or(|snapshot| snapshot.traits.is_organizer);
+    let Some(replica) = link.replicas.get_mut(intent.side) else {
+        return;
+    };
+    if let Some(snapshot) = snapshot {
+        replica.advance(snapshot);
+        replica.organizer = snapshot.traits.is_organizer;
+    } else if let Some(version) = version {
+        replica.note_version(version.clone());
     }
 }
 
 /// Returns how long to wait before looking again.
 fn pause(why: &Why, least: TimeDelta) -> TimeDelta {
-    let asked = why
-        .retry_after_ms
-        .and_then(|ms| i64::try_from(ms).ok())
-        .map(TimeDelta::milliseconds);
+    let asked = why.retry_after_ms.and_then(|ms| i64::try_from(ms).ok()).map(TimeDelta::milliseconds);
     asked.unwrap_or_default().max(least)
 }

@@ -98,12 +98,9 @@ pub type Fields = BTreeMap<String, Value>;
 pub fn fingerprint(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain data with text keys always serialises");
     let digest = Sha256::digest(json);
-    digest
-        .iter()
-        .take(16)
-        .fold(String::with_capacity(32), |mut text, byte| {
-            use std::fmt::Write as _;
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+        use std::fmt::Write as _;
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
 }

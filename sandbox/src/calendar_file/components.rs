@@ -32,14 +32,12 @@ impl Component {
 
     /// Returns the first property of that name as text with escapes resolved, trimmed.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.property(name)
-            .map(|property| unescape(&property.value).trim().to_owned())
+        self.property(name).map(|property| unescape(&property.value).trim().to_owned())
     }
 
     /// Returns the first property of that name as a trimmed upper-case word.
     pub(super) fn word(&self, name: &str) -> Option<String> {
-        self.property(name)
-            .map(|property| property.value.trim().to_ascii_uppercase())
+        self.property(name).map(|property| property.value.trim().to_ascii_uppercase())
     }
 }
 
@@ -58,10 +56,7 @@ pub(super) fn assemble(lines: Vec<ContentLine>, losses: &mut Losses) -> Vec<Comp
         }
     }
     while let Some(component) = open.pop() {
-        losses.line(
-            component.line,
-            format!("`{}` is not closed; read up to the end of the file", component.name),
-        );
+        losses.line(component.line, format!("`{}` is not closed; read up to the end of the file", component.name));
         attach(component, &mut open, &mut calendars);
     }
     calendars.retain(|component| component.name == "VCALENDAR");
@@ -71,10 +66,7 @@ pub(super) fn assemble(lines: Vec<ContentLine>, losses: &mut Losses) -> Vec<Comp
 fn begin(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Component>, losses: &mut Losses) {
     let name = line.value.trim().to_ascii_uppercase();
     // A component of the calendar begins while another one is open: the END of that one is missing.
-    if matches!(
-        name.as_str(),
-        "VEVENT" | "VTODO" | "VJOURNAL" | "VFREEBUSY" | "VTIMEZONE" | "VCALENDAR"
-    ) {
+    if matches!(name.as_str(), "VEVENT" | "VTODO" | "VJOURNAL" | "VFREEBUSY" | "VTIMEZONE" | "VCALENDAR") {
         let keep = usize::from(name != "VCALENDAR" && open.first().is_some_and(|first| first.name == "VCALENDAR"));
         while open.len() > keep {
             close_top(open, calendars, losses);
@@ -83,12 +75,7 @@ fn begin(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Comp
     if open.len() >= MAX_DEPTH {
         losses.line(line.line, format!("`{name}` is nested deeper than {MAX_DEPTH} levels"));
     }
-    open.push(Component {
-        line: line.line,
-        name,
-        properties: Vec::new(),
-        children: Vec::new(),
-    });
+    open.push(Component { line: line.line, name, properties: Vec::new(), children: Vec::new() });
 }
 
 fn end(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Component>, losses: &mut Losses) {

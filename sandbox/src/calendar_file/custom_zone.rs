@@ -52,11 +52,8 @@ impl CustomZone {
     /// offset before the gap (RFC 5545 section 3.3.5).
     pub(super) fn instant(&self, local: NaiveDateTime) -> DateTime<Utc> {
         let onsets = self.onsets(local.year());
-        let mut offsets: Vec<TimeDelta> = self
-            .observances
-            .iter()
-            .flat_map(|observance| [observance.offset_to, observance.offset_from])
-            .collect();
+        let mut offsets: Vec<TimeDelta> =
+            self.observances.iter().flat_map(|observance| [observance.offset_to, observance.offset_from]).collect();
         offsets.sort();
         offsets.dedup();
         // The larger the offset, the earlier the instant: so the first match is the first occurrence.
@@ -84,14 +81,8 @@ impl CustomZone {
     }
 
     fn offset_at(&self, onsets: &[(NaiveDateTime, TimeDelta)], instant: NaiveDateTime) -> TimeDelta {
-        let current = onsets
-            .iter()
-            .rev()
-            .find(|(onset, _)| *onset <= instant)
-            .map(|(_, offset)| *offset);
-        current
-            .or_else(|| self.earliest().map(|observance| observance.offset_from))
-            .unwrap_or_default()
+        let current = onsets.iter().rev().find(|(onset, _)| *onset <= instant).map(|(_, offset)| *offset);
+        current.or_else(|| self.earliest().map(|observance| observance.offset_from)).unwrap_or_default()
     }
 
     fn earliest(&self) -> Option<&Observance> {
@@ -112,17 +103,8 @@ impl Observance {
             .flat_map(|property| property.value.split(','))
             .filter_map(|value| times::parse_local(value.split('/').next().unwrap_or(value)))
             .collect();
-        let rule = component
-            .property("RRULE")
-            .map(|rule| YearlyRule::read(&rule.value))
-            .transpose()?;
-        Ok(Self {
-            begin,
-            offset_from: offset("TZOFFSETFROM")?,
-            offset_to: offset("TZOFFSETTO")?,
-            extra,
-            rule,
-        })
+        let rule = component.property("RRULE").map(|rule| YearlyRule::read(&rule.value)).transpose()?;
+        Ok(Self { begin, offset_from: offset("TZOFFSETFROM")?, offset_to: offset("TZOFFSETTO")?, extra, rule })
     }
 
     /// Local onsets that can matter for a year: those of the year and its neighbours, and the last one before.
@@ -132,16 +114,11 @@ impl Observance {
         let Some(rule) = &self.rule else { return onsets };
         let last_by_until = rule.until.map_or(i32::MAX, |until| until.year());
         let last_by_count = rule.count.map_or(i32::MAX, |count| {
-            self.begin
-                .year()
-                .saturating_add(count.saturating_sub(1).saturating_mul(rule.interval))
+            self.begin.year().saturating_add(count.saturating_sub(1).saturating_mul(rule.interval))
         });
         let last = (year + 1).min(last_by_until).min(last_by_count);
         // Two rule periods before the last year always hold the latest onset.
-        let first = self
-            .begin
-            .year()
-            .max(last.saturating_sub(2 * rule.interval).min(year - 1));
+        let first = self.begin.year().max(last.saturating_sub(2 * rule.interval).min(year - 1));
         for candidate in first..=last {
             if (candidate - self.begin.year()) % rule.interval != 0 {
                 continue;
@@ -161,14 +138,8 @@ impl Observance {
 
 impl YearlyRule {
     fn read(value: &str) -> Result<Self, String> {
-        let mut rule = Self {
-            interval: 1,
-            months: vec![],
-            month_days: vec![],
-            week_days: vec![],
-            until: None,
-            count: None,
-        };
+        let mut rule =
+            Self { interval: 1, months: vec![], month_days: vec![], week_days: vec![], until: None, count: None };
         let mut frequency = String::new();
         for part in value.split(';') {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -177,11 +148,7 @@ impl YearlyRule {
             match key.trim().to_ascii_uppercase().as_str() {
                 "FREQ" => frequency = value,
                 "INTERVAL" => {
-                    rule.interval = value
-                        .parse()
-                        .ok()
-                        .filter(|n| (1..=1000).contains(n))
-                        .ok_or_else(unreadable)?;
+                    rule.interval = value.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(unreadable)?;
                 }
                 "COUNT" => rule.count = Some(value.parse().ok().ok_or_else(unreadable)?),
                 "UNTIL" => rule.until = Some(times::parse_local(&value).ok_or_else(unreadable)?),
@@ -192,31 +159,22 @@ impl YearlyRule {
                     rule.month_days = times::parse_numbers(&value).ok_or_else(unreadable)?;
                 }
                 "BYDAY" => {
-                    rule.week_days = value
-                        .split(',')
-                        .map(times::parse_week_day)
-                        .collect::<Option<_>>()
-                        .ok_or_else(unreadable)?;
+                    rule.week_days =
+                        value.split(',').map(times::parse_week_day).collect::<Option<_>>().ok_or_else(unreadable)?;
                 }
                 "WKST" | "" => {}
                 other => return Err(format!("`{other}` in a zone's rule is not supported")),
             }
         }
         if frequency != "YEARLY" {
-            return Err(format!(
-                "a zone's rule repeats `{frequency}`, only `YEARLY` is supported"
-            ));
+            return Err(format!("a zone's rule repeats `{frequency}`, only `YEARLY` is supported"));
         }
         Ok(rule)
     }
 
     /// The rule's dates in one year.
     fn dates(&self, year: i32, begin: NaiveDate) -> Vec<NaiveDate> {
-        let months = if self.months.is_empty() {
-            vec![begin.month()]
-        } else {
-            self.months.clone()
-        };
+        let months = if self.months.is_empty() { vec![begin.month()] } else { self.months.clone() };
         let mut dates = Vec::new();
         for month in months {
             let Some(first) = NaiveDate::from_ymd_opt(year, month, 1) else {
@@ -231,10 +189,7 @@ impl YearlyRule {
             let in_month_days = |day: &NaiveDate| {
                 let number = i32::try_from(day.day()).unwrap_or_default();
                 self.month_days.is_empty()
-                    || self
-                        .month_days
-                        .iter()
-                        .any(|wanted| *wanted == number || *wanted == number - length - 1)
+                    || self.month_days.iter().any(|wanted| *wanted == number || *wanted == number - length - 1)
             };
             if self.week_days.is_empty() {
                 dates.extend(days.iter().filter(|day| in_month_days(day)));
@@ -266,11 +221,7 @@ pub(super) fn parse_offset(text: &str) -> Option<TimeDelta> {
     let (hours, rest) = digits.split_at_checked(digits.len().min(2))?;
     let (minutes, seconds) = rest.split_at_checked(rest.len().min(2))?;
     let number = |text: &str| {
-        if text.is_empty() {
-            Some(0)
-        } else {
-            text.parse::<i64>().ok()
-        }
+        if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() }
     };
     let total = number(hours)? * 3600 + number(minutes)? * 60 + number(seconds)?;
     (total <= 18 * 3600).then(|| TimeDelta::seconds(sign * total))
@@ -289,9 +240,7 @@ mod tests {
     }
 
     fn utc(zone: &CustomZone, local: &str) -> String {
-        zone.instant(times::parse_local(local).unwrap())
-            .format("%Y%m%dT%H%M%SZ")
-            .to_string()
+        zone.instant(times::parse_local(local).unwrap()).format("%Y%m%dT%H%M%SZ").to_string()
     }
 
     const BERLIN: &str = "BEGIN:STANDARD\nDTSTART:16010101T030000\nTZOFFSETFROM:+0200\nTZOFFSETTO:+0100\n\

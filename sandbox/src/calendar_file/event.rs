@@ -67,10 +67,7 @@ pub(super) fn read(component: &Component, zones: &Zones) -> Result<ImportedEvent
 
     let mut body = Map::new();
     let text = |name: &str| component.text(name).filter(|text| !text.is_empty());
-    body.insert(
-        "subject".to_owned(),
-        json!(text("SUMMARY").unwrap_or_default().replace('\n', " ")),
-    );
+    body.insert("subject".to_owned(), json!(text("SUMMARY").unwrap_or_default().replace('\n', " ")));
     body.insert(
         "body".to_owned(),
         json!({ "contentType": "text", "content": text("DESCRIPTION").unwrap_or_default() }),
@@ -79,10 +76,7 @@ pub(super) fn read(component: &Component, zones: &Zones) -> Result<ImportedEvent
     body.insert("start".to_owned(), graph_time(times.begin, times.zone.name()));
     body.insert("end".to_owned(), graph_time(times.end, times.zone.name()));
     if let Some(location) = text("LOCATION") {
-        body.insert(
-            "location".to_owned(),
-            json!({ "displayName": location.replace('\n', " ") }),
-        );
+        body.insert("location".to_owned(), json!({ "displayName": location.replace('\n', " ") }));
     }
     body.insert("showAs".to_owned(), json!(show_as(component)));
     body.insert("sensitivity".to_owned(), json!(sensitivity(component)));
@@ -125,11 +119,7 @@ fn read_times(component: &Component, zones: &Zones) -> Result<Times, String> {
         When::Time { local, utc } => read_moments(begin, local, utc, end, span, zones)?,
     };
     if !YEARS.contains(&times.begin.year()) || !YEARS.contains(&times.end.year()) {
-        return Err(format!(
-            "its time lies outside of the years {} to {}",
-            YEARS.start(),
-            YEARS.end()
-        ));
+        return Err(format!("its time lies outside of the years {} to {}", YEARS.start(), YEARS.end()));
     }
     Ok(times)
 }
@@ -147,9 +137,7 @@ fn read_days(
         (Some(When::Time { local, .. }), _) => local.date(),
         (None, Some(span)) => {
             let days = u64::try_from(span.days).unwrap_or_default();
-            first
-                .checked_add_days(Days::new(days))
-                .ok_or("its date is out of range")?
+            first.checked_add_days(Days::new(days)).ok_or("its date is out of range")?
         }
         (None, None) => next,
     };
@@ -190,9 +178,7 @@ fn read_moments(
     }
     // Graph gets local times of a zone of the tz database, but only where they come back as the same instants.
     let shown = zone.known(local).filter(|zone| {
-        [start, finish]
-            .iter()
-            .all(|instant| instant_in(*zone, instant.with_timezone(zone).naive_local()) == *instant)
+        [start, finish].iter().all(|instant| instant_in(*zone, instant.with_timezone(zone).naive_local()) == *instant)
     });
     let target = shown.unwrap_or(Tz::UTC);
     Ok(Times {
@@ -214,9 +200,7 @@ fn zone_of<'a>(property: &ContentLine, utc: bool, zones: &'a Zones) -> Result<Zo
     }
     match property.param("TZID").filter(|name| !name.trim().is_empty()) {
         None => Ok(Zone::Known(zones.floating())),
-        Some(name) => zones
-            .find(name)
-            .ok_or_else(|| format!("its time zone `{name}` is not known")),
+        Some(name) => zones.find(name).ok_or_else(|| format!("its time zone `{name}` is not known")),
     }
 }
 
@@ -244,10 +228,7 @@ fn read_series(component: &Component, times: &mut Times, notes: &mut Vec<String>
         };
         notes.push("the series begins on the first date that fits its rule".to_owned());
     }
-    let excluded: usize = component
-        .all("EXDATE")
-        .map(|property| split_list(&property.value).len())
-        .sum();
+    let excluded: usize = component.all("EXDATE").map(|property| split_list(&property.value).len()).sum();
     if excluded > 0 {
         notes.push(format!("{excluded} cancelled dates of the series are not taken out"));
     }
@@ -311,10 +292,7 @@ fn attendees(component: &Component, notes: &mut Vec<String>) -> Vec<Value> {
             unreadable += 1;
             continue;
         };
-        if organizer
-            .as_ref()
-            .is_some_and(|organizer| organizer.eq_ignore_ascii_case(&address))
-        {
+        if organizer.as_ref().is_some_and(|organizer| organizer.eq_ignore_ascii_case(&address)) {
             continue;
         }
         let role = property.param("ROLE").unwrap_or_default().to_ascii_uppercase();
@@ -331,10 +309,7 @@ fn attendees(component: &Component, notes: &mut Vec<String>) -> Vec<Value> {
         notes.push(format!("{unreadable} attendees without an e-mail address are left out"));
     }
     if attendees.len() > MAX_ATTENDEES {
-        notes.push(format!(
-            "{} attendees beyond {MAX_ATTENDEES} are left out",
-            attendees.len() - MAX_ATTENDEES
-        ));
+        notes.push(format!("{} attendees beyond {MAX_ATTENDEES} are left out", attendees.len() - MAX_ATTENDEES));
         attendees.truncate(MAX_ATTENDEES);
     }
     attendees
@@ -347,10 +322,7 @@ fn address(property: &ContentLine) -> Option<String> {
         _ => value,
     };
     let usable = |address: &&str| address.contains('@') && !address.contains(char::is_whitespace);
-    [bare, property.param("EMAIL").unwrap_or_default()]
-        .into_iter()
-        .find(usable)
-        .map(str::to_owned)
+    [bare, property.param("EMAIL").unwrap_or_default()].into_iter().find(usable).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -25,10 +25,7 @@ pub(super) struct ContentLine {
 impl ContentLine {
     /// Returns the first value of a parameter.
     pub(super) fn param(&self, name: &str) -> Option<&str> {
-        self.params
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -49,10 +46,7 @@ pub(super) fn read(bytes: &[u8], losses: &mut Losses) -> Vec<ContentLine> {
         }
         match parse(line, &text).or_else(|| parse_with_stray_quote(line, &text)) {
             Some(mut content) => {
-                if content
-                    .param("ENCODING")
-                    .is_some_and(|encoding| encoding.eq_ignore_ascii_case("QUOTED-PRINTABLE"))
-                {
+                if content.param("ENCODING").is_some_and(|encoding| encoding.eq_ignore_ascii_case("QUOTED-PRINTABLE")) {
                     content.value = decode(&unquote_printable(content.value.as_bytes()))
                         .replace("\r\n", "\\n")
                         .replace('\n', "\\n");
@@ -117,12 +111,7 @@ fn unfold(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
 
 /// Tells whether a vCalendar 1.0 quoted-printable value goes on in the next line.
 fn is_soft_break(line: &[u8]) -> bool {
-    let head: Vec<u8> = line
-        .iter()
-        .take(256)
-        .take_while(|byte| **byte != b':')
-        .map(u8::to_ascii_uppercase)
-        .collect();
+    let head: Vec<u8> = line.iter().take(256).take_while(|byte| **byte != b':').map(u8::to_ascii_uppercase).collect();
     line.ends_with(b"=") && head.windows(16).any(|part| part == b"QUOTED-PRINTABLE")
 }
 
@@ -152,13 +141,11 @@ fn from_utf16(bytes: &[u8]) -> Option<String> {
     };
     let units: Vec<u16> = tail
         .chunks_exact(2)
-        .map(|pair| {
-            if little {
-                u16::from_le_bytes([pair[0], pair[1]])
-            } else {
-                u16::from_be_bytes([pair[0], pair[1]])
-            }
-        })
+        .map(
+            |pair| {
+                if little { u16::from_le_bytes([pair[0], pair[1]]) } else { u16::from_be_bytes([pair[0], pair[1]]) }
+            },
+        )
         .collect();
     Some(String::from_utf16_lossy(&units))
 }
@@ -186,22 +173,13 @@ fn parse(line: usize, text: &str) -> Option<ContentLine> {
     let name_end = text.find([';', ':'])?;
     let (name, mut rest) = text.split_at_checked(name_end)?;
     let name = name.rsplit('.').next().unwrap_or(name).trim();
-    if name.is_empty()
-        || !name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-    {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
         return None;
     }
     let mut params = Vec::new();
     loop {
         if let Some(value) = rest.strip_prefix(':') {
-            return Some(ContentLine {
-                line,
-                name: name.to_ascii_uppercase(),
-                params,
-                value: value.to_owned(),
-            });
+            return Some(ContentLine { line, name: name.to_ascii_uppercase(), params, value: value.to_owned() });
         }
         let tail = rest.strip_prefix(';')?;
         let end = end_of_param(tail)?;
@@ -265,12 +243,7 @@ fn parse_with_stray_quote(line: usize, text: &str) -> Option<ContentLine> {
         .map(|part| part.split_once('=').unwrap_or((part, "")))
         .map(|(key, value)| (key.trim().to_ascii_uppercase(), value.to_owned()))
         .collect();
-    Some(ContentLine {
-        line,
-        name: name.to_ascii_uppercase(),
-        params,
-        value: value.to_owned(),
-    })
+    Some(ContentLine { line, name: name.to_ascii_uppercase(), params, value: value.to_owned() })
 }
 
 #[cfg(test)]
@@ -340,9 +313,6 @@ mod tests {
     #[test]
     fn escapes_and_lists_are_resolved() {
         assert_eq!(unescape(r"a\, b\; c\\d\nE\N"), "a, b; c\\d\nE\n");
-        assert_eq!(
-            split_list(r"one\, two,three"),
-            vec![r"one\, two".to_owned(), "three".to_owned()]
-        );
+        assert_eq!(split_list(r"one\, two,three"), vec![r"one\, two".to_owned(), "three".to_owned()]);
     }
 }

@@ -102,12 +102,7 @@ pub fn read(bytes: &[u8], home: Tz) -> Result<CalendarFile, CalendarFileError> {
         }
     }
     losses.rows.sort_by_key(|row| row.line);
-    Ok(CalendarFile {
-        name,
-        events,
-        not_loaded: losses.rows,
-        not_loaded_beyond: losses.beyond,
-    })
+    Ok(CalendarFile { name, events, not_loaded: losses.rows, not_loaded_beyond: losses.beyond })
 }
 
 fn read_component(component: &Component, zones: &Zones, events: &mut Vec<ImportedEvent>, losses: &mut Losses) {
@@ -144,12 +139,7 @@ impl Losses {
     }
 
     fn line(&mut self, line: usize, reason: impl Into<String>) {
-        self.push(NotLoaded {
-            line,
-            what: "line".to_owned(),
-            subject: None,
-            reason: reason.into(),
-        });
+        self.push(NotLoaded { line, what: "line".to_owned(), subject: None, reason: reason.into() });
     }
 
     fn component(&mut self, component: &Component, reason: String) {
@@ -165,4 +155,67 @@ impl Losses {
 /// Returns a Graph `dateTimeTimeZone` object.
 fn graph_time(local: chrono::NaiveDateTime, zone: &str) -> Value {
     serde_json::json!({ "dateTime": local.format("%Y-%m-%dT%H:%M:%S.0000000").to_string(), "timeZone": zone })
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const SAMPLE: &str = "BEGIN:VCALENDAR\r\nX-WR-TIMEZONE:Europe/Paris\r\nBEGIN:VTIMEZONE\r\nTZID:Own\r\nBEGIN:STANDARD\r\n\
+        DTSTART:16010101T030000\r\nTZOFFSETFROM:+0200\r\nTZOFFSETTO:+0100\r\nRRULE:FREQ=YEARLY;BYDAY=-1SU;BYMONTH=10\r\n\
+        END:STANDARD\r\nEND:VTIMEZONE\r\nBEGIN:VEVENT\r\nSUMMARY;LANGUAGE=de:Gr\u{fc}\u{df}e\\, alle\r\n\
+        DTSTART;TZID=\"Own\":20260705T090000\r\nDURATION:P1DT2H\r\nEXDATE:20260706T090000Z\r\n\
+        RRULE:FREQ=MONTHLY;BYDAY=1SU;UNTIL=20270101T000000Z\r\nATTENDEE;CN=\"A; B\":mailto:a@example.com\r\n\
+        END:VEVENT\r\nEND:VCALENDAR\r\n";
+
+    #[test]
+    fn damaged_files_are_read_as_far_as_they_go_and_never_panic() {
+        let pieces: Vec<&str> = SAMPLE.split_inclusive([':', ';', '=', '\n', '0']).collect();
+        let odd = [
+            "\u{0}",
+            "9999999999",
+            "-",
+            "\"",
+            "^",
+            "\\",
+            "=",
+            "\u{1f600}",
+            ";;",
+            "BEGIN:VEVENT\n",
+            "END:VEVENT\n",
+            " ",
+        ];
+        for seed in 0..2_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut parts = pieces.clone();
+            for _ in 0..random.random_range(1..8) {
+                let at = random.random_range(0..parts.len());
+                match random.random_range(0..3) {
+                    0 => parts[at] = odd.choose(&mut random).copied().unwrap_or_default(),
+                    1 => parts.swap(at, 0),
+                    _ => {
+                        parts.truncate(at + 1);
+                    }
+                }
+            }
+            let mut bytes = parts.concat().into_bytes();
+            let at = random.random_range(0..bytes.len().max(1));
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = random.random();
+            }
+            if let Ok(file) = read(&bytes, Tz::Europe__Berlin) {
+                assert!(file.events.len() <= 8, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let bytes = vec![b' '; MAX_FILE_BYTES + 1];
+        assert!(matches!(read(&bytes, Tz::UTC), Err(CalendarFileError::TooLarge { .. })));
+    }
 }

@@ -8,9 +8,7 @@ use super::{CalendarFile, EventStart, read};
 
 /// Reads one export; none (with a printed note) where the folder is absent.
 fn export(name: &str) -> Option<CalendarFile> {
-    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "shared", "data", "calendars"]
-        .iter()
-        .collect();
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "..", "..", "shared", "data", "calendars"].iter().collect();
     let path = folder.join(name);
     let Ok(bytes) = std::fs::read(&path) else {
         println!("skipped: {name} is not there");
@@ -35,9 +33,7 @@ fn rows(file: &CalendarFile, series: bool) -> Vec<(String, String)> {
 }
 
 fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
-    rows.iter()
-        .map(|(subject, start)| ((*subject).to_owned(), (*start).to_owned()))
-        .collect()
+    rows.iter().map(|(subject, start)| ((*subject).to_owned(), (*start).to_owned())).collect()
 }
 
 #[test]
@@ -45,10 +41,7 @@ fn windows_zones_with_their_own_rules_give_the_right_instants() {
     let Some(file) = export("ms_timezones.ics") else { return };
     assert_eq!(
         rows(&file, false),
-        pairs(&[
-            ("test", "2020-09-10T07:00Z"),
-            ("Not the actual summary 1", "2020-09-15T15:30Z")
-        ])
+        pairs(&[("test", "2020-09-10T07:00Z"), ("Not the actual summary 1", "2020-09-15T15:30Z")])
     );
     assert_eq!(
         rows(&file, true),
@@ -67,11 +60,7 @@ fn descriptions_instead_of_zone_names_give_the_right_instants() {
     };
     assert_eq!(
         rows(&file, false),
-        pairs(&[
-            ("TEST Syd", "2020-10-28T02:30Z"),
-            ("TEST", "2020-10-28T17:30Z"),
-            ("TEST 3", "2020-11-02T18:30Z")
-        ])
+        pairs(&[("TEST Syd", "2020-10-28T02:30Z"), ("TEST", "2020-10-28T17:30Z"), ("TEST 3", "2020-11-02T18:30Z")])
     );
     assert_eq!(rows(&file, true), pairs(&[("TEST2", "2020-11-05T18:30Z")]));
     assert_eq!(file.events[3].notes.len(), 1);
@@ -153,21 +142,11 @@ fn each_event_of_every_export_is_loaded_or_listed() {
         ("windows-quoted-tz-rrule.ics", 1, 0),
     ] {
         let Some(file) = export(name) else { continue };
-        assert_eq!(
-            (file.events.len(), file.not_loaded.len()),
-            (events, listed),
-            "{name}: {:?}",
-            file.not_loaded
-        );
+        assert_eq!((file.events.len(), file.not_loaded.len()), (events, listed), "{name}: {:?}", file.not_loaded);
     }
     let Some(festival) = export("festival-multiday-rrule.ics") else {
         return;
     };
-    assert_eq!(
-        festival.events.len() + festival.not_loaded.len(),
-        128,
-        "{:?}",
-        festival.not_loaded
-    );
+    assert_eq!(festival.events.len() + festival.not_loaded.len(), 128, "{:?}", festival.not_loaded);
     assert!(festival.events.len() > 120, "{:?}", festival.not_loaded);
 }

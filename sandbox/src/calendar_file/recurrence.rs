@@ -35,23 +35,14 @@ struct Rule {
 pub(super) fn to_graph(rule: &str, start: NaiveDateTime, zone: Tz) -> Result<Series, String> {
     let rule = Rule::read(rule)?;
     let (pattern, shift_days) = rule.pattern(start.date())?;
-    let first = start
-        .date()
-        .checked_add_days(Days::new(shift_days))
-        .ok_or("the series starts too late")?;
+    let first = start.date().checked_add_days(Days::new(shift_days)).ok_or("the series starts too late")?;
     let range = rule.range(first, start, zone)?;
-    Ok(Series {
-        recurrence: json!({ "pattern": pattern, "range": range }),
-        shift_days,
-    })
+    Ok(Series { recurrence: json!({ "pattern": pattern, "range": range }), shift_days })
 }
 
 impl Rule {
     fn read(text: &str) -> Result<Self, String> {
-        let mut rule = Self {
-            interval: 1,
-            ..Self::default()
-        };
+        let mut rule = Self { interval: 1, ..Self::default() };
         for part in text.trim().split(';').filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             let key = key.trim().to_ascii_uppercase();
@@ -60,11 +51,7 @@ impl Rule {
             match key.as_str() {
                 "FREQ" => rule.frequency = value,
                 "INTERVAL" => {
-                    rule.interval = value
-                        .parse()
-                        .ok()
-                        .filter(|n| (1..=999).contains(n))
-                        .ok_or_else(unreadable)?;
+                    rule.interval = value.parse().ok().filter(|n| (1..=999).contains(n)).ok_or_else(unreadable)?;
                 }
                 "COUNT" => rule.count = Some(value.parse().ok().filter(|n| *n > 0).ok_or_else(unreadable)?),
                 "UNTIL" => rule.until = Some(times::parse_when(&value).ok_or_else(unreadable)?),
@@ -72,11 +59,8 @@ impl Rule {
                 "BYMONTHDAY" => rule.month_days = times::parse_numbers(&value).ok_or_else(unreadable)?,
                 "BYSETPOS" => rule.positions = times::parse_numbers(&value).ok_or_else(unreadable)?,
                 "BYDAY" => {
-                    rule.week_days = value
-                        .split(',')
-                        .map(times::parse_week_day)
-                        .collect::<Option<_>>()
-                        .ok_or_else(unreadable)?;
+                    rule.week_days =
+                        value.split(',').map(times::parse_week_day).collect::<Option<_>>().ok_or_else(unreadable)?;
                 }
                 "WKST" => rule.first_day = Some(times::parse_week_day(&value).ok_or_else(unreadable)?.1),
                 _ => return Err(format!("Graph has no counterpart for `{key}` in a series rule")),
@@ -112,10 +96,9 @@ impl Rule {
                 }
                 self.monthly(pattern, start, Some(month))
             }
-            "DAILY" | "WEEKLY" | "MONTHLY" => Err(format!(
-                "Graph has no counterpart for this combination in a `{}` series",
-                self.frequency
-            )),
+            "DAILY" | "WEEKLY" | "MONTHLY" => {
+                Err(format!("Graph has no counterpart for this combination in a `{}` series", self.frequency))
+            }
             "" => Err("the series rule has no `FREQ`".to_owned()),
             other => Err(format!("Graph has no counterpart for a series that repeats `{other}`")),
         }
@@ -134,11 +117,7 @@ impl Rule {
             days.push(start.weekday());
         }
         let shift = (0..7u64)
-            .find(|ahead| {
-                start
-                    .checked_add_days(Days::new(*ahead))
-                    .is_some_and(|day| days.contains(&day.weekday()))
-            })
+            .find(|ahead| start.checked_add_days(Days::new(*ahead)).is_some_and(|day| days.contains(&day.weekday())))
             .ok_or("no weekday of the series rule fits")?;
         if shift > 0 && self.interval > 1 {
             return Err("the first date does not fit the series rule".to_owned());
@@ -146,15 +125,9 @@ impl Rule {
         days.sort_by_key(Weekday::num_days_from_sunday);
         days.dedup();
         pattern.insert("type".to_owned(), json!("weekly"));
-        pattern.insert(
-            "daysOfWeek".to_owned(),
-            days.iter().map(|day| json!(graph_day(*day))).collect(),
-        );
+        pattern.insert("daysOfWeek".to_owned(), days.iter().map(|day| json!(graph_day(*day))).collect());
         // RFC 5545: weeks begin on Monday where WKST is missing; Graph's own default is Sunday, so it is always said.
-        pattern.insert(
-            "firstDayOfWeek".to_owned(),
-            json!(graph_day(self.first_day.unwrap_or(Weekday::Mon))),
-        );
+        pattern.insert("firstDayOfWeek".to_owned(), json!(graph_day(self.first_day.unwrap_or(Weekday::Mon))));
         Ok((Value::Object(pattern), shift))
     }
 
@@ -180,14 +153,8 @@ impl Rule {
             if !fits {
                 return Err("the first date does not fit the series rule".to_owned());
             }
-            pattern.insert(
-                "type".to_owned(),
-                json!(if month.is_some() {
-                    "absoluteYearly"
-                } else {
-                    "absoluteMonthly"
-                }),
-            );
+            pattern
+                .insert("type".to_owned(), json!(if month.is_some() { "absoluteYearly" } else { "absoluteMonthly" }));
             pattern.insert("dayOfMonth".to_owned(), json!(day));
             return Ok((Value::Object(pattern), 0));
         }
@@ -209,18 +176,8 @@ impl Rule {
             4 => "fourth",
             _ => "last",
         };
-        pattern.insert(
-            "type".to_owned(),
-            json!(if month.is_some() {
-                "relativeYearly"
-            } else {
-                "relativeMonthly"
-            }),
-        );
-        pattern.insert(
-            "daysOfWeek".to_owned(),
-            days.iter().map(|day| json!(graph_day(*day))).collect(),
-        );
+        pattern.insert("type".to_owned(), json!(if month.is_some() { "relativeYearly" } else { "relativeMonthly" }));
+        pattern.insert("daysOfWeek".to_owned(), days.iter().map(|day| json!(graph_day(*day))).collect());
         pattern.insert("index".to_owned(), json!(index));
         Ok((Value::Object(pattern), 0))
     }
@@ -258,17 +215,9 @@ impl Rule {
             None => None,
             Some(times::When::Date(date)) => Some(date),
             Some(times::When::Time { local, utc }) => {
-                let local = if utc {
-                    zone.from_utc_datetime(&local).naive_local()
-                } else {
-                    local
-                };
+                let local = if utc { zone.from_utc_datetime(&local).naive_local() } else { local };
                 // An UNTIL before the time of day at which occurrences begin leaves out its own date.
-                if local.time() < start.time() {
-                    local.date().pred_opt()
-                } else {
-                    Some(local.date())
-                }
+                if local.time() < start.time() { local.date().pred_opt() } else { Some(local.date()) }
             }
         };
         match (end, self.count) {
@@ -312,11 +261,7 @@ mod tests {
     #[test]
     fn each_pattern_of_graph_is_reached() {
         for (rule, start, expected) in [
-            (
-                "FREQ=DAILY;INTERVAL=2",
-                "20260105T090000",
-                json!({"type": "daily", "interval": 2}),
-            ),
+            ("FREQ=DAILY;INTERVAL=2", "20260105T090000", json!({"type": "daily", "interval": 2})),
             (
                 "FREQ=WEEKLY;BYDAY=WE,MO;WKST=SU",
                 "20260105T090000",
@@ -373,9 +318,7 @@ mod tests {
     #[test]
     fn until_becomes_the_last_local_date() {
         let end = |until: &str| {
-            graph(&format!("FREQ=DAILY;UNTIL={until}"), "20260105T090000")
-                .unwrap()
-                .recurrence["range"]["endDate"]
+            graph(&format!("FREQ=DAILY;UNTIL={until}"), "20260105T090000").unwrap().recurrence["range"]["endDate"]
                 .clone()
         };
         assert_eq!(end("20260110T080000Z"), "2026-01-10");

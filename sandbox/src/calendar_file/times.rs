@@ -56,11 +56,7 @@ fn parse_time(text: &str) -> Option<NaiveDateTime> {
     }
     let hour: u32 = time.get(..2)?.parse().ok()?;
     let minute: u32 = time.get(2..4)?.parse().ok()?;
-    let second: u32 = time
-        .get(4..)
-        .filter(|digits| !digits.is_empty())
-        .map_or(Ok(0), str::parse)
-        .ok()?;
+    let second: u32 = time.get(4..).filter(|digits| !digits.is_empty()).map_or(Ok(0), str::parse).ok()?;
     // A leap second counts as the second before it; 24:00 is written by some programs for the end of a day.
     if hour == 24 && minute == 0 && second == 0 {
         return date.succ_opt()?.and_hms_opt(0, 0, 0);
@@ -82,10 +78,7 @@ pub(super) fn parse_duration(value: &str) -> Option<Span> {
     let value = value.trim().to_ascii_uppercase();
     let body = value.strip_prefix('+').unwrap_or(&value).strip_prefix('P')?;
     let (dates, times) = body.split_once('T').unwrap_or((body, ""));
-    let mut span = Span {
-        days: 0,
-        time: TimeDelta::zero(),
-    };
+    let mut span = Span { days: 0, time: TimeDelta::zero() };
     let mut found = false;
     for (part, in_time) in [(dates, false), (times, true)] {
         let mut digits = String::new();
@@ -142,11 +135,7 @@ pub(super) fn parse_numbers<T: std::str::FromStr>(value: &str) -> Option<Vec<T>>
 /// Picks the nth item, from the end where negative.
 pub(super) fn nth<T: Copy>(items: &[T], nth: i32) -> Option<T> {
     let distance = usize::try_from(nth.unsigned_abs()).ok()?.checked_sub(1)?;
-    if nth > 0 {
-        items.get(distance).copied()
-    } else {
-        items.iter().rev().nth(distance).copied()
-    }
+    if nth > 0 { items.get(distance).copied() } else { items.iter().rev().nth(distance).copied() }
 }
 
 #[cfg(test)]
@@ -156,44 +145,18 @@ mod tests {
     #[test]
     fn the_form_of_a_value_decides_between_day_and_time() {
         assert!(matches!(parse_when("20201028"), Some(When::Date(_))));
-        assert!(matches!(
-            parse_when("20201028T1330"),
-            Some(When::Time { utc: false, .. })
-        ));
-        assert!(matches!(
-            parse_when("20201028T133000Z"),
-            Some(When::Time { utc: true, .. })
-        ));
+        assert!(matches!(parse_when("20201028T1330"), Some(When::Time { utc: false, .. })));
+        assert!(matches!(parse_when("20201028T133000Z"), Some(When::Time { utc: true, .. })));
         assert_eq!(parse_when("20201028T240000"), parse_when("20201029T000000"));
-        for broken in [
-            "",
-            "2020",
-            "20201328",
-            "20201028T",
-            "20201028T99",
-            "20201028T996161",
-            "２０２０1028",
-        ] {
+        for broken in ["", "2020", "20201328", "20201028T", "20201028T99", "20201028T996161", "２０２０1028"] {
             assert_eq!(parse_when(broken), None, "{broken}");
         }
     }
 
     #[test]
     fn durations_keep_calendar_days_apart_from_exact_time() {
-        assert_eq!(
-            parse_duration("P1W"),
-            Some(Span {
-                days: 7,
-                time: TimeDelta::zero()
-            })
-        );
-        assert_eq!(
-            parse_duration("P1DT2H30M"),
-            Some(Span {
-                days: 1,
-                time: TimeDelta::minutes(150)
-            })
-        );
+        assert_eq!(parse_duration("P1W"), Some(Span { days: 7, time: TimeDelta::zero() }));
+        assert_eq!(parse_duration("P1DT2H30M"), Some(Span { days: 1, time: TimeDelta::minutes(150) }));
         for broken in ["", "P", "PT", "-PT5M", "P5H", "PT5", "P99999999999999999999D"] {
             assert_eq!(parse_duration(broken), None, "{broken}");
         }

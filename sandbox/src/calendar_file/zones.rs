@@ -49,10 +49,7 @@ impl Zones {
                 Err(reason) => losses.component(component, reason),
             }
         }
-        let floating = calendar
-            .text("X-WR-TIMEZONE")
-            .and_then(|name| known_zone(&name))
-            .unwrap_or(home);
+        let floating = calendar.text("X-WR-TIMEZONE").and_then(|name| known_zone(&name)).unwrap_or(home);
         Self { custom, floating, home }
     }
 
@@ -118,10 +115,7 @@ pub(super) fn instant_in(zone: Tz, local: NaiveDateTime) -> DateTime<Utc> {
 pub(super) fn known_zone(name: &str) -> Option<Tz> {
     let name = name.trim().trim_matches('"');
     let name = name.strip_prefix("TZID=").unwrap_or(name);
-    if matches!(
-        name.to_ascii_uppercase().as_str(),
-        "UTC" | "GMT" | "Z" | "ETC/UTC" | "COORDINATED UNIVERSAL TIME"
-    ) {
+    if matches!(name.to_ascii_uppercase().as_str(), "UTC" | "GMT" | "Z" | "ETC/UTC" | "COORDINATED UNIVERSAL TIME") {
         return Some(Tz::UTC);
     }
     if let Ok(zone) = name.parse::<Tz>() {
@@ -147,10 +141,7 @@ pub(super) fn known_zone(name: &str) -> Option<Tz> {
 /// `UTC+01`, `GMT-0330`, `+05:30`.
 fn offset_name(name: &str) -> Option<TimeDelta> {
     let upper = name.to_ascii_uppercase();
-    let offset = upper
-        .strip_prefix("UTC")
-        .or_else(|| upper.strip_prefix("GMT"))
-        .unwrap_or(&upper);
+    let offset = upper.strip_prefix("UTC").or_else(|| upper.strip_prefix("GMT")).unwrap_or(&upper);
     parse_offset(offset)
 }
 
@@ -166,10 +157,7 @@ static DESCRIPTIONS: LazyLock<BTreeMap<String, Tz>> = LazyLock::new(|| {
     for (words, zone) in [
         ("Amsterdam, Berlin, Bern, Rome, Stockholm, Vienna", Tz::Europe__Berlin),
         ("Canberra, Melbourne, Sydney", Tz::Australia__Sydney),
-        (
-            "Greenwich Mean Time : Dublin, Edinburgh, Lisbon, London",
-            Tz::Europe__London,
-        ),
+        ("Greenwich Mean Time : Dublin, Edinburgh, Lisbon, London", Tz::Europe__London),
         ("Dublin, Edinburgh, Lisbon, London", Tz::Europe__London),
         ("Athens, Istanbul, Minsk", Tz::Europe__Athens),
         ("Pacific Time (US & Canada); Tijuana", Tz::America__Los_Angeles),
@@ -208,10 +196,7 @@ mod tests {
             ("(UTC-05:00) Eastern Time (US and Canada)", Tz::America__New_York),
             ("(GMT+10:00) Canberra, Melbourne, Sydney", Tz::Australia__Sydney),
             ("(UTC+07:00) Bangkok, Hanoi, Jakarta", Tz::Asia__Bangkok),
-            (
-                "/freeassociation.sourceforge.net/Tzfile/Europe/Paris",
-                Tz::Europe__Paris,
-            ),
+            ("/freeassociation.sourceforge.net/Tzfile/Europe/Paris", Tz::Europe__Paris),
             ("TZID=Europe/Berlin", Tz::Europe__Berlin),
             ("utc", Tz::UTC),
         ] {
@@ -237,14 +222,8 @@ mod tests {
     #[test]
     fn a_skipped_hour_counts_from_the_offset_before_the_gap() {
         let skipped = "2026-03-29T02:30:00".parse().unwrap();
-        assert_eq!(
-            instant_in(Tz::Europe__Berlin, skipped).to_rfc3339(),
-            "2026-03-29T01:30:00+00:00"
-        );
+        assert_eq!(instant_in(Tz::Europe__Berlin, skipped).to_rfc3339(), "2026-03-29T01:30:00+00:00");
         let twice = "2026-10-25T02:30:00".parse().unwrap();
-        assert_eq!(
-            instant_in(Tz::Europe__Berlin, twice).to_rfc3339(),
-            "2026-10-25T00:30:00+00:00"
-        );
+        assert_eq!(instant_in(Tz::Europe__Berlin, twice).to_rfc3339(), "2026-10-25T00:30:00+00:00");
     }
 }

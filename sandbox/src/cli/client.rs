@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 
 /// Longest wait for an answer; a large calendar takes the longest.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Where the running sandbox is.
 #[derive(Debug, clap::Args)]
@@ -35,11 +35,7 @@ impl Client {
             .with_context(|| format!("read endpoints file `{path}`; start one with `serve --endpoints {path}`"))?;
         let endpoints = serde_json::from_str(&text).with_context(|| format!("parse endpoints file `{path}`"))?;
         calbridge_sandbox::tls::install_crypto_provider();
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .context("prepare HTTP")?;
+        let http = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().context("prepare HTTP")?;
         Ok(Self { http, endpoints })
     }
 
@@ -50,11 +46,7 @@ impl Client {
             request = request.json(body);
         }
         let text = self.send(request).await?.text().await.context("read the answer")?;
-        if text.is_empty() {
-            Ok(Value::Null)
-        } else {
-            serde_json::from_str(&text).context("parse the answer")
-        }
+        if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).context("parse the answer") }
     }
 
     /// Posts bytes and returns the JSON answer.
@@ -65,16 +57,11 @@ impl Client {
 
     /// Gets text.
     pub(super) async fn text(&self, path: &str) -> anyhow::Result<String> {
-        self.send(self.request(Method::GET, path))
-            .await?
-            .text()
-            .await
-            .context("read the answer")
+        self.send(self.request(Method::GET, path)).await?.text().await.context("read the answer")
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.endpoints.control_url))
+        self.http.request(method, format!("{}{path}", self.endpoints.control_url))
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {

@@ -257,23 +257,14 @@ mod tests {
     use super::*;
 
     fn new_meeting() -> Defaults {
-        Defaults {
-            zone: Tz::Europe__Berlin,
-            now: Some("2026-11-21T09:12:00Z".parse().unwrap()),
-        }
+        Defaults { zone: Tz::Europe__Berlin, now: Some("2026-11-21T09:12:00Z".parse().unwrap()) }
     }
 
     #[test]
     fn a_meeting_without_times_is_at_the_next_full_hour() {
-        let draft = Draft {
-            subject: Some("Plan".to_owned()),
-            ..Draft::default()
-        };
+        let draft = Draft { subject: Some("Plan".to_owned()), ..Draft::default() };
         let event = draft.for_outlook(new_meeting()).unwrap();
-        assert_eq!(
-            event["start"],
-            json!({ "dateTime": "2026-11-21T11:00:00", "timeZone": "Europe/Berlin" })
-        );
+        assert_eq!(event["start"], json!({ "dateTime": "2026-11-21T11:00:00", "timeZone": "Europe/Berlin" }));
         assert_eq!(event["end"]["dateTime"], "2026-11-21T12:00:00");
         let fields = draft.for_salesforce(new_meeting()).unwrap();
         assert_eq!(fields["StartDateTime"], "2026-11-21T10:00:00.000+0000");
@@ -287,35 +278,16 @@ mod tests {
             end: Some("2026-12-26".to_owned()),
             ..Draft::default()
         };
-        assert_eq!(
-            draft.for_outlook(new_meeting()).unwrap()["end"]["dateTime"],
-            "2026-12-27T00:00:00"
-        );
-        assert_eq!(
-            draft.for_salesforce(new_meeting()).unwrap()["DurationInMinutes"],
-            3 * 1440
-        );
+        assert_eq!(draft.for_outlook(new_meeting()).unwrap()["end"]["dateTime"], "2026-12-27T00:00:00");
+        assert_eq!(draft.for_salesforce(new_meeting()).unwrap()["DurationInMinutes"], 3 * 1440);
     }
 
     #[test]
     fn a_change_says_only_what_was_given() {
-        let defaults = Defaults {
-            now: None,
-            ..new_meeting()
-        };
-        let draft = Draft {
-            location: Some("Room 2".to_owned()),
-            ..Draft::default()
-        };
+        let defaults = Defaults { now: None, ..new_meeting() };
+        let draft = Draft { location: Some("Room 2".to_owned()), ..Draft::default() };
         assert_eq!(draft.for_salesforce(defaults).unwrap(), json!({ "Location": "Room 2" }));
         assert!(Draft::default().for_outlook(defaults).is_err());
-        assert!(
-            Draft {
-                minutes: Some(5),
-                ..Draft::default()
-            }
-            .for_outlook(defaults)
-            .is_err()
-        );
+        assert!(Draft { minutes: Some(5), ..Draft::default() }.for_outlook(defaults).is_err());
     }
 }

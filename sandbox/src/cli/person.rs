@@ -89,23 +89,14 @@ pub(super) async fn run(command: PersonCommand) -> anyhow::Result<Outcome> {
             let now = now(&client).await?;
             let body = words(&draft, side, &mailbox, Some(now))?;
             let created = client.call(Method::POST, &base, Some(&body)).await?;
-            output::print(
-                created
-                    .get("id")
-                    .and_then(Value::as_str)
-                    .context("the answer has no id")?,
-            )?;
+            output::print(created.get("id").and_then(Value::as_str).context("the answer has no id")?)?;
         }
         Act::Update { id, draft } => {
             let body = words(&draft, side, &mailbox, None)?;
-            client
-                .call(Method::PATCH, &format!("{base}/{}", segment(&id)), Some(&body))
-                .await?;
+            client.call(Method::PATCH, &format!("{base}/{}", segment(&id)), Some(&body)).await?;
         }
         Act::Delete { id } => {
-            client
-                .call(Method::DELETE, &format!("{base}/{}", segment(&id)), None)
-                .await?;
+            client.call(Method::DELETE, &format!("{base}/{}", segment(&id)), None).await?;
         }
         Act::List => {
             let path = match side {
@@ -134,11 +125,7 @@ pub(super) async fn load_calendar(command: CalendarCommand) -> anyhow::Result<Ou
     let mut lines = vec![format!("{} events loaded into {}", created.len(), mailbox.address)];
     for event in created {
         for note in event["notes"].as_array().into_iter().flatten() {
-            lines.push(format!(
-                "  line {}: {}",
-                event["line"],
-                note.as_str().unwrap_or_default()
-            ));
+            lines.push(format!("  line {}: {}", event["line"], note.as_str().unwrap_or_default()));
         }
     }
     let not_loaded = rows("not_loaded");
@@ -147,13 +134,7 @@ pub(super) async fn load_calendar(command: CalendarCommand) -> anyhow::Result<Ou
     }
     for row in not_loaded {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        lines.push(format!(
-            "  line {}: {} {:?}: {}",
-            row["line"],
-            text("what"),
-            text("subject"),
-            text("reason")
-        ));
+        lines.push(format!("  line {}: {} {:?}: {}", row["line"], text("what"), text("subject"), text("reason")));
     }
     output::print(&lines.join("\n"))?;
     Ok(Outcome::Done)
@@ -168,32 +149,16 @@ fn find(client: &Client, who: Option<&str>) -> anyhow::Result<Mailbox> {
     found.cloned().with_context(|| {
         let some = client.endpoints.mailboxes.iter().take(10);
         let known: Vec<&str> = some.map(|mailbox| mailbox.address.as_str()).collect();
-        format!(
-            "nobody has the address `{}`; there are {}",
-            who.unwrap_or_default(),
-            known.join(", ")
-        )
+        format!("nobody has the address `{}`; there are {}", who.unwrap_or_default(), known.join(", "))
     })
 }
 
 fn words(draft: &Draft, side: &str, mailbox: &Mailbox, now: Option<DateTime<Utc>>) -> anyhow::Result<Value> {
-    let defaults = Defaults {
-        zone: mailbox.zone.parse().unwrap_or(chrono_tz::Tz::UTC),
-        now,
-    };
-    if side == "outlook" {
-        draft.for_outlook(defaults)
-    } else {
-        draft.for_salesforce(defaults)
-    }
+    let defaults = Defaults { zone: mailbox.zone.parse().unwrap_or(chrono_tz::Tz::UTC), now };
+    if side == "outlook" { draft.for_outlook(defaults) } else { draft.for_salesforce(defaults) }
 }
 
 async fn now(client: &Client) -> anyhow::Result<DateTime<Utc>> {
     let clock = client.call(Method::GET, "/clock", None).await?;
-    clock
-        .get("now")
-        .and_then(Value::as_str)
-        .context("the sandbox has no clock")?
-        .parse()
-        .context("parse its time")
+    clock.get("now").and_then(Value::as_str).context("the sandbox has no clock")?.parse().context("parse its time")
 }

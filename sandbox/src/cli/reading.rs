@@ -67,14 +67,11 @@ pub(super) async fn switch(command: SwitchCommand) -> anyhow::Result<Outcome> {
     } else {
         let mut changes = Map::new();
         for change in &command.changes {
-            let (name, value) = change
-                .split_once('=')
-                .with_context(|| format!("`{change}` is not of the form NAME=VALUE"))?;
+            let (name, value) =
+                change.split_once('=').with_context(|| format!("`{change}` is not of the form NAME=VALUE"))?;
             changes.insert(name.trim().to_owned(), parse_value(value.trim())?);
         }
-        client
-            .call(Method::PATCH, "/switches", Some(&Value::Object(changes)))
-            .await?
+        client.call(Method::PATCH, "/switches", Some(&Value::Object(changes))).await?
     };
     if command.json {
         output::print_json(&switches)?;
@@ -136,9 +133,7 @@ fn changes_by_actor(counters: &Value) -> BTreeMap<(String, String), u64> {
         for kind in ["creates", "updates", "touches", "deletes"] {
             let count = record[kind].as_u64().unwrap_or_default();
             if count > 0 {
-                *sums
-                    .entry((actor.clone(), format!("{} {kind}", text(&record["cloud"]))))
-                    .or_default() += count;
+                *sums.entry((actor.clone(), format!("{} {kind}", text(&record["cloud"])))).or_default() += count;
             }
         }
     }
@@ -155,9 +150,7 @@ pub(super) async fn oracle(command: OracleCommand) -> anyhow::Result<Outcome> {
     if let Some(bridge) = &command.bridge {
         query.push(format!("bridge={}", segment(bridge)));
     }
-    let report = client
-        .call(Method::GET, &format!("/oracle?{}", query.join("&")), None)
-        .await?;
+    let report = client.call(Method::GET, &format!("/oracle?{}", query.join("&")), None).await?;
     if command.json {
         output::print_json(&report)?;
     } else {
@@ -165,9 +158,7 @@ pub(super) async fn oracle(command: OracleCommand) -> anyhow::Result<Outcome> {
         output::print(&client.text(&format!("/oracle?{}", query.join("&"))).await?)?;
     }
     let verdicts = ["lost", "duplicated", "looped", "diverged"];
-    let clean = verdicts
-        .iter()
-        .all(|verdict| report[verdict].as_array().is_some_and(Vec::is_empty));
+    let clean = verdicts.iter().all(|verdict| report[verdict].as_array().is_some_and(Vec::is_empty));
     Ok(if clean { Outcome::Done } else { Outcome::NotClean })
 }
 

@@ -1,6 +1,6 @@
 //! `serve`: runs the sandbox.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -52,11 +52,10 @@ pub(super) struct Serve {
 
 /// Runs the sandbox until it is told to stop.
 pub(super) async fn run(command: Serve) -> anyhow::Result<Outcome> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -94,10 +93,7 @@ pub(super) async fn run(command: Serve) -> anyhow::Result<Outcome> {
 
 /// Writes beside the file and renames, so that nobody ever reads half of it.
 fn write_endpoints(path: &Path, endpoints: &Endpoints) -> anyhow::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let context = || format!("write endpoints file `{}`", path.display());
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
     serde_json::to_writer_pretty(&mut file, endpoints).with_context(context)?;
@@ -110,11 +106,7 @@ fn write_endpoints(path: &Path, endpoints: &Endpoints) -> anyhow::Result<()> {
 fn report_calendar(loaded: &LoadedCalendar) {
     let file = loaded.file.as_deref().unwrap_or_default();
     let (created, skipped) = (loaded.created.len(), loaded.not_loaded.len() + loaded.not_loaded_beyond);
-    tracing::info!(
-        created,
-        skipped,
-        "loaded {created} events of {file}, {skipped} rows not"
-    );
+    tracing::info!(created, skipped, "loaded {created} events of {file}, {skipped} not");
     for row in &loaded.not_loaded {
         tracing::info!("{file} line {}: {} not loaded: {}", row.line, row.what, row.reason);
     }

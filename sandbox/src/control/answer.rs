@@ -18,27 +18,15 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            message: message.into(),
-            cloud: None,
-        }
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), cloud: None }
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            message: message.into(),
-            cloud: None,
-        }
+        Self { status: StatusCode::NOT_FOUND, message: message.into(), cloud: None }
     }
 
     pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            message: message.into(),
-            cloud: None,
-        }
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, message: message.into(), cloud: None }
     }
 }
 
@@ -53,14 +41,7 @@ impl From<PersonError> for Refusal {
             PersonError::Salesforce(errors) => {
                 let codes: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 let gone = errors.iter().any(|error| error.status == StatusCode::NOT_FOUND);
-                (
-                    if gone {
-                        StatusCode::NOT_FOUND
-                    } else {
-                        StatusCode::BAD_REQUEST
-                    },
-                    Some(json!(codes)),
-                )
+                (if gone { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST }, Some(json!(codes)))
             }
             PersonError::Calendar(_) => (StatusCode::BAD_REQUEST, None),
         };

@@ -14,9 +14,7 @@ use crate::assembly::Clouds;
 use crate::person::{LoadedCalendar, Person};
 
 fn person(clouds: &Clouds, address: &str) -> Result<Person, Refusal> {
-    clouds
-        .person(address)
-        .map_err(|error| Refusal::not_found(error.to_string()))
+    clouds.person(address).map_err(|error| Refusal::not_found(error.to_string()))
 }
 
 /// `POST /people/{address}/outlook/events`
@@ -95,12 +93,7 @@ pub(super) async fn load_calendar(
     body: Bytes,
 ) -> Result<(StatusCode, Json<LoadedCalendar>), Refusal> {
     let Query(query) = query.map_err(|error| Refusal::bad_request(error.body_text()))?;
-    let first = clouds
-        .endpoints
-        .mailboxes
-        .first()
-        .map(|mailbox| mailbox.address.clone())
-        .unwrap_or_default();
+    let first = clouds.endpoints.mailboxes.first().map(|mailbox| mailbox.address.clone()).unwrap_or_default();
     let owner = person(&clouds, &query.mailbox.unwrap_or(first))?;
     let loaded = owner.load_calendar(&body)?;
     Ok((StatusCode::CREATED, Json(loaded)))

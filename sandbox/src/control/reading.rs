@@ -75,10 +75,7 @@ pub(super) async fn counters(State(clouds): State<Arc<Clouds>>) -> Json<Counters
             EffectKind::Delete => counts.deletes += 1,
         }
     }
-    Json(Counters {
-        counts: clouds.world.meters.read(),
-        records: records.into_values().collect(),
-    })
+    Json(Counters { counts: clouds.world.meters.read(), records: records.into_values().collect() })
 }
 
 /// How the oracle is asked.
@@ -117,36 +114,24 @@ pub(super) async fn oracle_with_pairs(
 ) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|error| Refusal::bad_request(error.body_text()))?;
     let pairs: Pairs = serde_json::from_slice(&body).map_err(|error| {
-        Refusal::bad_request(format!(
-            "the body is not `{{\"pairs\": [[\"outlook id\", \"salesforce id\"]]}}`: {error}"
-        ))
+        Refusal::bad_request(format!("the body is not `{{\"pairs\": [[\"outlook id\", \"salesforce id\"]]}}`: {error}"))
     })?;
     judge(&clouds, query, pairs.pairs)
 }
 
 fn judge(clouds: &Clouds, query: OracleQuery, pairs: Vec<(String, String)>) -> Result<Response, Refusal> {
-    let mut terms = Terms {
-        pairs,
-        ..Terms::default()
-    };
+    let mut terms = Terms { pairs, ..Terms::default() };
     if let Some(seconds) = query.settle_secs {
         terms.settle = TimeDelta::seconds(i64::from(seconds));
     }
     if let Some(bridge) = query.bridge {
-        terms.bridge = Some(
-            bridge
-                .split(',')
-                .map(|id| id.trim().to_owned())
-                .collect::<BTreeSet<_>>(),
-        );
+        terms.bridge = Some(bridge.split(',').map(|id| id.trim().to_owned()).collect::<BTreeSet<_>>());
     }
     let report = clouds.judge(&terms);
     match query.format.as_deref() {
         None | Some("json") => Ok(Json(report).into_response()),
         Some("table") => Ok(report.table().into_response()),
-        Some(other) => Err(Refusal::bad_request(format!(
-            "`{other}` is not a format; use `json` or `table`"
-        ))),
+        Some(other) => Err(Refusal::bad_request(format!("`{other}` is not a format; use `json` or `table`"))),
     }
 }
 
@@ -180,11 +165,7 @@ pub(super) async fn history(
     let mut effects = clouds.world.history.since(query.from);
     effects.truncate(query.limit.unwrap_or(HISTORY_ROWS).min(MAX_HISTORY_ROWS));
     let next = query.from.saturating_add(effects.len());
-    Ok(Json(HistoryPage {
-        effects,
-        next,
-        length: clouds.world.history.len(),
-    }))
+    Ok(Json(HistoryPage { effects, next, length: clouds.world.history.len() }))
 }
 
 /// `GET /mailboxes`
@@ -197,9 +178,7 @@ pub(super) async fn mailbox_events(
     State(clouds): State<Arc<Clouds>>,
     Path(mailbox): Path<String>,
 ) -> Result<Json<Vec<Value>>, Refusal> {
-    let person = clouds
-        .person(&mailbox)
-        .map_err(|error| Refusal::not_found(error.to_string()))?;
+    let person = clouds.person(&mailbox).map_err(|error| Refusal::not_found(error.to_string()))?;
     Ok(Json(clouds.tenant.events(&person.mailbox().user_id)))
 }
 

@@ -29,10 +29,7 @@ fn apply(faults: &Faults, changes: &Map<String, Value>) -> Result<(), String> {
     let mut problems = Vec::new();
     for (name, value) in changes {
         match known.get(name) {
-            None => problems.push(format!(
-                "`{name}` is not a switch; did you mean `{}`?",
-                nearest(name, &known)
-            )),
+            None => problems.push(format!("`{name}` is not a switch; did you mean `{}`?", nearest(name, &known))),
             Some(Value::Bool(_)) if !value.is_boolean() => problems.push(format!("`{name}` takes true or false")),
             Some(Value::Number(_)) if value.as_u64().is_none_or(|number| number > u64::from(u32::MAX)) => {
                 problems.push(format!("`{name}` takes a count from 0 to {}", u32::MAX));
@@ -64,11 +61,7 @@ fn as_object(switches: &Switches) -> Map<String, Value> {
 
 /// The known name that takes the fewest changes to reach.
 fn nearest(name: &str, known: &Map<String, Value>) -> String {
-    known
-        .keys()
-        .min_by_key(|candidate| distance(name, candidate))
-        .cloned()
-        .unwrap_or_default()
+    known.keys().min_by_key(|candidate| distance(name, candidate)).cloned().unwrap_or_default()
 }
 
 /// Levenshtein distance over characters, of the first 64.
@@ -103,14 +96,7 @@ mod tests {
         let faults = Faults::default();
         change(&faults, &json!({ "outlook_if_match": false, "hub_drop_next": 2 })).unwrap();
         let now = faults.read();
-        assert_eq!(
-            now,
-            Switches {
-                outlook_if_match: false,
-                hub_drop_next: 2,
-                ..Switches::default()
-            }
-        );
+        assert_eq!(now, Switches { outlook_if_match: false, hub_drop_next: 2, ..Switches::default() });
     }
 
     #[test]

@@ -54,15 +54,10 @@ pub(super) fn parse(address: &str) -> Node {
         1 => Node::Hub { hub: owned(0) },
         2 if is(1, "$management") => Node::Management,
         2 if is(1, "$cbs") => Node::Tokens,
-        3 if is(1, "Partitions") => Node::Partition {
-            hub: owned(0),
-            partition: owned(2),
-        },
-        5 if is(1, "ConsumerGroups") && is(3, "Partitions") => Node::Reader {
-            hub: owned(0),
-            group: owned(2),
-            partition: owned(4),
-        },
+        3 if is(1, "Partitions") => Node::Partition { hub: owned(0), partition: owned(2) },
+        5 if is(1, "ConsumerGroups") && is(3, "Partitions") => {
+            Node::Reader { hub: owned(0), group: owned(2), partition: owned(4) }
+        }
         _ => Node::Unknown,
     }
 }
@@ -111,10 +106,7 @@ pub(super) struct BadFilter(pub(super) String);
 
 /// Reads the start position of a link's source; without a filter, the oldest event.
 pub(super) fn start_of(source: &Source) -> Result<Start, BadFilter> {
-    let selector = source
-        .filter
-        .as_ref()
-        .and_then(|filters| filters.get(&Symbol::from(SELECTOR)));
+    let selector = source.filter.as_ref().and_then(|filters| filters.get(&Symbol::from(SELECTOR)));
     let text = match selector {
         None | Some(Value::Null) => return Ok(Start::Earliest),
         Some(Value::Described(described)) => text_of(&described.value),
@@ -141,24 +133,15 @@ fn parse_filter(text: &str) -> Option<Start> {
         None => (false, rest),
     };
     let value = value.trim();
-    let value = value
-        .strip_prefix('\'')
-        .and_then(|value| value.strip_suffix('\''))
-        .unwrap_or(value);
+    let value = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')).unwrap_or(value);
     match field.trim().strip_prefix("amqp.annotation.")? {
         "x-opt-offset" if value.eq_ignore_ascii_case("@latest") => Some(Start::Latest),
         "x-opt-offset" => match value.parse().ok()? {
             -1 => Some(Start::Earliest),
             value => Some(Start::Offset { value, inclusive }),
         },
-        "x-opt-sequence-number" => Some(Start::Sequence {
-            value: value.parse().ok()?,
-            inclusive,
-        }),
-        "x-opt-enqueued-time" => Some(Start::Enqueued {
-            millis: value.parse().ok()?,
-            inclusive,
-        }),
+        "x-opt-sequence-number" => Some(Start::Sequence { value: value.parse().ok()?, inclusive }),
+        "x-opt-enqueued-time" => Some(Start::Enqueued { millis: value.parse().ok()?, inclusive }),
         _ => None,
     }
 }
@@ -169,11 +152,7 @@ mod tests {
 
     #[test]
     fn urls_and_bare_paths_name_the_same_nodes() {
-        let reader = Node::Reader {
-            hub: "meetings".into(),
-            group: "$Default".into(),
-            partition: "3".into(),
-        };
+        let reader = Node::Reader { hub: "meetings".into(), group: "$Default".into(), partition: "3".into() };
         for address in [
             "amqps://ns.example/meetings/ConsumerGroups/$Default/Partitions/3",
             "amqps://localhost:5671/meetings/consumergroups/$Default/partitions/3",
@@ -184,10 +163,7 @@ mod tests {
         assert_eq!(parse("amqps://ns/meetings"), Node::Hub { hub: "meetings".into() });
         assert_eq!(
             parse("sb://ns/meetings/Partitions/0"),
-            Node::Partition {
-                hub: "meetings".into(),
-                partition: "0".into()
-            }
+            Node::Partition { hub: "meetings".into(), partition: "0".into() }
         );
         assert_eq!(parse("$cbs"), Node::Tokens);
         assert_eq!(parse("$management"), Node::Management);
@@ -201,51 +177,17 @@ mod tests {
         let cases = [
             ("amqp.annotation.x-opt-offset > '-1'", Start::Earliest),
             ("amqp.annotation.x-opt-offset > '@latest'", Start::Latest),
-            (
-                "amqp.annotation.x-opt-offset >'123'",
-                Start::Offset {
-                    value: 123,
-                    inclusive: false,
-                },
-            ),
-            (
-                "amqp.annotation.x-opt-offset >= '123'",
-                Start::Offset {
-                    value: 123,
-                    inclusive: true,
-                },
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number >'5'",
-                Start::Sequence {
-                    value: 5,
-                    inclusive: false,
-                },
-            ),
-            (
-                "amqp.annotation.x-opt-sequence-number >='5'",
-                Start::Sequence {
-                    value: 5,
-                    inclusive: true,
-                },
-            ),
-            (
-                "amqp.annotation.x-opt-enqueued-time > '99'",
-                Start::Enqueued {
-                    millis: 99,
-                    inclusive: false,
-                },
-            ),
+            ("amqp.annotation.x-opt-offset >'123'", Start::Offset { value: 123, inclusive: false }),
+            ("amqp.annotation.x-opt-offset >= '123'", Start::Offset { value: 123, inclusive: true }),
+            ("amqp.annotation.x-opt-sequence-number >'5'", Start::Sequence { value: 5, inclusive: false }),
+            ("amqp.annotation.x-opt-sequence-number >='5'", Start::Sequence { value: 5, inclusive: true }),
+            ("amqp.annotation.x-opt-enqueued-time > '99'", Start::Enqueued { millis: 99, inclusive: false }),
         ];
         for (text, start) in cases {
             assert_eq!(parse_filter(text), Some(start), "{text}");
         }
-        for bad in [
-            "amqp.annotation.x-opt-offset > no offset",
-            "x-opt-offset > '1'",
-            "amqp.annotation.other > '1'",
-            "",
-        ] {
+        for bad in ["amqp.annotation.x-opt-offset > no offset", "x-opt-offset > '1'", "amqp.annotation.other > '1'", ""]
+        {
             assert_eq!(parse_filter(bad), None, "{bad}");
         }
     }

@@ -93,14 +93,7 @@ where
         }
     };
     let grants = Arc::new(Grants::new(Arc::clone(&access), signed_in));
-    let context = Context {
-        log,
-        access,
-        grants,
-        connection: seat.id,
-        gone,
-        tasks: tasks.clone(),
-    };
+    let context = Context { log, access, grants, connection: seat.id, gone, tasks: tasks.clone() };
     run(connection, &context, &seat).await;
     context.gone.cancel();
     tasks.close();
@@ -155,9 +148,7 @@ async fn serve_session(mut session: ListenerSessionHandle, context: Context) {
             Ok(link) => {
                 let gone = context.gone.clone();
                 let served = serve_link(link, plan, context.clone(), replies.clone());
-                context
-                    .tasks
-                    .spawn(async move { gone.run_until_cancelled(served).await });
+                context.tasks.spawn(async move { gone.run_until_cancelled(served).await });
             }
             Err(error) => tracing::debug!(%error, "AMQP link not attached"),
         }
@@ -166,18 +157,9 @@ async fn serve_session(mut session: ListenerSessionHandle, context: Context) {
 
 /// What a link is for, decided before it is accepted.
 enum Plan {
-    Read {
-        seat: ReaderSeat,
-        partition: usize,
-        from: i64,
-        with_metrics: bool,
-    },
-    Produce {
-        partition: Option<usize>,
-    },
-    Requests {
-        node: Node,
-    },
+    Read { seat: ReaderSeat, partition: usize, from: i64, with_metrics: bool },
+    Produce { partition: Option<usize> },
+    Requests { node: Node },
     Replies(ReplySeat),
     Refuse(Error),
 }
@@ -185,15 +167,7 @@ enum Plan {
 async fn serve_link(link: LinkEndpoint, plan: Plan, context: Context, replies: Replies) {
     let Context { log, grants, .. } = context;
     match (link, plan) {
-        (
-            LinkEndpoint::Sender(sender),
-            Plan::Read {
-                seat,
-                partition,
-                from,
-                with_metrics,
-            },
-        ) => {
+        (LinkEndpoint::Sender(sender), Plan::Read { seat, partition, from, with_metrics }) => {
             links::read(sender, seat, log, partition, from, with_metrics).await;
         }
         (LinkEndpoint::Sender(sender), Plan::Replies(seat)) => links::reply(sender, seat).await,
@@ -228,31 +202,15 @@ impl Plan {
             }
             (Role::Sender, node @ (Node::Tokens | Node::Management)) => Ok(Self::Requests { node }),
             (Role::Receiver, Node::Reader { hub, group, partition }) => {
-                let place = Place {
-                    address,
-                    hub: &hub,
-                    partition: Some(&partition),
-                    claim: "Listen",
-                };
-                source.map_or_else(
-                    || Err(not_found(address)),
-                    |source| place.reader(&group, source, attach, context),
-                )
+                let place = Place { address, hub: &hub, partition: Some(&partition), claim: "Listen" };
+                source.map_or_else(|| Err(not_found(address)), |source| place.reader(&group, source, attach, context))
             }
-            (Role::Sender, Node::Hub { hub }) => Place {
-                address,
-                hub: &hub,
-                partition: None,
-                claim: "Send",
+            (Role::Sender, Node::Hub { hub }) => {
+                Place { address, hub: &hub, partition: None, claim: "Send" }.producer(context)
             }
-            .producer(context),
-            (Role::Sender, Node::Partition { hub, partition }) => Place {
-                address,
-                hub: &hub,
-                partition: Some(&partition),
-                claim: "Send",
+            (Role::Sender, Node::Partition { hub, partition }) => {
+                Place { address, hub: &hub, partition: Some(&partition), claim: "Send" }.producer(context)
             }
-            .producer(context),
             _ => Err(not_found(address)),
         };
         planned.unwrap_or_else(Self::Refuse)
@@ -283,10 +241,7 @@ impl Place<'_> {
             return Err(not_found(self.address));
         }
         let Some(id) = self.partition else { return Ok(None) };
-        let partition = id
-            .parse()
-            .ok()
-            .filter(|partition| *partition < context.log.partitions());
+        let partition = id.parse().ok().filter(|partition| *partition < context.log.partitions());
         partition.map(Some).ok_or_else(|| {
             let text =
                 format!("The specified partition is invalid for an EventHub partition sender or receiver: '{id}'.");
@@ -301,40 +256,20 @@ impl Place<'_> {
     fn reader(&self, group: &str, source: &Source, attach: &Attach, context: &Context) -> Result<Plan, Error> {
         let partition = self.enter(context)?.unwrap_or_default();
         let group = group.to_lowercase();
-        if !context
-            .access
-            .consumer_groups
-            .iter()
-            .any(|known| known.to_lowercase() == group)
-        {
+        if !context.access.consumer_groups.iter().any(|known| known.to_lowercase() == group) {
             return Err(not_found(self.address));
         }
         let start = address::start_of(source).map_err(|BadFilter(filter)| {
-            argument_error(format!(
-                "The filter '{filter}' is not a valid amqp filter for EventHub entities"
-            ))
+            argument_error(format!("The filter '{filter}' is not a valid amqp filter for EventHub entities"))
         })?;
         let from = resolve(&context.log, partition, start)?;
         let properties = attach.properties.as_ref();
-        let view = ReaderView {
-            group,
-            partition,
-            epoch: epoch_of(properties),
-            name: name_of(properties),
-        };
+        let view = ReaderView { group, partition, epoch: epoch_of(properties), name: name_of(properties) };
         let path = address::segments(self.address);
         let seat = context.access.handle.admit(context.connection, view, path)?;
         let metric = Symbol::from("com.microsoft:enable-receiver-runtime-metric");
-        let with_metrics = attach
-            .desired_capabilities
-            .as_ref()
-            .is_some_and(|wanted| wanted.0.contains(&metric));
-        Ok(Plan::Read {
-            seat,
-            partition,
-            from,
-            with_metrics,
-        })
+        let with_metrics = attach.desired_capabilities.as_ref().is_some_and(|wanted| wanted.0.contains(&metric));
+        Ok(Plan::Read { seat, partition, from, with_metrics })
     }
 }
 

@@ -24,17 +24,32 @@ const LEAST_FRAME: u32 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Padder {
     pending: BytesMut,
+    padded: BytesMut,
+}
+
+/// What the wire must know of a frame, with its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    /// A detach without an error: the answer to the client's own.
+    DetachReply(u16),
+    /// The settlement of what the client sent.
+    Settlement(u16),
+    /// The end of a session.
+    End(u16),
+    /// Anything else, protocol headers included (as channel 0).
+    Other(u16),
 }
 
 impl Padder {
-    /// Takes what the server wrote; returns what is complete, padded.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> BytesMut {
+    /// Takes what the server wrote; hands on each frame that is complete, padded.
+    pub(super) fn push(&mut self, bytes: &[u8], mut hand_on: impl FnMut(FrameKind, &[u8])) {
         self.pending.extend_from_slice(bytes);
-        let mut out = BytesMut::with_capacity(self.pending.len() + self.pending.len() / 8);
         while let Some(frame) = take_frame(&mut self.pending) {
-            pad(&frame, &mut out);
+            let kind = kind_of(&frame);
+            self.padded.clear();
+            pad(&frame, &mut self.padded);
+            hand_on(kind, &self.padded);
         }
-        out
     }
 }
 
@@ -120,21 +135,25 @@ fn performative(frame: &[u8]) -> Option<Performative> {
         }
         0xd0 => {
             let size = frame.get(list + 1..list + 5)?.get_u32() as usize;
-            (
-                list + 9,
-                list + 5 + size,
-                frame.get(list + 5..list + 9)?.get_u32() as usize,
-            )
+            (list + 9, list + 5 + size, frame.get(list + 5..list + 9)?.get_u32() as usize)
         }
         _ => return None,
     };
-    (items <= end && end <= frame.len()).then_some(Performative {
-        code,
-        list,
-        items,
-        end,
-        count,
-    })
+    (items <= end && end <= frame.len()).then_some(Performative { code, list, items, end, count })
+}
+
+fn kind_of(frame: &[u8]) -> FrameKind {
+    let Some(found) = performative(frame) else {
+        return FrameKind::Other(0);
+    };
+    let channel = u16::from_be_bytes([frame[6], frame[7]]);
+    match found.code {
+        // Handle and closed; an error would be the third field.
+        0x16 if found.count < 3 => FrameKind::DetachReply(channel),
+        0x15 => FrameKind::Settlement(channel),
+        0x17 => FrameKind::End(channel),
+        _ => FrameKind::Other(channel),
+    }
 }
 
 /// Number of fields of each performative (AMQP 1.0, part 2, section 2.7).
@@ -213,15 +232,28 @@ mod tests {
         frame
     }
 
+    fn padded(bytes: &[u8]) -> (Vec<FrameKind>, Vec<u8>) {
+        let mut padder = Padder::default();
+        let (mut kinds, mut out) = (Vec::new(), Vec::new());
+        for part in bytes.chunks(3) {
+            padder.push(part, |kind, frame| {
+                kinds.push(kind);
+                out.extend_from_slice(frame);
+            });
+        }
+        (kinds, out)
+    }
+
     #[test]
     fn an_empty_end_grows_its_one_field() {
-        let out = Padder::default().push(&frame(&[0, 0x53, 0x17, 0x45]));
+        let (kinds, out) = padded(&frame(&[0, 0x53, 0x17, 0x45]));
+        assert_eq!(kinds, [FrameKind::End(1)]);
         assert_eq!(out, frame(&[0, 0x53, 0x17, 0xc0, 2, 1, 0x40]));
     }
 
     #[test]
     fn a_transfer_keeps_its_payload_behind_the_padding() {
-        let out = Padder::default().push(&frame(&[0, 0x53, 0x14, 0xc0, 3, 2, 0x43, 0x43, b'p', b'q']));
+        let (_, out) = padded(&frame(&[0, 0x53, 0x14, 0xc0, 3, 2, 0x43, 0x43, b'p', b'q']));
         let mut expected = vec![0, 0x53, 0x14, 0xc0, 12, 11, 0x43, 0x43];
         expected.extend([0x40; 9]);
         expected.extend(b"pq");
@@ -232,7 +264,8 @@ mod tests {
     fn a_short_list_becomes_long_when_it_must() {
         let mut body = vec![0, 0x53, 0x16, 0xc0, 254, 1, 0xa1, 251];
         body.extend([b'x'; 251]);
-        let out = Padder::default().push(&frame(&body));
+        let (kinds, out) = padded(&frame(&body));
+        assert_eq!(kinds, [FrameKind::DetachReply(1)]);
         let found = performative(&out).unwrap();
         assert_eq!((found.count, out[found.list]), (3, 0xd0));
         assert_eq!(out.len(), (&out[..4]).get_u32() as usize);
@@ -246,16 +279,14 @@ mod tests {
         input.extend(&sasl);
         let heartbeat = frame(&[]);
         input.extend(&heartbeat);
-        let mut padder = Padder::default();
-        let out: Vec<u8> = input.iter().flat_map(|byte| padder.push(&[*byte]).to_vec()).collect();
+        let (kinds, out) = padded(&input);
         assert_eq!(out, input);
+        assert_eq!(kinds, [FrameKind::Other(0); 3]);
     }
 
     #[test]
     fn only_the_open_is_changed_on_the_way_in() {
-        let mut open = vec![
-            0, 0x53, 0x10, 0xc0, 13, 3, 0xa1, 1, b'c', 0xa1, 1, b'h', 0x70, 0, 1, 0, 0,
-        ];
+        let mut open = vec![0, 0x53, 0x10, 0xc0, 13, 3, 0xa1, 1, b'c', 0xa1, 1, b'h', 0x70, 0, 1, 0, 0];
         open[4] = u8::try_from(open.len() - 5).unwrap();
         let begin = frame(&[0, 0x53, 0x11, 0x45]);
         let mut input = b"AMQP\x00\x01\x00\x00".to_vec();

@@ -74,18 +74,9 @@ impl DetachReason {
     fn error(self) -> Error {
         let (condition, text): (ErrorCondition, _) = match self {
             Self::Stolen => (LinkError::Stolen.into(), "New receiver with higher epoch is created"),
-            Self::DetachForced => (
-                LinkError::DetachForced.into(),
-                "The link was force detached by the broker",
-            ),
-            Self::ServerBusy => (
-                custom("com.microsoft:server-busy"),
-                "The server is busy; wait and retry",
-            ),
-            Self::Unauthorized => (
-                AmqpError::UnauthorizedAccess.into(),
-                "ExpiredToken: the token is expired",
-            ),
+            Self::DetachForced => (LinkError::DetachForced.into(), "The link was force detached by the broker"),
+            Self::ServerBusy => (custom("com.microsoft:server-busy"), "The server is busy; wait and retry"),
+            Self::Unauthorized => (AmqpError::UnauthorizedAccess.into(), "ExpiredToken: the token is expired"),
         };
         Error::new(condition, text.to_owned(), None)
     }
@@ -113,10 +104,7 @@ impl HubHandle {
 
     /// Detaches the readers of one partition, or of all; returns how many.
     pub fn detach_readers(&self, partition: Option<usize>, reason: DetachReason) -> usize {
-        self.end_readers(
-            |reader| partition.is_none_or(|wanted| wanted == reader.view.partition),
-            &reason.error(),
-        )
+        self.end_readers(|reader| partition.is_none_or(|wanted| wanted == reader.view.partition), &reason.error())
     }
 
     /// Lists the links that read now.
@@ -137,20 +125,12 @@ impl HubHandle {
     /// Takes a new connection into the list; it leaves when the seat is dropped.
     pub(super) fn connect(&self, stop: &CancellationToken) -> ConnectionSeat {
         let id = self.fresh_id();
-        let switches = Switches {
-            cut: CancellationToken::new(),
-            force: stop.child_token(),
-        };
+        let switches = Switches { cut: CancellationToken::new(), force: stop.child_token() };
         let mut connections = self.lock_connections();
         connections.insert(id, switches.clone());
         self.state.connected.send_replace(connections.len());
         drop(connections);
-        ConnectionSeat {
-            handle: self.clone(),
-            id,
-            cut: switches.cut,
-            force: switches.force,
-        }
+        ConnectionSeat { handle: self.clone(), id, cut: switches.cut, force: switches.force }
     }
 
     /// Admits a reader under the epoch rules, or says why not; whom it displaces is told at once.
@@ -161,19 +141,14 @@ impl HubHandle {
         let mut readers = self.lock_readers();
         let rivals = || {
             let same = |reader: &&Reader| reader.view.group == view.group && reader.view.partition == view.partition;
-            readers
-                .values()
-                .filter(move |reader| same(reader) && reader.end.is_some())
+            readers.values().filter(move |reader| same(reader) && reader.end.is_some())
         };
-        let held = rivals()
-            .filter_map(|reader| reader.view.epoch.map(|epoch| (epoch, reader.view.name.clone())))
-            .max();
+        let held = rivals().filter_map(|reader| reader.view.epoch.map(|epoch| (epoch, reader.view.name.clone()))).max();
         let refusal = match (view.epoch, held) {
             (None, Some((held, _))) => Some((LinkError::Stolen.into(), no_epoch_text(held))),
-            (Some(epoch), Some((held, name))) if held > epoch => Some((
-                LinkError::Stolen.into(),
-                lower_epoch_text(&view.name, epoch, &name, held),
-            )),
+            (Some(epoch), Some((held, name))) if held > epoch => {
+                Some((LinkError::Stolen.into(), lower_epoch_text(&view.name, epoch, &name, held)))
+            }
             (None, None) if rivals().count() >= READERS_WITHOUT_EPOCH => {
                 Some((AmqpError::ResourceLimitExceeded.into(), too_many_text()))
             }
@@ -193,21 +168,9 @@ impl HubHandle {
         }
         let id = self.fresh_id();
         let (end, ended) = oneshot::channel();
-        readers.insert(
-            id,
-            Reader {
-                view,
-                connection,
-                path,
-                end: Some(end),
-            },
-        );
+        readers.insert(id, Reader { view, connection, path, end: Some(end) });
         self.state.reading.send_replace(readers.len());
-        Ok(ReaderSeat {
-            handle: self.clone(),
-            id,
-            ended,
-        })
+        Ok(ReaderSeat { handle: self.clone(), id, ended })
     }
 
     /// Detaches a connection's readers whose entity its tokens no longer cover.
@@ -218,10 +181,7 @@ impl HubHandle {
 
     fn end_readers(&self, wanted: impl Fn(&Reader) -> bool, error: &Error) -> usize {
         let mut readers = self.lock_readers();
-        let ended = readers
-            .values_mut()
-            .filter(|reader| wanted(reader))
-            .map(|reader| reader.end(error.clone()));
+        let ended = readers.values_mut().filter(|reader| wanted(reader)).map(|reader| reader.end(error.clone()));
         ended.filter(|told| *told).count()
     }
 
@@ -230,17 +190,11 @@ impl HubHandle {
     }
 
     fn lock_connections(&self) -> MutexGuard<'_, BTreeMap<u64, Switches>> {
-        self.state
-            .connections
-            .lock()
-            .expect("no change panics while holding the lock")
+        self.state.connections.lock().expect("no change panics while holding the lock")
     }
 
     fn lock_readers(&self) -> MutexGuard<'_, BTreeMap<u64, Reader>> {
-        self.state
-            .readers
-            .lock()
-            .expect("no change panics while holding the lock")
+        self.state.readers.lock().expect("no change panics while holding the lock")
     }
 }
 
@@ -307,9 +261,7 @@ fn lower_epoch_text(name: &str, epoch: i64, holder: &str, held: i64) -> String {
 }
 
 fn displaced_text(name: &str, epoch: i64, displaced: &ReaderView) -> String {
-    let held = displaced
-        .epoch
-        .map_or_else(|| "nil".to_owned(), |epoch| epoch.to_string());
+    let held = displaced.epoch.map_or_else(|| "nil".to_owned(), |epoch| epoch.to_string());
     format!(
         "New receiver '{name}' with higher epoch of '{epoch}' is created hence current receiver '{}' with epoch \
          '{held}' is getting disconnected.",
@@ -329,12 +281,7 @@ mod tests {
     use super::*;
 
     fn view(epoch: Option<i64>) -> ReaderView {
-        ReaderView {
-            group: "$default".into(),
-            partition: 0,
-            epoch,
-            name: "reader".into(),
-        }
+        ReaderView { group: "$default".into(), partition: 0, epoch, name: "reader".into() }
     }
 
     fn stolen(error: &Error) -> bool {
@@ -361,9 +308,7 @@ mod tests {
     #[test]
     fn a_sixth_reader_without_epoch_is_one_too_many() {
         let handle = HubHandle::default();
-        let seats: Vec<_> = (0..5)
-            .map(|_| handle.admit(1, view(None), Vec::new()).unwrap())
-            .collect();
+        let seats: Vec<_> = (0..5).map(|_| handle.admit(1, view(None), Vec::new()).unwrap()).collect();
         assert!(handle.admit(1, view(None), Vec::new()).is_err());
         drop(seats);
         handle.admit(1, view(None), Vec::new()).unwrap();
@@ -378,10 +323,7 @@ mod tests {
         handle.end_uncovered(1, |_| true);
         assert!(reader.ended.try_recv().is_err());
         assert_eq!(handle.detach_readers(None, DetachReason::ServerBusy), 1);
-        assert_eq!(
-            reader.ended.try_recv().unwrap().condition,
-            custom("com.microsoft:server-busy")
-        );
+        assert_eq!(reader.ended.try_recv().unwrap().condition, custom("com.microsoft:server-busy"));
         assert_eq!(handle.detach_readers(None, DetachReason::ServerBusy), 0);
     }
 }

@@ -79,12 +79,7 @@ mod tests {
 
     #[test]
     fn keys_go_where_the_node_client_says() {
-        for (key, of_4, of_32) in [
-            ("alpha", 1, 9),
-            ("beta", 3, 19),
-            ("tenant-1/user-7", 0, 24),
-            ("a", 0, 28),
-        ] {
+        for (key, of_4, of_32) in [("alpha", 1, 9), ("beta", 3, 19), ("tenant-1/user-7", 0, 24), ("a", 0, 28)] {
             assert_eq!((partition_of(key, 4), partition_of(key, 32)), (of_4, of_32), "{key}");
         }
     }

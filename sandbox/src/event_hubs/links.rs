@@ -242,23 +242,14 @@ impl Replies {
         let (sender, letters) = mpsc::channel(REPLIES);
         let mut links = self.lock();
         links.retain(|link| !link.letters.is_closed());
-        links.push(ReplyLink {
-            node,
-            name,
-            target,
-            letters: sender,
-        });
+        links.push(ReplyLink { node, name, target, letters: sender });
         ReplySeat { letters }
     }
 
     /// Finds the link to answer on: clients name it by its target address, by its name, or not at all.
     fn find(&self, node: &Node, reply_to: Option<&str>) -> Option<mpsc::Sender<Letter>> {
         let links = self.lock();
-        let open = || {
-            links
-                .iter()
-                .filter(|link| link.node == *node && !link.letters.is_closed())
-        };
+        let open = || links.iter().filter(|link| link.node == *node && !link.letters.is_closed());
         let named = reply_to.and_then(|wanted| {
             open()
                 .find(|link| link.target.as_deref() == Some(wanted))
@@ -283,18 +274,10 @@ mod tests {
         let mut management = replies.add(Node::Management, "link-2".into(), None);
         let letter = || Message::builder().body(Body::Empty).build();
         for reply_to in [Some("box"), Some("link-1"), None] {
-            replies
-                .find(&Node::Tokens, reply_to)
-                .unwrap()
-                .try_send(letter())
-                .unwrap();
+            replies.find(&Node::Tokens, reply_to).unwrap().try_send(letter()).unwrap();
             assert!(tokens.letters.try_recv().is_ok(), "{reply_to:?}");
         }
-        replies
-            .find(&Node::Management, Some("link-2"))
-            .unwrap()
-            .try_send(letter())
-            .unwrap();
+        replies.find(&Node::Management, Some("link-2")).unwrap().try_send(letter()).unwrap();
         assert!(management.letters.try_recv().is_ok());
         drop(tokens);
         assert!(replies.find(&Node::Tokens, Some("box")).is_none());

@@ -132,20 +132,11 @@ impl Retained {
 impl HubLog {
     /// Makes an empty hub with 1 to 32 partitions.
     pub fn new(clock: SandboxClock, hub: &str, partitions: usize) -> Arc<Self> {
-        Arc::new(Self::with_retention(
-            clock,
-            hub,
-            partitions,
-            RETAINED_EVENTS,
-            RETAINED_BYTES,
-        ))
+        Arc::new(Self::with_retention(clock, hub, partitions, RETAINED_EVENTS, RETAINED_BYTES))
     }
 
     fn with_retention(clock: SandboxClock, hub: &str, partitions: usize, events: usize, bytes: usize) -> Self {
-        let partition = || Partition {
-            retained: Mutex::default(),
-            next: watch::Sender::new(0),
-        };
+        let partition = || Partition { retained: Mutex::default(), next: watch::Sender::new(0) };
         Self {
             hub: hub.to_owned(),
             clock,
@@ -181,10 +172,8 @@ impl HubLog {
     ///
     /// The key decides the partition; without one, partitions take turns. Returns partition and sequence number.
     pub fn publish(&self, body: Vec<u8>, partition_key: Option<&str>) -> (usize, i64) {
-        let message = Message::builder()
-            .data(Binary::from(body))
-            .build()
-            .map_body(|data| Body::Data(vec![data].into()));
+        let message =
+            Message::builder().data(Binary::from(body)).build().map_body(|data| Body::Data(vec![data].into()));
         let partition = self.route(partition_key);
         (partition, self.append(partition, partition_key, message))
     }
@@ -211,11 +200,7 @@ impl HubLog {
             offset,
             enqueued,
             partition_key: key.map(str::to_owned),
-            sendable: Sendable {
-                message,
-                message_format: 0,
-                settled: Some(true),
-            },
+            sendable: Sendable { message, message_format: 0, settled: Some(true) },
             bytes,
         };
         retained.events.push_back(Arc::new(event));
@@ -249,9 +234,7 @@ impl HubLog {
 
     /// Returns a receiver that holds the next sequence number of a partition and wakes when it grows.
     pub fn watch(&self, partition: usize) -> Option<watch::Receiver<i64>> {
-        self.partitions
-            .get(partition)
-            .map(|partition| partition.next.subscribe())
+        self.partitions.get(partition).map(|partition| partition.next.subscribe())
     }
 
     /// Returns what is known of a partition; none if it does not exist.
@@ -260,9 +243,7 @@ impl HubLog {
         Some(PartitionProperties {
             begin_sequence: retained.begin_sequence(),
             last_sequence: retained.next_sequence - 1,
-            last_offset: retained
-                .last
-                .map_or_else(|| "-1".to_owned(), |(offset, _)| offset.to_string()),
+            last_offset: retained.last.map_or_else(|| "-1".to_owned(), |(offset, _)| offset.to_string()),
             last_enqueued: retained.last.map_or(self.created, |(_, enqueued)| enqueued),
             is_empty: retained.events.is_empty(),
         })
@@ -281,24 +262,14 @@ impl HubLog {
             Start::Offset { value, inclusive } => {
                 let last = retained.last.map_or(-1, |(offset, _)| offset);
                 if value > last {
-                    return Err(BeyondEnd {
-                        what: "offset",
-                        supplied: value,
-                        last: last.to_string(),
-                    });
+                    return Err(BeyondEnd { what: "offset", supplied: value, last: last.to_string() });
                 }
-                Ok(first(&|event| {
-                    event.offset > value || (inclusive && event.offset == value)
-                }))
+                Ok(first(&|event| event.offset > value || (inclusive && event.offset == value)))
             }
             Start::Sequence { value, inclusive } => {
                 let last = retained.next_sequence - 1;
                 if value > last {
-                    return Err(BeyondEnd {
-                        what: "sequence number",
-                        supplied: value,
-                        last: last.to_string(),
-                    });
+                    return Err(BeyondEnd { what: "sequence number", supplied: value, last: last.to_string() });
                 }
                 Ok((value + i64::from(!inclusive)).max(retained.begin_sequence()))
             }
@@ -325,16 +296,11 @@ fn body_bytes(message: &Message<Body<Value>>) -> usize {
 }
 
 fn annotate(message: &mut Message<Body<Value>>, sequence: i64, offset: i64, at: DateTime<Utc>, key: Option<&str>) {
-    let annotations = message
-        .message_annotations
-        .get_or_insert_with(MessageAnnotations::default);
+    let annotations = message.message_annotations.get_or_insert_with(MessageAnnotations::default);
     let mut set = |name: &str, value: Value| annotations.insert(Symbol::from(name).into(), value);
     set("x-opt-sequence-number", Value::Long(sequence));
     set("x-opt-offset", Value::String(offset.to_string()));
-    set(
-        "x-opt-enqueued-time",
-        Value::Timestamp(Timestamp::from_milliseconds(at.timestamp_millis())),
-    );
+    set("x-opt-enqueued-time", Value::Timestamp(Timestamp::from_milliseconds(at.timestamp_millis())));
     if let Some(key) = key {
         set(PARTITION_KEY, Value::String(key.to_owned()));
     }
@@ -359,18 +325,8 @@ mod tests {
             assert_eq!(log.publish(b"body".to_vec(), None), (0, expected));
         }
         let events = log.read(0, 0, 10);
-        assert!(
-            events
-                .windows(2)
-                .all(|pair| pair[0].offset < pair[1].offset && pair[0].enqueued <= pair[1].enqueued)
-        );
-        assert_eq!(
-            log.read(0, 3, 10)
-                .iter()
-                .map(|event| event.sequence)
-                .collect::<Vec<_>>(),
-            [3, 4]
-        );
+        assert!(events.windows(2).all(|pair| pair[0].offset < pair[1].offset && pair[0].enqueued <= pair[1].enqueued));
+        assert_eq!(log.read(0, 3, 10).iter().map(|event| event.sequence).collect::<Vec<_>>(), [3, 4]);
         assert!(log.read(0, 5, 10).is_empty());
         assert!(log.read(9, 0, 10).is_empty());
     }
@@ -394,16 +350,7 @@ mod tests {
         assert_eq!((properties.begin_sequence, properties.last_sequence), (7, 9));
         assert_eq!(log.read(0, 0, 10).first().unwrap().sequence, 7);
         assert_eq!(log.resolve(0, Start::Earliest), Ok(7));
-        assert_eq!(
-            log.resolve(
-                0,
-                Start::Sequence {
-                    value: 2,
-                    inclusive: false
-                }
-            ),
-            Ok(7)
-        );
+        assert_eq!(log.resolve(0, Start::Sequence { value: 2, inclusive: false }), Ok(7));
     }
 
     #[test]
@@ -425,73 +372,15 @@ mod tests {
         let at = |start| log.resolve(0, start);
         assert_eq!(at(Start::Earliest), Ok(0));
         assert_eq!(at(Start::Latest), Ok(3));
-        assert_eq!(
-            at(Start::Offset {
-                value: second.offset,
-                inclusive: false
-            }),
-            Ok(2)
-        );
-        assert_eq!(
-            at(Start::Offset {
-                value: second.offset,
-                inclusive: true
-            }),
-            Ok(1)
-        );
-        assert_eq!(
-            at(Start::Sequence {
-                value: 1,
-                inclusive: false
-            }),
-            Ok(2)
-        );
-        assert_eq!(
-            at(Start::Sequence {
-                value: 1,
-                inclusive: true
-            }),
-            Ok(1)
-        );
-        assert_eq!(
-            at(Start::Sequence {
-                value: -1,
-                inclusive: false
-            }),
-            Ok(0)
-        );
-        assert_eq!(
-            at(Start::Enqueued {
-                millis: 0,
-                inclusive: false
-            }),
-            Ok(0)
-        );
-        assert_eq!(
-            at(Start::Enqueued {
-                millis: i64::MAX,
-                inclusive: true
-            }),
-            Ok(3)
-        );
-        let beyond = BeyondEnd {
-            what: "sequence number",
-            supplied: 3,
-            last: "2".into(),
-        };
-        assert_eq!(
-            at(Start::Sequence {
-                value: 3,
-                inclusive: true
-            }),
-            Err(beyond)
-        );
-        assert!(
-            at(Start::Offset {
-                value: 1_000_000,
-                inclusive: false
-            })
-            .is_err()
-        );
+        assert_eq!(at(Start::Offset { value: second.offset, inclusive: false }), Ok(2));
+        assert_eq!(at(Start::Offset { value: second.offset, inclusive: true }), Ok(1));
+        assert_eq!(at(Start::Sequence { value: 1, inclusive: false }), Ok(2));
+        assert_eq!(at(Start::Sequence { value: 1, inclusive: true }), Ok(1));
+        assert_eq!(at(Start::Sequence { value: -1, inclusive: false }), Ok(0));
+        assert_eq!(at(Start::Enqueued { millis: 0, inclusive: false }), Ok(0));
+        assert_eq!(at(Start::Enqueued { millis: i64::MAX, inclusive: true }), Ok(3));
+        let beyond = BeyondEnd { what: "sequence number", supplied: 3, last: "2".into() };
+        assert_eq!(at(Start::Sequence { value: 3, inclusive: true }), Err(beyond));
+        assert!(at(Start::Offset { value: 1_000_000, inclusive: false }).is_err());
     }
 }

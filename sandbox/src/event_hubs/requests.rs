@@ -24,11 +24,7 @@ struct Answer {
 
 impl Answer {
     fn bare(status: i32, description: &'static str) -> Self {
-        Self {
-            status,
-            description,
-            body: Value::Null,
-        }
+        Self { status, description, body: Value::Null }
     }
 }
 
@@ -40,10 +36,7 @@ pub(super) fn answer(node: &Node, request: &Letter, log: &HubLog, grants: &Grant
     };
     let mut fields = OrderedMap::new();
     fields.insert("status-code".to_owned(), SimpleValue::Int(answer.status));
-    fields.insert(
-        "status-description".to_owned(),
-        SimpleValue::String(answer.description.to_owned()),
-    );
+    fields.insert("status-description".to_owned(), SimpleValue::String(answer.description.to_owned()));
     let asked = request.properties.as_ref();
     let properties = Properties {
         // Unchanged in type: the Rust client looks its ulong up.
@@ -59,10 +52,7 @@ pub(super) fn answer(node: &Node, request: &Letter, log: &HubLog, grants: &Grant
 
 /// Returns where the answer to a request is wanted, if the request says so.
 pub(super) fn reply_to(request: &Letter) -> Option<&str> {
-    request
-        .properties
-        .as_ref()
-        .and_then(|properties| properties.reply_to.as_deref())
+    request.properties.as_ref().and_then(|properties| properties.reply_to.as_deref())
 }
 
 fn put_token(request: &Letter, grants: &Grants) -> Answer {
@@ -83,10 +73,7 @@ fn put_token(request: &Letter, grants: &Grants) -> Answer {
     if grants.put(audience, token) {
         Answer::bare(202, "Accepted")
     } else {
-        Answer::bare(
-            401,
-            "InvalidSignature: The token has an invalid signature or is expired.",
-        )
+        Answer::bare(401, "InvalidSignature: The token has an invalid signature or is expired.")
     }
 }
 
@@ -109,27 +96,18 @@ fn read(request: &Letter, log: &HubLog, grants: &Grants) -> Answer {
         _ => return Answer::bare(400, "Unknown type"),
     };
     match body {
-        Some(body) => Answer {
-            status: 200,
-            description: "OK",
-            body,
-        },
+        Some(body) => Answer { status: 200, description: "OK", body },
         None => Answer::bare(404, "The partition could not be found."),
     }
 }
 
 fn hub_properties(log: &HubLog) -> Value {
-    let ids = (0..log.partitions())
-        .map(|id| Value::String(id.to_string()))
-        .collect::<Vec<_>>();
+    let ids = (0..log.partitions()).map(|id| Value::String(id.to_string())).collect::<Vec<_>>();
     map([
         ("type", Value::from("com.microsoft:eventhub")),
         ("name", Value::from(log.hub())),
         ("created_at", timestamp(log.created())),
-        (
-            "partition_count",
-            Value::Int(i32::try_from(log.partitions()).unwrap_or(i32::MAX)),
-        ),
+        ("partition_count", Value::Int(i32::try_from(log.partitions()).unwrap_or(i32::MAX))),
         // An array: the Rust client refuses a list.
         ("partition_ids", Value::Array(Array::from(ids))),
         ("georeplication_factor", Value::Int(1)),

@@ -53,11 +53,7 @@ pub(super) struct Grants {
 
 impl Grants {
     pub(super) fn new(access: Arc<HubAccess>, signed_in: Arc<AtomicBool>) -> Self {
-        Self {
-            access,
-            signed_in,
-            granted: Mutex::default(),
-        }
+        Self { access, signed_in, granted: Mutex::default() }
     }
 
     /// Takes a token for an audience; tells whether it was good.
@@ -87,12 +83,8 @@ impl Grants {
     }
 
     fn any(&self, wanted: impl Fn(&Grant) -> bool) -> bool {
-        let tokens: Vec<Token> = self
-            .lock()
-            .iter()
-            .filter(|grant| wanted(grant))
-            .map(|grant| grant.token.clone())
-            .collect();
+        let tokens: Vec<Token> =
+            self.lock().iter().filter(|grant| wanted(grant)).map(|grant| grant.token.clone()).collect();
         tokens.iter().any(|token| token.is_valid(&self.access))
     }
 
@@ -107,23 +99,14 @@ fn signature_is_valid(token: &str, access: &HubAccess) -> bool {
         return false;
     };
     let field = |name: &str| {
-        fields.split('&').find_map(|pair| {
-            pair.split_once('=')
-                .filter(|(key, _)| *key == name)
-                .map(|(_, value)| value)
-        })
+        fields.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
     };
     let (Some(resource), Some(signature), Some(expiry), Some(key_name)) =
         (field("sr"), field("sig"), field("se"), field("skn"))
     else {
         return false;
     };
-    let decoded = |text: &str| {
-        percent_decode_str(text)
-            .decode_utf8()
-            .ok()
-            .map(std::borrow::Cow::into_owned)
-    };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned);
     let Some(signature) = decoded(signature).and_then(|text| BASE64_STANDARD.decode(text).ok()) else {
         return false;
     };
@@ -137,10 +120,7 @@ fn signature_is_valid(token: &str, access: &HubAccess) -> bool {
 }
 
 /// Signatures are made by clients that know only the real clock, whatever the sandbox's clock says.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "strangers' clients date their signatures by the real clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "strangers' clients date their signatures by the real clock")]
 fn real_seconds() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
@@ -180,28 +160,18 @@ impl SaslAcceptor for Sasl {
     fn on_init(&mut self, init: SaslInit) -> SaslServerFrame {
         let code = match init.mechanism.as_str() {
             "MSSBCBS" | "ANONYMOUS" | "EXTERNAL" => SaslCode::Ok,
-            "PLAIN"
-                if init
-                    .initial_response
-                    .is_some_and(|response| self.plain_is_right(&response)) =>
-            {
+            "PLAIN" if init.initial_response.is_some_and(|response| self.plain_is_right(&response)) => {
                 self.signed_in.store(true, Ordering::Relaxed);
                 SaslCode::Ok
             }
             _ => SaslCode::Auth,
         };
-        SaslServerFrame::Outcome(SaslOutcome {
-            code,
-            additional_data: None,
-        })
+        SaslServerFrame::Outcome(SaslOutcome { code, additional_data: None })
     }
 
     fn on_response(&mut self, _: SaslResponse) -> SaslServerFrame {
         // No mechanism here ever challenges, so a response is out of order.
-        SaslServerFrame::Outcome(SaslOutcome {
-            code: SaslCode::Sys,
-            additional_data: None,
-        })
+        SaslServerFrame::Outcome(SaslOutcome { code: SaslCode::Sys, additional_data: None })
     }
 }
 
@@ -224,9 +194,7 @@ mod tests {
         mac.update(format!("{resource}\n{expiry}").as_bytes());
         let signature = BASE64_STANDARD.encode(mac.finalize().into_bytes());
         let signature = percent_encoding::utf8_percent_encode(&signature, percent_encoding::NON_ALPHANUMERIC);
-        Token::Signature(format!(
-            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={name}"
-        ))
+        Token::Signature(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={name}"))
     }
 
     fn reader() -> Vec<String> {

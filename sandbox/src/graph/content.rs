@@ -72,15 +72,8 @@ impl Body {
                 _ => escaped.push(c),
             }
         }
-        let html = if text.is_empty() {
-            String::new()
-        } else {
-            document(&escaped)
-        };
-        Self {
-            html,
-            text: text.replace('\n', "\r\n"),
-        }
+        let html = if text.is_empty() { String::new() } else { document(&escaped) };
+        Self { html, text: text.replace('\n', "\r\n") }
     }
 
     /// Keeps HTML, wrapped into a document where it is a fragment, and its text.
@@ -94,10 +87,7 @@ impl Body {
             .trim_end()
             .replace('\n', "\r\n");
         let whole = html.to_ascii_lowercase().contains("<html");
-        Self {
-            html: if whole { html.to_owned() } else { document(html) },
-            text,
-        }
+        Self { html: if whole { html.to_owned() } else { document(html) }, text }
     }
 
     pub(crate) fn preview(&self) -> String {
@@ -228,10 +218,7 @@ impl Content {
         let mut facts = Map::new();
         let mut put = |key: &str, value: Value| facts.insert(key.to_owned(), value);
         put("subject", json!(self.subject));
-        put(
-            "body",
-            json!({"contentType": "html", "content": self.body.html, "text": self.body.text}),
-        );
+        put("body", json!({"contentType": "html", "content": self.body.html, "text": self.body.text}));
         put("start", self.start.render(&Zone::utc(), self.is_all_day));
         put("end", self.end.render(&Zone::utc(), self.is_all_day));
         put("isAllDay", json!(self.is_all_day));
@@ -243,16 +230,9 @@ impl Content {
         put("categories", json!(self.categories));
         put("isReminderOn", json!(self.is_reminder_on));
         put("reminderMinutesBeforeStart", json!(self.reminder_minutes));
-        put(
-            "recurrence",
-            self.recurrence.as_ref().map_or(Value::Null, Recurrence::render),
-        );
+        put("recurrence", self.recurrence.as_ref().map_or(Value::Null, Recurrence::render));
         put("isOnlineMeeting", json!(self.is_online_meeting));
-        let extended: Vec<Value> = self
-            .extended
-            .iter()
-            .map(|(id, value)| json!({"id": id, "value": value}))
-            .collect();
+        let extended: Vec<Value> = self.extended.iter().map(|(id, value)| json!({"id": id, "value": value})).collect();
         put("singleValueExtendedProperties", Value::Array(extended));
         facts
     }
@@ -274,9 +254,6 @@ mod tests {
         let body = Body::from_html("<p>Bring <b>the</b> report</p><p>and coffee</p>");
         assert!(body.html.contains("<body>\r\n<p>Bring"));
         assert_eq!(body.text, "Bring the report\r\n\r\nand coffee");
-        assert_eq!(
-            Body::from_html("<html><body>x</body></html>").html,
-            "<html><body>x</body></html>"
-        );
+        assert_eq!(Body::from_html("<html><body>x</body></html>").html, "<html><body>x</body></html>");
     }
 }

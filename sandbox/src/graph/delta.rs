@@ -53,10 +53,7 @@ impl Token {
 
     fn window(&self) -> Option<Window> {
         let (start, end) = self.window?;
-        Some(Window {
-            start: DateTime::from_timestamp(start, 0)?,
-            end: DateTime::from_timestamp(end, 0)?,
-        })
+        Some(Window { start: DateTime::from_timestamp(start, 0)?, end: DateTime::from_timestamp(end, 0)? })
     }
 }
 
@@ -95,11 +92,7 @@ impl Tenant {
         })?;
         let current = self.delta_generation.load(Ordering::Acquire);
         let forgotten = self.world.faults.take(|switches| &mut switches.outlook_delta_gone_next);
-        if token.generation != current || forgotten {
-            Err(gone(token.generation))
-        } else {
-            Ok(token)
-        }
+        if token.generation != current || forgotten { Err(gone(token.generation)) } else { Ok(token) }
     }
 
     /// Makes every delta and next link given out so far answer 410.
@@ -128,10 +121,7 @@ pub(crate) fn page(mailbox: &Mailbox, mut token: Token, size: usize, style: &Sty
         .map(|item| (item.modseq, Change::Present(item)))
         .collect();
     if !first_round {
-        let removed = mailbox
-            .removals
-            .iter()
-            .filter(|removal| open(removal.modseq) && removal.modseq > token.from);
+        let removed = mailbox.removals.iter().filter(|removal| open(removal.modseq) && removal.modseq > token.from);
         changes.extend(removed.map(|removal| (removal.modseq, Change::Removed(removal.key))));
     }
     changes.sort_by_key(|(modseq, _)| *modseq);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::error::GraphError;
@@ -35,19 +36,9 @@ pub(crate) enum Due {
     /// A staged write of Exchange that changes nothing but the change key.
     Touch { home: Uuid, key: ItemKey },
     /// The organiser's copy reaches an attendee's mailbox.
-    Copy {
-        organizer: Uuid,
-        item: Uuid,
-        attendee: Uuid,
-        renew: bool,
-    },
+    Copy { organizer: Uuid, item: Uuid, attendee: Uuid, renew: bool },
     /// An attendee's answer reaches the organiser's copy.
-    Answer {
-        organizer: Uuid,
-        item: Uuid,
-        address: String,
-        answer: &'static str,
-    },
+    Answer { organizer: Uuid, item: Uuid, address: String, answer: &'static str },
     /// A notification is delivered.
     Deliver(Notification),
     /// A webhook is called.
@@ -57,20 +48,25 @@ pub(crate) enum Due {
 impl Tenant {
     /// Does the background work until told to stop: delayed changes and notifications, webhooks, expiry of subscriptions.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let webhooks = Webhooks::new();
+        let webhooks = Arc::new(Webhooks::new());
+        let calls = TaskTracker::new();
         loop {
             let woken = self.wake.notified();
             let posts = self.step(self.world.clock.now());
             if !posts.is_empty() {
-                for failed in webhooks.deliver(posts).await {
-                    self.retry_later(failed);
-                }
+                // A slow endpoint must not hold up the rest.
+                let (tenant, webhooks) = (Arc::clone(&self), Arc::clone(&webhooks));
+                calls.spawn(async move {
+                    for failed in webhooks.deliver(posts).await {
+                        tenant.retry_later(failed);
+                    }
+                });
                 continue;
             }
             let wait = self.next_due().map(|at| at - self.world.clock.now());
             let wait = wait.map(|wait| wait.max(TimeDelta::milliseconds(1)).to_std().unwrap_or_default());
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = woken => {}
                 () = async {
                     match wait {
@@ -80,6 +76,8 @@ impl Tenant {
                 } => {}
             }
         }
+        calls.close();
+        calls.wait().await;
     }
 
     /// Does everything that is due at a time; returns the webhooks to call.
@@ -90,11 +88,7 @@ impl Tenant {
         while let Some(entry) = state.due.first_entry() {
             // Once one notification is due, those that follow closely share its message.
             let gather = matches!(entry.get(), Due::Deliver(_)) && !ready.is_empty();
-            let horizon = if gather {
-                now + TimeDelta::milliseconds(GATHER)
-            } else {
-                now
-            };
+            let horizon = if gather { now + TimeDelta::milliseconds(GATHER) } else { now };
             if entry.key().0 > horizon {
                 break;
             }
@@ -113,11 +107,7 @@ impl Tenant {
     fn next_due(&self) -> Option<DateTime<Utc>> {
         let state = self.lock();
         let first = state.due.keys().next().map(|(at, _)| *at);
-        let subscription = state
-            .subscriptions
-            .values()
-            .map(super::subscriptions::Subscription::next_event)
-            .min();
+        let subscription = state.subscriptions.values().map(super::subscriptions::Subscription::next_event).min();
         first.into_iter().chain(subscription).min()
     }
 
@@ -156,16 +146,9 @@ impl Tenant {
             return;
         }
         let (first, again) = self.world.draw(|random| {
-            let late = if random.random_bool(0.05) {
-                random.random_range(LATE)
-            } else {
-                0
-            };
+            let late = if random.random_bool(0.05) { random.random_range(LATE) } else { 0 };
             let first = random.random_range(DELIVERY) + late;
-            (
-                first,
-                random.random_bool(0.5).then(|| first + random.random_range(AGAIN)),
-            )
+            (first, random.random_bool(0.5).then(|| first + random.random_range(AGAIN)))
         });
         if let Some(again) = again {
             self.schedule(state, again, Due::Deliver(notification.clone()));
@@ -176,29 +159,14 @@ impl Tenant {
     fn perform(&self, state: &mut State, due: Due) {
         let outcome = match due {
             Due::Touch { home, key } => {
-                let present = state
-                    .mailboxes
-                    .get(&home)
-                    .is_some_and(|mailbox| mailbox.items.contains_key(&key));
+                let present = state.mailboxes.get(&home).is_some_and(|mailbox| mailbox.items.contains_key(&key));
                 let exchange = Actor::Automation(EXCHANGE.to_owned());
-                if present {
-                    self.edit_once(state, &exchange, home, key, |_| {})
-                } else {
-                    Ok(())
-                }
+                if present { self.edit_once(state, &exchange, home, key, |_| {}) } else { Ok(()) }
             }
-            Due::Copy {
-                organizer,
-                item,
-                attendee,
-                renew,
-            } => self.follow(state, organizer, item, attendee, renew),
-            Due::Answer {
-                organizer,
-                item,
-                address,
-                answer,
-            } => self.take_answer(state, organizer, item, &address, answer),
+            Due::Copy { organizer, item, attendee, renew } => self.follow(state, organizer, item, attendee, renew),
+            Due::Answer { organizer, item, address, answer } => {
+                self.take_answer(state, organizer, item, &address, answer)
+            }
             Due::Deliver(notification) => {
                 self.deliver(state, vec![notification]);
                 Ok(())

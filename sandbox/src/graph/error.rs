@@ -22,20 +22,11 @@ pub struct GraphError {
 impl GraphError {
     /// Makes an error.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self { status, code, message: message.into(), retry_after: None }
     }
 
     pub(crate) fn item_not_found() -> Self {
-        Self::new(
-            404,
-            "ErrorItemNotFound",
-            "The specified object was not found in the store.",
-        )
+        Self::new(404, "ErrorItemNotFound", "The specified object was not found in the store.")
     }
 
     pub(crate) fn malformed_id() -> Self {
@@ -51,11 +42,7 @@ impl GraphError {
     }
 
     pub(crate) fn invalid_user(id: &str) -> Self {
-        Self::new(
-            404,
-            "ErrorInvalidUser",
-            format!("The requested user '{id}' is invalid."),
-        )
+        Self::new(404, "ErrorInvalidUser", format!("The requested user '{id}' is invalid."))
     }
 
     pub(crate) fn property(message: impl Into<String>) -> Self {
@@ -80,11 +67,7 @@ impl GraphError {
     }
 
     pub(crate) fn no_route(path: &str) -> Self {
-        Self::new(
-            404,
-            "ResourceNotFound",
-            format!("Resource not found for the segment in '{path}'."),
-        )
+        Self::new(404, "ResourceNotFound", format!("Resource not found for the segment in '{path}'."))
     }
 
     pub(crate) fn after(mut self, seconds: u64) -> Self {

@@ -50,17 +50,9 @@ impl Filter {
     pub(crate) fn parse(text: &str) -> Result<Self, GraphError> {
         let wrong = || GraphError::bad_request("Invalid filter clause.");
         let tokens = tokens(text).ok_or_else(wrong)?;
-        let mut parser = Parser {
-            tokens: &tokens,
-            at: 0,
-            depth: 0,
-        };
+        let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
         let filter = parser.either().ok_or_else(wrong)?;
-        if parser.at == tokens.len() {
-            Ok(filter)
-        } else {
-            Err(wrong())
-        }
+        if parser.at == tokens.len() { Ok(filter) } else { Err(wrong()) }
     }
 
     /// Tells whether a resource passes.
@@ -93,8 +85,7 @@ impl Filter {
             }
             Self::Any(path, name, inner) => {
                 let list = find(resource, element, path);
-                list.as_array()
-                    .is_some_and(|list| list.iter().any(|entry| inner.holds(resource, Some((name, entry)))))
+                list.as_array().is_some_and(|list| list.iter().any(|entry| inner.holds(resource, Some((name, entry)))))
             }
         }
     }
@@ -150,10 +141,7 @@ fn compare(found: &Value, literal: &Value, by_id: bool) -> Option<Ordering> {
         (Value::String(a), Value::Number(b)) => a.trim().parse::<f64>().ok()?.partial_cmp(&b.as_f64()?),
         (Value::String(a), Value::String(b)) => {
             if by_id {
-                let (a, b) = (
-                    canonical_property(a).unwrap_or(a.clone()),
-                    canonical_property(b).unwrap_or(b.clone()),
-                );
+                let (a, b) = (canonical_property(a).unwrap_or(a.clone()), canonical_property(b).unwrap_or(b.clone()));
                 return Some(a.cmp(&b));
             }
             if let (Some(a), Some(b)) = (parse_moment(a), parse_moment(b)) {
@@ -373,10 +361,7 @@ mod tests {
         let event = json!({"start": {"dateTime": "2026-11-21T09:00:00.0000000"}, "subject": "Weekly Review"});
         assert!(matches("start/dateTime ge '2026-11-21T09:00:00'", &event));
         assert!(!matches("start/dateTime gt '2026-11-21T09:00:00Z'", &event));
-        assert!(matches(
-            "start/dateTime ge '2026-11-21' and start/dateTime lt '2026-11-22'",
-            &event
-        ));
+        assert!(matches("start/dateTime ge '2026-11-21' and start/dateTime lt '2026-11-22'", &event));
         let user = json!({"lastModifiedDateTime": "2026-11-21T09:00:00.0000000Z"});
         assert!(matches("lastModifiedDateTime lt 2026-11-21T10:00:00Z", &user));
     }
@@ -385,14 +370,8 @@ mod tests {
     fn functions_and_precedence_work() {
         let event = json!({"subject": "Weekly Review", "isAllDay": false, "showAs": "busy"});
         assert!(matches("startswith(subject,'weekly') and not isAllDay", &event));
-        assert!(matches(
-            "contains(subject,'x') or isAllDay eq false and showAs eq 'busy'",
-            &event
-        ));
-        assert!(!matches(
-            "(contains(subject,'x') or isAllDay eq false) and showAs eq 'free'",
-            &event
-        ));
+        assert!(matches("contains(subject,'x') or isAllDay eq false and showAs eq 'busy'", &event));
+        assert!(!matches("(contains(subject,'x') or isAllDay eq false) and showAs eq 'free'", &event));
     }
 
     #[test]

@@ -45,10 +45,7 @@ impl ItemKey {
     }
 
     pub(crate) fn occurrence(item: Uuid, original: i64) -> Self {
-        Self {
-            item,
-            original: Some(original),
-        }
+        Self { item, original: Some(original) }
     }
 
     pub(crate) fn master(self) -> Self {
@@ -84,13 +81,7 @@ pub(crate) fn decode(id: &str) -> Option<(Uuid, ItemKey)> {
     let mailbox = Uuid::from_slice(payload.get(..16)?).ok()?;
     let item = Uuid::from_slice(payload.get(16..32)?).ok()?;
     let original = i64::from_be_bytes(payload.get(32..40)?.try_into().ok()?);
-    Some((
-        mailbox,
-        ItemKey {
-            item,
-            original: (original != NO_ORIGINAL).then_some(original),
-        },
-    ))
+    Some((mailbox, ItemKey { item, original: (original != NO_ORIGINAL).then_some(original) }))
 }
 
 /// Makes a change key from a counter; keys are unordered on purpose, so that nobody compares them for "newer".
@@ -125,12 +116,7 @@ pub(crate) fn occurrence_uid(series: &str, original: i64) -> String {
     };
     match (series.get(..32), series.get(40..)) {
         (Some(head), Some(tail)) => {
-            format!(
-                "{head}{:04X}{:02X}{:02X}{tail}",
-                start.year(),
-                start.month(),
-                start.day()
-            )
+            format!("{head}{:04X}{:02X}{:02X}{tail}", start.year(), start.month(), start.day())
         }
         _ => series.to_owned(),
     }

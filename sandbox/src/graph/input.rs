@@ -30,27 +30,19 @@ const LOCATION_TYPES: &[&str] = &[
 const UNIQUE_ID_TYPES: &[&str] = &["unknown", "locationStore", "directory", "private", "bing"];
 
 fn invalid(name: &str) -> GraphError {
-    GraphError::new(
-        400,
-        "ErrorInvalidProperty",
-        format!("The property '{name}' has a value that is not valid."),
-    )
+    GraphError::new(400, "ErrorInvalidProperty", format!("The property '{name}' has a value that is not valid."))
 }
 
 /// Reads an enum value without regard to case, as Graph does, and returns its lower-camel form.
 pub(crate) fn pick(name: &str, value: &Value, choices: &'static [&'static str]) -> Result<&'static str, GraphError> {
     let text = value.as_str().ok_or_else(|| invalid(name))?;
-    choices
-        .iter()
-        .find(|choice| choice.eq_ignore_ascii_case(text))
-        .copied()
-        .ok_or_else(|| {
-            GraphError::new(
-                400,
-                "RequestBodyRead",
-                format!("Requested value for '{name}' was not found among the members of its enumeration."),
-            )
-        })
+    choices.iter().find(|choice| choice.eq_ignore_ascii_case(text)).copied().ok_or_else(|| {
+        GraphError::new(
+            400,
+            "RequestBodyRead",
+            format!("Requested value for '{name}' was not found among the members of its enumeration."),
+        )
+    })
 }
 
 fn flag(name: &str, value: &Value) -> Result<bool, GraphError> {
@@ -68,9 +60,7 @@ fn text(name: &str, value: &Value) -> Result<String, GraphError> {
 /// Makes the content of a new event from a request body.
 pub(crate) fn create(body: &Map<String, Value>) -> Result<Content, GraphError> {
     let (Some(start), Some(end)) = (body.get("start"), body.get("end")) else {
-        return Err(GraphError::property(
-            "At least one property failed validation: start and end are required.",
-        ));
+        return Err(GraphError::property("At least one property failed validation: start and end are required."));
     };
     let mut content = Content::new(When::parse(start)?, When::parse(end)?);
     apply(&mut content, body)?;
@@ -83,10 +73,7 @@ pub(crate) fn apply(content: &mut Content, body: &Map<String, Value>) -> Result<
     for (name, value) in body {
         match name.as_str() {
             "subject" => {
-                text(name, value)?
-                    .replace(['\r', '\n'], " ")
-                    .trim()
-                    .clone_into(&mut content.subject);
+                text(name, value)?.replace(['\r', '\n'], " ").trim().clone_into(&mut content.subject);
             }
             "body" => content.body = item_body(value)?,
             "start" => content.start = When::parse(value)?,
@@ -113,10 +100,7 @@ pub(crate) fn apply(content: &mut Content, body: &Map<String, Value>) -> Result<
             }
             "isReminderOn" => content.is_reminder_on = flag(name, value)?,
             "reminderMinutesBeforeStart" => {
-                let minutes = value
-                    .as_i64()
-                    .and_then(|n| i32::try_from(n).ok())
-                    .ok_or_else(|| invalid(name))?;
+                let minutes = value.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(|| invalid(name))?;
                 content.reminder_minutes = minutes;
             }
             "responseRequested" => content.response_requested = flag(name, value)?,
@@ -167,9 +151,7 @@ fn validate(content: &Content) -> Result<(), GraphError> {
         }
     }
     if content.attendees.len() > MAX_ATTENDEES {
-        return Err(GraphError::property(
-            "At least one property failed validation: more than 500 attendees.",
-        ));
+        return Err(GraphError::property("At least one property failed validation: more than 500 attendees."));
     }
     Ok(())
 }
@@ -183,21 +165,13 @@ fn item_body(value: &Value) -> Result<Body, GraphError> {
         None | Some(Value::Null) => "text",
         Some(kind) => pick("contentType", kind, &["text", "html"])?,
     };
-    Ok(if kind == "html" {
-        Body::from_html(&content)
-    } else {
-        Body::from_text(&content)
-    })
+    Ok(if kind == "html" { Body::from_html(&content) } else { Body::from_text(&content) })
 }
 
 /// Normalises a location; an empty or null one is no location.
 fn location(value: &Value) -> Result<Option<Value>, GraphError> {
     let Value::Object(given) = value else {
-        return if value.is_null() {
-            Ok(None)
-        } else {
-            Err(invalid("location"))
-        };
+        return if value.is_null() { Ok(None) } else { Err(invalid("location")) };
     };
     let display = text("displayName", given.get("displayName").unwrap_or(&Value::Null))?;
     let kind = match given.get("locationType") {
@@ -205,10 +179,7 @@ fn location(value: &Value) -> Result<Option<Value>, GraphError> {
         Some(kind) => pick("locationType", kind, LOCATION_TYPES)?,
     };
     let has_more = given.iter().any(|(key, value)| {
-        let known = matches!(
-            key.as_str(),
-            "displayName" | "locationType" | "@odata.type" | "uniqueIdType"
-        );
+        let known = matches!(key.as_str(), "displayName" | "locationType" | "@odata.type" | "uniqueIdType");
         let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
         !known && !empty
     });
@@ -248,52 +219,29 @@ fn attendees(value: &Value, before: &[Attendee]) -> Result<Vec<Attendee>, GraphE
         let mail = entry.get("emailAddress").ok_or_else(|| invalid("attendees"))?;
         let address = mail.get("address").and_then(Value::as_str).unwrap_or_default().trim();
         if address.is_empty() {
-            return Err(GraphError::new(
-                400,
-                "ErrorInvalidRecipients",
-                "At least one recipient isn't valid.",
-            ));
+            return Err(GraphError::new(400, "ErrorInvalidRecipients", "At least one recipient isn't valid."));
         }
         if list.iter().any(|known| known.person.is(address)) {
             continue;
         }
         let known = before.iter().find(|attendee| attendee.person.is(address));
         let name = mail.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
-        let name = name
-            .unwrap_or_else(|| known.map_or(address, |a| &a.person.name))
-            .to_owned();
+        let name = name.unwrap_or_else(|| known.map_or(address, |a| &a.person.name)).to_owned();
         let kind = match entry.get("type") {
             None | Some(Value::Null) => "required",
             Some(kind) => pick("type", kind, ATTENDEE_KINDS)?,
         };
         let response = known.map_or_else(|| Response::of("none"), |attendee| attendee.response.clone());
-        list.push(Attendee {
-            person: Person {
-                name,
-                address: address.to_owned(),
-            },
-            kind,
-            response,
-        });
+        list.push(Attendee { person: Person { name, address: address.to_owned() }, kind, response });
     }
     Ok(list)
 }
 
 fn extended(content: &mut Content, value: &Value) -> Result<(), GraphError> {
-    for entry in value
-        .as_array()
-        .ok_or_else(|| invalid("singleValueExtendedProperties"))?
-    {
-        let id = entry
-            .get("id")
-            .and_then(Value::as_str)
-            .ok_or_else(|| invalid("singleValueExtendedProperties"))?;
+    for entry in value.as_array().ok_or_else(|| invalid("singleValueExtendedProperties"))? {
+        let id = entry.get("id").and_then(Value::as_str).ok_or_else(|| invalid("singleValueExtendedProperties"))?;
         let id = canonical_property(id).ok_or_else(|| {
-            GraphError::new(
-                400,
-                "ErrorInvalidProperty",
-                "The extended property id is not in one of the known formats.",
-            )
+            GraphError::new(400, "ErrorInvalidProperty", "The extended property id is not in one of the known formats.")
         })?;
         match entry.get("value") {
             Some(Value::String(value)) => {
@@ -328,18 +276,14 @@ pub(crate) fn canonical_property(id: &str) -> Option<String> {
     }
     let guid = uuid::Uuid::parse_str(second.trim_start_matches('{').trim_end_matches('}')).ok()?;
     let how = words.next()?;
-    let how = ["Name", "Id"]
-        .into_iter()
-        .find(|known| known.eq_ignore_ascii_case(how))?;
+    let how = ["Name", "Id"].into_iter().find(|known| known.eq_ignore_ascii_case(how))?;
     let name = words.next().filter(|name| !name.is_empty())?;
     Some(format!("{kind} {{{guid}}} {how} {name}"))
 }
 
 /// Returns the body of a request as an object.
 pub(crate) fn object(value: &Value) -> Result<&Map<String, Value>, GraphError> {
-    value
-        .as_object()
-        .ok_or_else(|| GraphError::new(400, "RequestBodyRead", "The request body is not a JSON object."))
+    value.as_object().ok_or_else(|| GraphError::new(400, "RequestBodyRead", "The request body is not a JSON object."))
 }
 
 /// Reads the zone of a `Prefer: outlook.timezone` header.

@@ -86,6 +86,8 @@ pub(crate) struct Mailbox {
     pub zone: Zone,
     pub items: BTreeMap<ItemKey, Item>,
     pub removals: Vec<Removal>,
+    /// Each item before its last change, for stale reads; none means it did not exist.
+    pub before: BTreeMap<ItemKey, Option<Item>>,
     pub modseq: u64,
     /// Events by the `transactionId` they were created with.
     pub transactions: BTreeMap<String, ItemKey>,
@@ -97,13 +99,11 @@ impl Mailbox {
     pub(crate) fn new(id: Uuid, new: NewMailbox) -> Self {
         Self {
             id,
-            person: Person {
-                name: new.name.clone(),
-                address: new.address.clone(),
-            },
             zone: Zone::parse(&new.zone).unwrap_or_else(|_unknown| Zone::utc()),
+            person: Person { name: new.name, address: new.address },
             items: BTreeMap::new(),
             removals: Vec::new(),
+            before: BTreeMap::new(),
             // Not 0, so that a delta token can tell "nothing told yet" from "nothing happened yet".
             modseq: 1,
             transactions: BTreeMap::new(),
@@ -145,11 +145,7 @@ impl Mailbox {
 
     /// Returns the occurrences and exceptions of a series that lie in a window, by start.
     pub(crate) fn occurrences(&self, master: &Item, window: &Window) -> Vec<Item> {
-        let mut found: Vec<Item> = self
-            .exceptions(master.key)
-            .filter(|item| item.overlaps(window))
-            .cloned()
-            .collect();
+        let mut found: Vec<Item> = self.exceptions(master.key).filter(|item| item.overlaps(window)).cloned().collect();
         for original in series::originals(master, window) {
             if !self.items.contains_key(&ItemKey::occurrence(master.key.item, original)) {
                 found.extend(series::occurrence_at(master, original));
@@ -157,6 +153,29 @@ impl Mailbox {
         }
         found.sort_by_key(|item| (item.content.start.instant(), item.key));
         found
+    }
+
+    /// Stores an item and keeps what it replaces.
+    pub(crate) fn put(&mut self, item: Item) {
+        let key = item.key;
+        let replaced = self.items.insert(key, item);
+        self.before.insert(key, replaced);
+    }
+
+    /// Drops the edited occurrences of a series; delta rounds tell of it.
+    pub(crate) fn discard_exceptions(&mut self, master: ItemKey) {
+        let gone: Vec<ItemKey> = self.exceptions(master).map(|item| item.key).collect();
+        for key in gone {
+            self.discard(key);
+        }
+    }
+
+    /// Takes one item out and keeps what delta rounds need.
+    pub(crate) fn discard(&mut self, key: ItemKey) {
+        let item = self.items.remove(&key);
+        self.before.insert(key, item);
+        let modseq = self.next_modseq();
+        self.removals.push(Removal { modseq, key });
     }
 
     pub(crate) fn exceptions(&self, master: ItemKey) -> impl Iterator<Item = &Item> {

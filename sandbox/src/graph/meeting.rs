@@ -37,18 +37,15 @@ impl Tenant {
         let mut state = self.lock();
         let (found, item) = state.locate(mailbox, id)?;
         let (home, owner, item) = (found.id, found.person.address.clone(), item.into_owned());
-        let Some(meeting) = item.meeting else {
+        if item.is_organizer {
             return Err(GraphError::invalid_request(
                 "Your request can't be completed. You can't respond to this meeting because you're the meeting organizer.",
             ));
-        };
+        }
         let time = graph_instant(self.world.clock.now());
         if answer != "declined" {
             self.edit(&mut state, actor, home, item.key, |copy| {
-                copy.response = Response {
-                    answer,
-                    time: Some(time),
-                };
+                copy.response = Response { answer, time: Some(time) };
                 copy.content.show_as = if answer == "accepted" { "busy" } else { "tentative" };
             })?;
         } else if item.key.original.is_some() {
@@ -57,13 +54,10 @@ impl Tenant {
             // A declined meeting leaves the calendar.
             self.remove(&mut state, actor, home, item.key)?;
         }
-        let sends = ["sendResponse", "SendResponse"]
-            .iter()
-            .find_map(|name| body.get(*name))
-            .and_then(Value::as_bool);
+        let sends = ["sendResponse", "SendResponse"].iter().find_map(|name| body.get(*name)).and_then(Value::as_bool);
         if sends.unwrap_or(true) {
             self.world.meters.mails(actor, 1);
-            if item.key.original.is_none() {
+            if let (None, Some(meeting)) = (item.key.original, item.meeting) {
                 self.send_answer(&mut state, &item.organizer.address, meeting, &owner, answer);
             }
         }
@@ -74,23 +68,11 @@ impl Tenant {
     ///
     /// `renew` says that the time changed, which brings a copy back that its owner had deleted.
     pub(crate) fn send_to_copies(&self, state: &mut State, home: Uuid, item: Uuid, addresses: &[String], renew: bool) {
-        let mut reached: Vec<Uuid> = addresses
-            .iter()
-            .filter_map(|address| state.mailbox_of(address))
-            .collect();
+        let mut reached: Vec<Uuid> = addresses.iter().filter_map(|address| state.mailbox_of(address)).collect();
         reached.sort_unstable();
         reached.dedup();
         for attendee in reached.into_iter().filter(|attendee| *attendee != home) {
-            self.later(
-                state,
-                1_000..30_000,
-                Due::Copy {
-                    organizer: home,
-                    item,
-                    attendee,
-                    renew,
-                },
-            );
+            self.later(state, 1_000..30_000, Due::Copy { organizer: home, item, attendee, renew });
         }
     }
 
@@ -104,12 +86,7 @@ impl Tenant {
         answer: &'static str,
     ) {
         if let Some(organizer) = state.mailbox_of(organizer) {
-            let due = Due::Answer {
-                organizer,
-                item: meeting,
-                address: address.to_owned(),
-                answer,
-            };
+            let due = Due::Answer { organizer, item: meeting, address: address.to_owned(), answer };
             self.later(state, 1_000..30_000, due);
         }
     }
@@ -126,20 +103,12 @@ impl Tenant {
         let key = ItemKey::whole(item);
         let time = graph_instant(self.world.clock.now());
         let invited = state.mailbox(organizer)?.items.get(&key);
-        if !invited.is_some_and(|item| {
-            item.content
-                .attendees
-                .iter()
-                .any(|attendee| attendee.person.is(address))
-        }) {
+        if !invited.is_some_and(|item| item.content.attendees.iter().any(|attendee| attendee.person.is(address))) {
             return Ok(());
         }
         self.edit(state, &transport(), organizer, key, |item| {
             if let Some(attendee) = item.content.attendee_mut(address) {
-                attendee.response = Response {
-                    answer,
-                    time: Some(time),
-                };
+                attendee.response = Response { answer, time: Some(time) };
             }
         })
     }
@@ -157,12 +126,9 @@ impl Tenant {
         let original = state.mailbox(organizer)?.items.get(&ItemKey::whole(item)).cloned();
         let original = original.filter(|o| o.content.attendees.iter().any(|a| a.person.is(&address)));
         let known = state.mailbox(attendee)?.meetings.get(&item).copied();
-        let copy = known.map(ItemKey::whole).filter(|key| {
-            state
-                .mailboxes
-                .get(&attendee)
-                .is_some_and(|mailbox| mailbox.items.contains_key(key))
-        });
+        let copy = known
+            .map(ItemKey::whole)
+            .filter(|key| state.mailboxes.get(&attendee).is_some_and(|mailbox| mailbox.items.contains_key(key)));
         match (original, copy) {
             (None, None) => Ok(()),
             (None, Some(copy)) => self.remove(state, &transport(), attendee, copy),
@@ -180,27 +146,15 @@ impl Tenant {
     }
 
     fn deliver_invitation(&self, state: &mut State, original: &Item, attendee: Uuid) -> Result<Uuid, GraphError> {
-        let uuid = self.draw_uuid();
-        let now = self.world.clock.now();
         let mut content = Content::new(original.content.start.clone(), original.content.end.clone());
         content.take_invitation(&without_answers(&original.content));
         content.show_as = "tentative";
-        let copy = Item {
-            key: ItemKey::whole(uuid),
-            ical_uid: original.ical_uid.clone(),
-            change_key: String::new(),
-            created: now,
-            modified: now,
-            modseq: 0,
-            content,
-            organizer: original.organizer.clone(),
-            is_organizer: false,
-            response: Response::of("notResponded"),
-            transaction_id: None,
-            meeting: Some(original.key.item),
-            cancelled: std::collections::BTreeSet::new(),
-            is_exception: false,
-        };
+        let mut copy = self.new_item(content, original.organizer.clone());
+        copy.ical_uid.clone_from(&original.ical_uid);
+        copy.is_organizer = false;
+        copy.response = Response::of("notResponded");
+        copy.meeting = Some(original.key.item);
+        let uuid = copy.key.item;
         state.mailbox_mut(attendee)?.meetings.insert(original.key.item, uuid);
         self.insert(state, &transport(), attendee, copy)?;
         Ok(uuid)
@@ -224,10 +178,7 @@ impl Tenant {
         }
         let new_time = content.start != present.start || content.end != present.end;
         if content.recurrence != present.recurrence {
-            let mailbox = state.mailbox_mut(attendee)?;
-            mailbox
-                .items
-                .retain(|key, _| key.item != copy.item || key.original.is_none());
+            state.mailbox_mut(attendee)?.discard_exceptions(copy);
         }
         self.edit(state, &transport(), attendee, copy, |item| {
             item.content = content;
@@ -246,11 +197,7 @@ impl Tenant {
         attendee: Uuid,
         local: Uuid,
     ) -> Result<(), GraphError> {
-        let known = state
-            .mailbox(attendee)?
-            .items
-            .get(&ItemKey::whole(local))
-            .map(|item| item.cancelled.clone());
+        let known = state.mailbox(attendee)?.items.get(&ItemKey::whole(local)).map(|item| item.cancelled.clone());
         let known = known.unwrap_or_default();
         for start in original.cancelled.difference(&known) {
             let key = ItemKey::occurrence(local, *start);

@@ -36,16 +36,7 @@ impl Tenant {
             .collect();
         for subscription in interested {
             let change_key = change_key.clone();
-            self.dispatch(
-                state,
-                Notification {
-                    subscription,
-                    change,
-                    home,
-                    key,
-                    change_key,
-                },
-            );
+            self.dispatch(state, Notification { subscription, change, home, key, change_key });
         }
     }
 
@@ -68,25 +59,13 @@ impl Tenant {
             }
         }
         while !hub.is_empty() {
-            let most = if self.is_office() {
-                self.world.draw(|random| random.random_range(1..=10))
-            } else {
-                1
-            };
+            let most = if self.is_office() { self.world.draw(|random| random.random_range(1..=10)) } else { 1 };
             let rest = hub.split_off(most.min(hub.len()));
             self.publish_message(&hub);
             hub = rest;
         }
         for (url, item) in posts {
-            self.schedule(
-                state,
-                0,
-                Due::Call(Post {
-                    url,
-                    body: json!({"value": [item]}),
-                    attempt: 0,
-                }),
-            );
+            self.schedule(state, 0, Due::Call(Post { url, body: json!({"value": [item]}), attempt: 0 }));
         }
     }
 
@@ -116,10 +95,7 @@ impl Tenant {
     }
 
     fn envelope(&self, subscription: &Subscription) -> Value {
-        let expiration = subscription
-            .expiration
-            .format("%Y-%m-%dT%H:%M:%S%.6f0+00:00")
-            .to_string();
+        let expiration = subscription.expiration.format("%Y-%m-%dT%H:%M:%S%.6f0+00:00").to_string();
         json!({
             "subscriptionId": subscription.id,
             "subscriptionExpirationDateTime": expiration,
@@ -138,11 +114,7 @@ impl Tenant {
         match channel {
             Channel::Hub => self.publish_message(&[item]),
             Channel::Webhook(url) => {
-                let post = Post {
-                    url: url.clone(),
-                    body: json!({"value": [item]}),
-                    attempt: 0,
-                };
+                let post = Post { url: url.clone(), body: json!({"value": [item]}), attempt: 0 };
                 self.schedule(state, 0, Due::Call(post));
             }
         }

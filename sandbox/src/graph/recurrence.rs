@@ -13,23 +13,8 @@ use super::zones::plus_days;
 /// Bound on the steps of one expansion; a daily series reaches 27 years with it.
 const MAX_STEPS: u32 = 10_000;
 
-const TYPES: &[&str] = &[
-    "daily",
-    "weekly",
-    "absoluteMonthly",
-    "relativeMonthly",
-    "absoluteYearly",
-    "relativeYearly",
-];
-const DAYS: &[&str] = &[
-    "sunday",
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-];
+const TYPES: &[&str] = &["daily", "weekly", "absoluteMonthly", "relativeMonthly", "absoluteYearly", "relativeYearly"];
+const DAYS: &[&str] = &["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 const INDEXES: &[&str] = &["first", "second", "third", "fourth", "last"];
 const RANGES: &[&str] = &["endDate", "noEnd", "numbered"];
 
@@ -51,20 +36,13 @@ pub(crate) struct Recurrence {
 }
 
 fn refuse(what: &str) -> GraphError {
-    GraphError::new(
-        400,
-        "ErrorInvalidProperty",
-        format!("The recurrence is not valid: {what}."),
-    )
+    GraphError::new(400, "ErrorInvalidProperty", format!("The recurrence is not valid: {what}."))
 }
 
 fn number(object: &Value, key: &str) -> Result<u32, GraphError> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(0),
-        Some(value) => value
-            .as_u64()
-            .and_then(|n| u32::try_from(n).ok())
-            .ok_or_else(|| refuse(key)),
+        Some(value) => value.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| refuse(key)),
     }
 }
 
@@ -90,22 +68,11 @@ fn choose(object: &Value, key: &str, choices: &'static [&'static str]) -> Result
 impl Recurrence {
     /// Reads a `patternedRecurrence`; `first` is the date of the event's own start.
     pub(crate) fn parse(value: &Value, first: NaiveDate, zone: &str) -> Result<Self, GraphError> {
-        let pattern = value
-            .get("pattern")
-            .filter(|p| p.is_object())
-            .ok_or_else(|| refuse("pattern is missing"))?;
-        let range = value
-            .get("range")
-            .filter(|r| r.is_object())
-            .ok_or_else(|| refuse("range is missing"))?;
+        let pattern = value.get("pattern").filter(|p| p.is_object()).ok_or_else(|| refuse("pattern is missing"))?;
+        let range = value.get("range").filter(|r| r.is_object()).ok_or_else(|| refuse("range is missing"))?;
         let kind = choose(pattern, "type", TYPES)?.ok_or_else(|| refuse("pattern.type is missing"))?;
         let mut days = Vec::new();
-        for day in pattern
-            .get("daysOfWeek")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for day in pattern.get("daysOfWeek").and_then(Value::as_array).into_iter().flatten() {
             days.push(pick("daysOfWeek", day, DAYS)?);
         }
         let interval = match pattern.get("interval") {
@@ -175,11 +142,7 @@ impl Recurrence {
             ("endDate", Some(end)) => end.min(until),
             _ => until,
         };
-        let limit = if self.range == "numbered" {
-            self.count as usize
-        } else {
-            usize::MAX
-        };
+        let limit = if self.range == "numbered" { self.count as usize } else { usize::MAX };
         let mut dates = Vec::new();
         for step in 0..MAX_STEPS {
             let Some((base, candidates)) = self.period(step) else {
@@ -214,10 +177,7 @@ impl Recurrence {
                 let own = self.start.weekday().num_days_from_sunday() as usize;
                 let week = self.start.checked_sub_days(Days::new(((own + 7 - first) % 7) as u64))?;
                 let week = week.checked_add_days(Days::new(u64::from(distance) * 7))?;
-                let dates = (0..7)
-                    .map(|n| plus_days(week, n))
-                    .filter(|day| self.has_day(day.weekday()))
-                    .collect();
+                let dates = (0..7).map(|n| plus_days(week, n)).filter(|day| self.has_day(day.weekday())).collect();
                 Some((week, dates))
             }
             "absoluteMonthly" | "relativeMonthly" => {
@@ -227,19 +187,13 @@ impl Recurrence {
             _ => {
                 let year = self.start.year().checked_add(i32::try_from(distance).ok()?)?;
                 let month = NaiveDate::from_ymd_opt(year, self.month, 1)?;
-                Some((
-                    NaiveDate::from_ymd_opt(year, 1, 1)?,
-                    self.in_month(month).into_iter().collect(),
-                ))
+                Some((NaiveDate::from_ymd_opt(year, 1, 1)?, self.in_month(month).into_iter().collect()))
             }
         }
     }
 
     fn in_month(&self, month: NaiveDate) -> Option<NaiveDate> {
-        let days: Vec<NaiveDate> = month
-            .iter_days()
-            .take_while(|day| day.month() == month.month())
-            .collect();
+        let days: Vec<NaiveDate> = month.iter_days().take_while(|day| day.month() == month.month()).collect();
         if self.kind.starts_with("absolute") {
             // Outlook moves days 29 to 31 to the end of shorter months (unconfirmed).
             let position = (self.day_of_month as usize).min(days.len());
@@ -253,8 +207,7 @@ impl Recurrence {
     }
 
     fn has_day(&self, day: Weekday) -> bool {
-        DAYS.get(day.num_days_from_sunday() as usize)
-            .is_some_and(|name| self.days.contains(name))
+        DAYS.get(day.num_days_from_sunday() as usize).is_some_and(|name| self.days.contains(name))
     }
 }
 
@@ -321,9 +274,6 @@ mod tests {
     #[test]
     fn weekly_without_days_is_refused() {
         let value = json!({"pattern": {"type": "weekly", "interval": 1}, "range": {"type": "noEnd"}});
-        assert_eq!(
-            Recurrence::parse(&value, day("2026-01-05"), "UTC").unwrap_err().status,
-            400
-        );
+        assert_eq!(Recurrence::parse(&value, day("2026-01-05"), "UTC").unwrap_err().status, 400);
     }
 }

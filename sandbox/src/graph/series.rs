@@ -9,10 +9,7 @@ use super::mailbox::{Item, Window};
 use super::zones::When;
 
 fn start_on(master: &Item, date: NaiveDate) -> When {
-    When {
-        local: date.and_time(master.content.start.local.time()),
-        zone: master.content.start.zone.clone(),
-    }
+    When { local: date.and_time(master.content.start.local.time()), zone: master.content.start.zone.clone() }
 }
 
 /// Returns the original starts (seconds since 1970) of the occurrences in a window, deleted ones left out.
@@ -38,9 +35,7 @@ pub(crate) fn occurrence(master: &Item, original: i64) -> Option<Item> {
     let recurrence = master.content.recurrence.as_ref()?;
     let local = master.content.start.zone.local(DateTime::from_timestamp(original, 0)?);
     let dates = recurrence.dates(local.date());
-    let fits = dates
-        .last()
-        .is_some_and(|last| start_on(master, *last).instant().timestamp() == original);
+    let fits = dates.last().is_some_and(|last| start_on(master, *last).instant().timestamp() == original);
     if !fits || master.cancelled.contains(&original) {
         return None;
     }

@@ -65,9 +65,7 @@ impl Subscription {
             return self.expiration;
         }
         let first = self.expiration - TimeDelta::minutes(REMIND_BEFORE);
-        self.reminded
-            .map_or(first, |last| last + TimeDelta::minutes(REMIND_EVERY))
-            .min(self.expiration)
+        self.reminded.map_or(first, |last| last + TimeDelta::minutes(REMIND_EVERY)).min(self.expiration)
     }
 
     fn render(&self) -> Value {
@@ -110,10 +108,7 @@ impl Tenant {
                 && known.change_type == wanted.change_type
         });
         if let Some(twin) = twin.filter(|_| self.world.faults.read().outlook_duplicate_subscription_conflict) {
-            let message = format!(
-                "Subscription Id {} already exists for the requested combination",
-                twin.id
-            );
+            let message = format!("Subscription Id {} already exists for the requested combination", twin.id);
             return Err(GraphError::new(409, "Conflict", message));
         }
         let answer = wanted.render();
@@ -147,9 +142,7 @@ impl Tenant {
         change_types.sort_unstable_by_key(|change| CHANGES.iter().position(|known| known == change));
         change_types.dedup();
         if body.get("includeResourceData").and_then(Value::as_bool) == Some(true) {
-            return Err(invalid(
-                "Notifications with resource data are not offered by the local sandbox.",
-            ));
+            return Err(invalid("Notifications with resource data are not offered by the local sandbox."));
         }
         let client_state = match body.get("clientState") {
             None | Some(Value::Null) => None,
@@ -157,10 +150,7 @@ impl Tenant {
             Some(_) => return Err(invalid("clientState must be a string of at most 128 characters.")),
         };
         let url = required(body, "notificationUrl")?;
-        let lifecycle_url = body
-            .get("lifecycleNotificationUrl")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let lifecycle_url = body.get("lifecycleNotificationUrl").and_then(Value::as_str).map(str::to_owned);
         Ok(Subscription {
             id: self.draw_uuid(),
             app: app.to_owned(),
@@ -174,11 +164,7 @@ impl Tenant {
             client_state,
             expiration: self.expiration(body)?,
             form,
-            tls: body
-                .get("latestSupportedTlsVersion")
-                .and_then(Value::as_str)
-                .unwrap_or("v1_2")
-                .to_owned(),
+            tls: body.get("latestSupportedTlsVersion").and_then(Value::as_str).unwrap_or("v1_2").to_owned(),
             reminded: None,
         })
     }
@@ -212,9 +198,7 @@ impl Tenant {
             };
         }
         let target = Url::parse(url.get(9..).unwrap_or_default()).map_err(|_error| wrong())?;
-        let tenant = target
-            .query_pairs()
-            .find(|(name, _)| name.eq_ignore_ascii_case("tenantId"));
+        let tenant = target.query_pairs().find(|(name, _)| name.eq_ignore_ascii_case("tenantId"));
         let tenant = tenant.map(|(_, value)| value.to_string()).ok_or_else(wrong)?;
         let own = tenant.eq_ignore_ascii_case(&self.identity.domain)
             || tenant.eq_ignore_ascii_case(&self.identity.tenant_id.to_string());
@@ -226,20 +210,13 @@ impl Tenant {
             "secrets" => !name.is_empty(),
             _ => false,
         };
-        if target.scheme() == "https" && own && known {
-            Ok(Channel::Hub)
-        } else {
-            Err(wrong())
-        }
+        if target.scheme() == "https" && own && known { Ok(Channel::Hub) } else { Err(wrong()) }
     }
 
     /// Returns the subscriptions of one application, or all.
     pub fn subscriptions(&self, app: Option<&str>) -> Vec<Value> {
         let state = self.lock();
-        let mine = state
-            .subscriptions
-            .values()
-            .filter(|known| app.is_none_or(|app| known.app == app));
+        let mine = state.subscriptions.values().filter(|known| app.is_none_or(|app| known.app == app));
         mine.map(Subscription::render).collect()
     }
 
@@ -256,10 +233,7 @@ impl Tenant {
             ));
         }
         owned(&self.lock(), app, id)?;
-        let expiration = body
-            .contains_key("expirationDateTime")
-            .then(|| self.expiration(body))
-            .transpose()?;
+        let expiration = body.contains_key("expirationDateTime").then(|| self.expiration(body)).transpose()?;
         let url = body.get("notificationUrl").and_then(Value::as_str);
         let channel = url.map(|url| self.channel(url)).transpose()?;
         self.validate(channel.as_ref()).await?;
@@ -305,9 +279,7 @@ impl Tenant {
     /// Tells a subscription that notifications were missed; tells whether it existed.
     pub fn announce_missed(&self, id: &str) -> bool {
         let mut state = self.lock();
-        let known = Uuid::parse_str(id)
-            .ok()
-            .and_then(|id| state.subscriptions.get(&id).cloned());
+        let known = Uuid::parse_str(id).ok().and_then(|id| state.subscriptions.get(&id).cloned());
         if let Some(known) = &known {
             self.send_lifecycle(&mut state, known, "missed");
         }
@@ -316,12 +288,8 @@ impl Tenant {
 
     /// Ends what has expired and reminds of what soon will.
     pub(crate) fn sweep(&self, state: &mut State, now: DateTime<Utc>) {
-        let touched: Vec<Uuid> = state
-            .subscriptions
-            .values()
-            .filter(|known| known.next_event() <= now)
-            .map(|known| known.id)
-            .collect();
+        let touched: Vec<Uuid> =
+            state.subscriptions.values().filter(|known| known.next_event() <= now).map(|known| known.id).collect();
         for id in touched {
             let Some(known) = state.subscriptions.get_mut(&id) else {
                 continue;
@@ -341,40 +309,28 @@ impl Tenant {
 
 fn owned<'a>(state: &'a State, app: &str, id: &str) -> Result<&'a Subscription, GraphError> {
     let id = Uuid::parse_str(id).map_err(|_error| gone())?;
-    state
-        .subscriptions
-        .get(&id)
-        .filter(|known| known.app == app)
-        .ok_or_else(gone)
+    state.subscriptions.get(&id).filter(|known| known.app == app).ok_or_else(gone)
 }
 
 fn owned_mut<'a>(state: &'a mut State, app: &str, id: &str) -> Result<&'a mut Subscription, GraphError> {
     let id = Uuid::parse_str(id).map_err(|_error| gone())?;
-    state
-        .subscriptions
-        .get_mut(&id)
-        .filter(|known| known.app == app)
-        .ok_or_else(gone)
+    state.subscriptions.get_mut(&id).filter(|known| known.app == app).ok_or_else(gone)
 }
 
 /// Reads `users/{id}/events`, the one documented resource of events of a user.
 fn subscribed_mailbox(state: &State, resource: &str) -> Result<Uuid, GraphError> {
     let (path, query) = resource.split_once('?').unwrap_or((resource, ""));
     if query.contains("$filter") {
-        return Err(invalid(
-            "$filter in a subscription is not offered by the local sandbox.",
-        ));
+        return Err(invalid("$filter in a subscription is not offered by the local sandbox."));
     }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
         [users, user, events] if users.eq_ignore_ascii_case("users") && events.eq_ignore_ascii_case("events") => {
             state.mailbox_id(user)
         }
-        [me, ..] if me.eq_ignore_ascii_case("me") => Err(GraphError::bad_request(
-            "/me request is only valid with delegated authentication flow.",
-        )),
-        _ => Err(invalid(
-            "The resource of the subscription is not supported: use 'users/{id}/events'.",
-        )),
+        [me, ..] if me.eq_ignore_ascii_case("me") => {
+            Err(GraphError::bad_request("/me request is only valid with delegated authentication flow."))
+        }
+        _ => Err(invalid("The resource of the subscription is not supported: use 'users/{id}/events'.")),
     }
 }

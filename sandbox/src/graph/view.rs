@@ -22,11 +22,7 @@ pub(crate) struct Style {
 
 impl Default for Style {
     fn default() -> Self {
-        Self {
-            zone: Zone::utc(),
-            text_bodies: false,
-            form: IdForm::Mutable,
-        }
+        Self { zone: Zone::utc(), text_bodies: false, form: IdForm::Mutable }
     }
 }
 

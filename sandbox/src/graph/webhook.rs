@@ -47,11 +47,7 @@ pub(crate) struct Webhooks {
 impl Webhooks {
     pub(crate) fn new() -> Self {
         // Without a client (no TLS roots, say) no webhook is reachable, which callers see as a failed handshake.
-        let client = reqwest::Client::builder()
-            .tls_danger_accept_invalid_certs(true)
-            .no_proxy()
-            .build()
-            .ok();
+        let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy().build().ok();
         Self { client }
     }
 
@@ -68,10 +64,7 @@ impl Webhooks {
         let token = format!("Validation: Testing client application reachability {}", Uuid::new_v4());
         target.query_pairs_mut().append_pair("validationToken", &token);
         let client = self.client.as_ref().ok_or_else(refused)?;
-        let request = client
-            .post(target)
-            .header("content-type", "text/plain; charset=utf-8")
-            .timeout(HANDSHAKE);
+        let request = client.post(target).header("content-type", "text/plain; charset=utf-8").timeout(HANDSHAKE);
         let answer = request.send().await.map_err(|error| {
             if error.is_timeout() {
                 GraphError::new(400, "InvalidRequest", "Subscription validation request timed out.")
@@ -86,14 +79,9 @@ impl Webhooks {
 
     /// Posts notifications; returns those that were not accepted in time.
     pub(crate) async fn deliver(&self, posts: Vec<Post>) -> Vec<Post> {
-        let sent = posts
-            .into_iter()
-            .map(|post| async move { (self.deliver_one(&post).await, post) });
+        let sent = posts.into_iter().map(|post| async move { (self.deliver_one(&post).await, post) });
         let sent = futures::future::join_all(sent).await;
-        sent.into_iter()
-            .filter(|(accepted, _)| !accepted)
-            .map(|(_, post)| post)
-            .collect()
+        sent.into_iter().filter(|(accepted, _)| !accepted).map(|(_, post)| post).collect()
     }
 
     async fn deliver_one(&self, post: &Post) -> bool {

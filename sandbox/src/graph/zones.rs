@@ -45,26 +45,17 @@ pub(crate) struct Zone {
 
 impl Zone {
     pub(crate) fn utc() -> Self {
-        Self {
-            name: "UTC".to_owned(),
-            rules: Tz::UTC,
-        }
+        Self { name: "UTC".to_owned(), rules: Tz::UTC }
     }
 
     /// Reads a Windows or IANA name.
     pub(crate) fn parse(name: &str) -> Result<Self, GraphError> {
         let rules = match name {
             "tzone://Microsoft/Utc" => Some(Tz::UTC),
-            _ => WindowsTimezone::from_str(name)
-                .map(Tz::from)
-                .ok()
-                .or_else(|| Tz::from_str(name).ok()),
+            _ => WindowsTimezone::from_str(name).map(Tz::from).ok().or_else(|| Tz::from_str(name).ok()),
         };
         match rules {
-            Some(rules) => Ok(Self {
-                name: name.to_owned(),
-                rules,
-            }),
+            Some(rules) => Ok(Self { name: name.to_owned(), rules }),
             None => Err(GraphError::new(
                 400,
                 "TimeZoneNotSupportedException",
@@ -124,9 +115,7 @@ impl When {
             None | Some(Value::Null) => Zone::utc(),
             Some(Value::String(name)) => Zone::parse(name)?,
             Some(_) => {
-                return Err(GraphError::property(
-                    "At least one property failed validation: timeZone.",
-                ));
+                return Err(GraphError::property("At least one property failed validation: timeZone."));
             }
         };
         let local = match parse_moment(text) {
@@ -153,11 +142,7 @@ impl When {
 
     /// Renders the time in a zone; an all-day time floats: its date is the same in every zone (unconfirmed).
     pub(crate) fn render(&self, zone: &Zone, floating: bool) -> Value {
-        let local = if floating {
-            self.local
-        } else {
-            zone.local(self.instant())
-        };
+        let local = if floating { self.local } else { zone.local(self.instant()) };
         json!({"dateTime": graph_local(local), "timeZone": zone.name})
     }
 }
@@ -198,9 +183,7 @@ pub(crate) fn parse_moment(text: &str) -> Option<Moment> {
             return Some(Moment::Local(local));
         }
     }
-    NaiveDate::parse_from_str(&text, "%Y-%m-%d")
-        .ok()
-        .map(|date| Moment::Local(date.and_time(NaiveTime::MIN)))
+    NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok().map(|date| Moment::Local(date.and_time(NaiveTime::MIN)))
 }
 
 /// Writes a local time with Graph's seven fractional digits.
@@ -210,11 +193,7 @@ pub(crate) fn graph_local(local: NaiveDateTime) -> String {
 
 /// Writes an instant as Graph writes a DateTimeOffset: UTC, seven fractional digits, `Z`.
 pub(crate) fn graph_instant(at: DateTime<Utc>) -> String {
-    format!(
-        "{}.{:07}Z",
-        at.format("%Y-%m-%dT%H:%M:%S"),
-        at.timestamp_subsec_nanos() / 100
-    )
+    format!("{}.{:07}Z", at.format("%Y-%m-%dT%H:%M:%S"), at.timestamp_subsec_nanos() / 100)
 }
 
 /// Adds days to a date without overflow.
@@ -235,37 +214,26 @@ mod tests {
 
     #[test]
     fn newer_iana_names_have_a_windows_name() {
-        assert_eq!(
-            Zone::parse("Asia/Kolkata").unwrap().windows_name(),
-            "India Standard Time"
-        );
+        assert_eq!(Zone::parse("Asia/Kolkata").unwrap().windows_name(), "India Standard Time");
         assert_eq!(Zone::parse("Europe/Kyiv").unwrap().windows_name(), "FLE Standard Time");
         assert_eq!(Zone::parse("UTC").unwrap().windows_name(), "UTC");
     }
 
     #[test]
     fn unknown_zone_is_refused() {
-        assert_eq!(
-            Zone::parse("Middle Earth Time").unwrap_err().code,
-            "TimeZoneNotSupportedException"
-        );
+        assert_eq!(Zone::parse("Middle Earth Time").unwrap_err().code, "TimeZoneNotSupportedException");
     }
 
     #[test]
     fn times_inside_the_spring_gap_move_forward() {
         let zone = Zone::parse("Europe/Berlin").unwrap();
-        let gap = NaiveDate::from_ymd_opt(2026, 3, 29)
-            .unwrap()
-            .and_hms_opt(2, 30, 0)
-            .unwrap();
+        let gap = NaiveDate::from_ymd_opt(2026, 3, 29).unwrap().and_hms_opt(2, 30, 0).unwrap();
         assert_eq!(graph_instant(zone.instant(gap)), "2026-03-29T01:30:00.0000000Z");
     }
 
     #[test]
     fn offsets_in_window_parameters_count() {
-        let Some(moment) = parse_moment("2026-11-21T00:00:00+01:00") else {
-            panic!("offset not understood")
-        };
+        let Some(moment) = parse_moment("2026-11-21T00:00:00+01:00") else { panic!("offset not understood") };
         assert_eq!(graph_instant(moment.in_utc()), "2026-11-20T23:00:00.0000000Z");
         assert!(parse_moment("2026-11-21T00:00:00-08:00").is_some());
         assert!(parse_moment("yesterday").is_none());

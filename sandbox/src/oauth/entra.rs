@@ -107,18 +107,13 @@ pub struct Entra {
 
 impl std::fmt::Debug for Entra {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entra")
-            .field("tenant_id", &self.registration.tenant_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Entra").field("tenant_id", &self.registration.tenant_id).finish_non_exhaustive()
     }
 }
 
 /// Returns the present on the wall clock, which clients count the life of tokens on.
 fn wall_clock() -> DateTime<Utc> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a token's life is real time: clients do not know the sandbox clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a token's life is real time: clients do not know the sandbox clock")]
     Utc::now()
 }
 
@@ -169,11 +164,7 @@ impl Entra {
             appid: registration.client_id.clone(),
             idtyp: "app".to_owned(),
             oid: registration.object_id.to_string(),
-            roles: self
-                .roles
-                .read()
-                .expect("no grant panics while holding the lock")
-                .clone(),
+            roles: self.roles.read().expect("no grant panics while holding the lock").clone(),
             sub: registration.object_id.to_string(),
             tid: registration.tenant_id.to_string(),
             uti: Uuid::new_v4().simple().to_string(),
@@ -192,25 +183,15 @@ impl Entra {
     /// When it was not issued here, is out of date, or is meant for another resource.
     pub fn check(&self, token: &str, audience: Audience) -> Result<Claims, TokenFault> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenFault::Foreign)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_error| TokenFault::Foreign)?;
-        self.mac(signed)
-            .verify_slice(&signature)
-            .map_err(|_error| TokenFault::Foreign)?;
-        let claims = signed
-            .split_once('.')
-            .and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok());
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_error| TokenFault::Foreign)?;
+        self.mac(signed).verify_slice(&signature).map_err(|_error| TokenFault::Foreign)?;
+        let claims = signed.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok());
         let claims: Option<Claims> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
         let claims = claims.ok_or(TokenFault::Foreign)?;
         if claims.aud != audience.uri() {
             return Err(TokenFault::WrongAudience);
         }
-        if claims.exp <= wall_clock().timestamp() {
-            Err(TokenFault::Expired)
-        } else {
-            Ok(claims)
-        }
+        if claims.exp <= wall_clock().timestamp() { Err(TokenFault::Expired) } else { Ok(claims) }
     }
 
     fn mac(&self, text: &str) -> Hmac<Sha256> {
@@ -236,10 +217,7 @@ impl Entra {
         match self.authenticate(tenant, &form) {
             Ok(audience) => {
                 let spoilt = audience == Audience::Graph
-                    && self
-                        .world
-                        .faults
-                        .take(|switches| &mut switches.outlook_expired_tokens_next);
+                    && self.world.faults.take(|switches| &mut switches.outlook_expired_tokens_next);
                 let token = self.issue(audience, if spoilt { -1 } else { LIFE });
                 let answer =
                     json!({"token_type": "Bearer", "expires_in": LIFE, "ext_expires_in": LIFE, "access_token": token});
@@ -340,20 +318,13 @@ fn basic(header: &str) -> Option<(String, String)> {
     let encoded = header.strip_prefix("Basic ")?;
     let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = text.split_once(':')?;
-    let plain = |part: &str| {
-        percent_encoding::percent_decode_str(part)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
+    let plain = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
     Some((plain(id), plain(secret)))
 }
 
 fn audience_of(scope: &str) -> Result<Audience, Refusal> {
     let mut audience = None;
-    for part in scope
-        .split(' ')
-        .filter(|part| !matches!(*part, "" | "openid" | "profile" | "offline_access"))
-    {
+    for part in scope.split(' ').filter(|part| !matches!(*part, "" | "openid" | "profile" | "offline_access")) {
         let Some(resource) = part.strip_suffix("/.default") else {
             let text = format!(
                 "The provided value for scope {part} is not valid. Client credential flows must have a scope value with \
@@ -386,12 +357,7 @@ struct Refusal {
 
 impl Refusal {
     fn new(status: u16, error: &'static str, code: u32, text: String) -> Self {
-        Self {
-            status,
-            error,
-            code,
-            text,
-        }
+        Self { status, error, code, text }
     }
 
     fn answer(self) -> (u16, Value) {
@@ -447,47 +413,17 @@ mod tests {
         assert_eq!(entra.check(token, Audience::EventHubs), Err(TokenFault::WrongAudience));
         assert!(!entra.hub_check()(token));
         assert!(entra.hub_check()(&entra.issue(Audience::EventHubs, 60)));
-        assert_eq!(
-            entra.check(&format!("x{token}"), Audience::Graph),
-            Err(TokenFault::Foreign)
-        );
-        assert_eq!(
-            entra.check(&entra.issue(Audience::Graph, -1), Audience::Graph),
-            Err(TokenFault::Expired)
-        );
+        assert_eq!(entra.check(&format!("x{token}"), Audience::Graph), Err(TokenFault::Foreign));
+        assert_eq!(entra.check(&entra.issue(Audience::Graph, -1), Audience::Graph), Err(TokenFault::Expired));
     }
 
     #[test]
     fn refusals_carry_their_aadsts_codes() {
         let cases = [
-            (
-                "contoso.example",
-                format!("{GRAPH}&client_id=app&client_secret=no"),
-                401,
-                "invalid_client",
-                7_000_215,
-            ),
-            (
-                "contoso.example",
-                format!("{GRAPH}&client_id=app"),
-                401,
-                "invalid_client",
-                7_000_218,
-            ),
-            (
-                "contoso.example",
-                format!("{GRAPH}&client_id=x&client_secret=y"),
-                400,
-                "unauthorized_client",
-                700_016,
-            ),
-            (
-                "other.example",
-                format!("{GRAPH}&client_id=app&client_secret=s3cret"),
-                400,
-                "invalid_request",
-                90002,
-            ),
+            ("contoso.example", format!("{GRAPH}&client_id=app&client_secret=no"), 401, "invalid_client", 7_000_215),
+            ("contoso.example", format!("{GRAPH}&client_id=app"), 401, "invalid_client", 7_000_218),
+            ("contoso.example", format!("{GRAPH}&client_id=x&client_secret=y"), 400, "unauthorized_client", 700_016),
+            ("other.example", format!("{GRAPH}&client_id=app&client_secret=s3cret"), 400, "invalid_request", 90002),
             (
                 "contoso.example",
                 "grant_type=client_credentials&client_id=app&client_secret=s3cret&scope=User.Read".to_owned(),
@@ -502,20 +438,12 @@ mod tests {
                 (got, body["error"].as_str(), body["error_codes"][0].as_u64()),
                 (status, Some(error), Some(code))
             );
-            assert!(
-                body["error_description"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with(&format!("AADSTS{code}: "))
-            );
+            assert!(body["error_description"].as_str().unwrap().starts_with(&format!("AADSTS{code}: ")));
         }
     }
 
     #[test]
     fn double_slash_of_the_python_event_hubs_client_is_understood() {
-        assert!(matches!(
-            audience_of("https://eventhubs.azure.net//.default"),
-            Ok(Audience::EventHubs)
-        ));
+        assert!(matches!(audience_of("https://eventhubs.azure.net//.default"), Ok(Audience::EventHubs)));
     }
 }

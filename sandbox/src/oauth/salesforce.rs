@@ -47,10 +47,7 @@ impl JwtKey {
     pub fn generate() -> Result<Self, KeyError> {
         let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
         let public = DecodingKey::from_rsa_pem(pair.public_key_pem().as_bytes())?;
-        Ok(Self {
-            private_pem: pair.serialize_pem(),
-            public,
-        })
+        Ok(Self { private_pem: pair.serialize_pem(), public })
     }
 
     /// Returns the private key as PKCS#8 PEM.
@@ -108,9 +105,7 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Session>> {
-        self.sessions
-            .lock()
-            .expect("no session update panics while holding the lock")
+        self.sessions.lock().expect("no session update panics while holding the lock")
     }
 
     fn open(&self, token: String, session: Session) {
@@ -142,9 +137,7 @@ impl Org {
     /// Returns the session of an access token; none when it is unknown, expired or revoked.
     pub(crate) fn session(&self, token: &str) -> Option<Session> {
         if self.world.faults.read().salesforce_revoke_tokens {
-            self.world
-                .faults
-                .change(|switches| switches.salesforce_revoke_tokens = false);
+            self.world.faults.change(|switches| switches.salesforce_revoke_tokens = false);
             self.tokens.close_all();
         }
         self.tokens.use_session(token, self.world.clock.now())
@@ -152,18 +145,11 @@ impl Org {
 
     /// Opens a session for a user without a grant; returns the access token.
     pub fn issue_token(&self, client_id: &str, user_id: &str) -> String {
-        let secret: String = self.world.draw(|random| {
-            (0..96)
-                .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
-                .collect()
-        });
+        let secret: String =
+            self.world.draw(|random| (0..96).map(|_| char::from(random.sample(rand::distr::Alphanumeric))).collect());
         let token = format!("{}!AQ{secret}", short_id(&self.identity.org_id));
         let expires = self.world.clock.now() + SESSION;
-        let session = Session {
-            client_id: client_id.to_owned(),
-            user_id: user_id.to_owned(),
-            expires,
-        };
+        let session = Session { client_id: client_id.to_owned(), user_id: user_id.to_owned(), expires };
         self.tokens.open(token.clone(), session);
         token
     }
@@ -171,25 +157,13 @@ impl Org {
     /// Returns the base address that a request came through.
     pub(crate) fn base_address(&self, uri: &Uri, headers: &HeaderMap) -> String {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        let authority = uri
-            .authority()
-            .map(axum::http::uri::Authority::as_str)
-            .or(host)
-            .unwrap_or_default();
-        let addresses = self
-            .addresses
-            .read()
-            .expect("no address update panics while holding the lock")
-            .clone();
+        let authority = uri.authority().map(axum::http::uri::Authority::as_str).or(host).unwrap_or_default();
+        let addresses = self.addresses.read().expect("no address update panics while holding the lock").clone();
         let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
         if !addresses.https.is_empty() && port(authority) == port(&addresses.https) {
             return format!("https://{authority}");
         }
-        if authority.is_empty() {
-            addresses.http
-        } else {
-            format!("http://{authority}")
-        }
+        if authority.is_empty() { addresses.http } else { format!("http://{authority}") }
     }
 }
 
@@ -261,13 +235,8 @@ fn form(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> BTreeMap<String, String>
         .map(|(name, value)| (name.into_owned(), value.into_owned()))
         .collect();
     let basic = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let basic = basic
-        .and_then(|value| value.strip_prefix("Basic "))
-        .and_then(|value| STANDARD.decode(value).ok());
-    if let Some((id, secret)) = basic
-        .as_deref()
-        .and_then(|bytes| std::str::from_utf8(bytes).ok()?.split_once(':'))
-    {
+    let basic = basic.and_then(|value| value.strip_prefix("Basic ")).and_then(|value| STANDARD.decode(value).ok());
+    if let Some((id, secret)) = basic.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()?.split_once(':')) {
         form.insert("client_id".to_owned(), id.to_owned());
         form.insert("client_secret".to_owned(), secret.to_owned());
     }
@@ -313,10 +282,7 @@ fn jwt_bearer(org: &Org, assertion: Option<&str>, base: &str) -> Result<(String,
             #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below the limit")]
             let now = org.world.clock.now().timestamp() as f64;
             let claims = decode(&validation);
-            claims
-                .ok()
-                .filter(|claims| claims.exp > now)
-                .ok_or(Refusal("invalid_grant", "assertion is expired"))?
+            claims.ok().filter(|claims| claims.exp > now).ok_or(Refusal("invalid_grant", "assertion is expired"))?
         }
         Err(_) => return Err(Refusal("invalid_grant", "invalid assertion")),
     };
@@ -328,30 +294,16 @@ fn jwt_bearer(org: &Org, assertion: Option<&str>, base: &str) -> Result<(String,
         Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let addresses = org
-        .addresses
-        .read()
-        .expect("no address update panics while holding the lock")
-        .clone();
-    let ours = [
-        VENDOR_AUDIENCES[0],
-        VENDOR_AUDIENCES[1],
-        base,
-        &addresses.http,
-        &addresses.https,
-    ];
+    let addresses = org.addresses.read().expect("no address update panics while holding the lock").clone();
+    let ours = [VENDOR_AUDIENCES[0], VENDOR_AUDIENCES[1], base, &addresses.http, &addresses.https];
     let known = |audience: &str| {
-        let audience = audience
-            .trim_end_matches('/')
-            .trim_end_matches("/services/oauth2/token");
+        let audience = audience.trim_end_matches('/').trim_end_matches("/services/oauth2/token");
         !audience.is_empty() && ours.contains(&audience)
     };
     if !named.into_iter().any(known) {
         return Err(Refusal("invalid_grant", "audience is invalid"));
     }
-    let user_id = org
-        .find_user(&claims.sub)
-        .ok_or(Refusal("invalid_grant", "user hasn't approved this consumer"))?;
+    let user_id = org.find_user(&claims.sub).ok_or(Refusal("invalid_grant", "user hasn't approved this consumer"))?;
     Ok((claims.iss, user_id))
 }
 
@@ -386,9 +338,7 @@ fn user_answer(org: &Org, uri: &Uri, headers: &HeaderMap) -> Response {
     let state = org.state.lock().expect("no transaction panics while holding the lock");
     let text = |field: &str| -> String {
         let row = state.rows.get(user_id);
-        row.and_then(|row| row.cell(field).as_text())
-            .unwrap_or_default()
-            .to_owned()
+        row.and_then(|row| row.cell(field).as_text()).unwrap_or_default().to_owned()
     };
     let answer = json!({
         "sub": format!("{base}/id/{org_id}/{user_id}"),

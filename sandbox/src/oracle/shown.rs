@@ -41,7 +41,7 @@ impl Field {
 }
 
 /// Begin and end, comparable over both clouds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Times {
     /// Instants, to the second.
@@ -66,10 +66,7 @@ impl Shown {
     pub fn of_outlook(event: &Map<String, Value>) -> Self {
         let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let all_day = event.get("isAllDay").and_then(Value::as_bool).unwrap_or_default();
-        let times = match (
-            event.get("start").and_then(graph_local),
-            event.get("end").and_then(graph_local),
-        ) {
+        let times = match (event.get("start").and_then(graph_local), event.get("end").and_then(graph_local)) {
             // All-day events are dates, never instants: the local dates count, whatever the zone.
             (Some((start, _)), Some((end, _))) if all_day => Times::Days(start.date(), end.date()),
             (Some((start, start_zone)), Some((end, end_zone))) => {
@@ -123,6 +120,11 @@ impl Shown {
         }
     }
 
+    /// Returns what must be equal in both clouds for two records to look alike.
+    pub(super) fn look(&self) -> (String, String, Times) {
+        (self.subject.clone(), self.location.clone(), self.times)
+    }
+
     /// Returns a field for reports.
     pub fn value(&self, field: Field) -> Value {
         match field {
@@ -141,30 +143,19 @@ impl Shown {
 /// Trims, unifies blanks and cuts to what both clouds keep.
 fn clean(text: &str) -> String {
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    joined
-        .chars()
-        .take(TEXT_LIMIT)
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
+    joined.chars().take(TEXT_LIMIT).collect::<String>().trim_end().to_owned()
 }
 
 fn graph_local(value: &Value) -> Option<(NaiveDateTime, Tz)> {
     let written = value.get("dateTime")?.as_str()?.trim_end_matches('Z');
     let local = NaiveDateTime::parse_from_str(written, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
     let name = value.get("timeZone").and_then(Value::as_str).unwrap_or("UTC");
-    let zone = WindowsTimezone::from_str(name)
-        .map(Tz::from)
-        .ok()
-        .or_else(|| Tz::from_str(name).ok())?;
+    let zone = WindowsTimezone::from_str(name).map(Tz::from).ok().or_else(|| Tz::from_str(name).ok())?;
     Some((local, zone))
 }
 
 fn instant(local: NaiveDateTime, zone: Tz) -> DateTime<Utc> {
-    let time = zone
-        .from_local_datetime(&local)
-        .earliest()
-        .map_or_else(|| local.and_utc(), |time| time.to_utc());
+    let time = zone.from_local_datetime(&local).earliest().map_or_else(|| local.and_utc(), |time| time.to_utc());
     time.with_nanosecond(0).unwrap_or(time)
 }
 
@@ -172,9 +163,7 @@ fn salesforce_times(row: &Map<String, Value>) -> Times {
     let moment = |key: &str| row.get(key).and_then(salesforce_moment);
     let minutes = row.get("DurationInMinutes").and_then(Value::as_i64);
     let all_day = row.get("IsAllDayEvent").and_then(Value::as_bool).unwrap_or_default();
-    let Some(start) = moment("StartDateTime")
-        .or_else(|| moment("ActivityDateTime"))
-        .or_else(|| moment("ActivityDate"))
+    let Some(start) = moment("StartDateTime").or_else(|| moment("ActivityDateTime")).or_else(|| moment("ActivityDate"))
     else {
         return Times::Unknown;
     };
@@ -208,14 +197,7 @@ fn salesforce_moment(value: &Value) -> Option<DateTime<Utc>> {
         .or_else(|_| DateTime::parse_from_rfc3339(text))
         .map(|time| time.to_utc())
         .ok()
-        .or_else(|| {
-            Some(
-                NaiveDate::from_str(text)
-                    .ok()?
-                    .and_time(chrono::NaiveTime::MIN)
-                    .and_utc(),
-            )
-        })?;
+        .or_else(|| Some(NaiveDate::from_str(text).ok()?.and_time(chrono::NaiveTime::MIN).and_utc()))?;
     time.with_nanosecond(0)
 }
 
@@ -249,15 +231,7 @@ mod tests {
             Shown::of_salesforce(&map(&json!({"IsAllDayEvent": true, "ActivityDate": "2026-07-01",
             "EndDateTime": end})))
         };
-        assert!(Shown::agrees(
-            &outlook,
-            &row("2026-07-02T00:00:00.000+0000"),
-            Field::Time
-        ));
-        assert!(!Shown::agrees(
-            &outlook,
-            &row("2026-07-03T00:00:00.000+0000"),
-            Field::Time
-        ));
+        assert!(Shown::agrees(&outlook, &row("2026-07-02T00:00:00.000+0000"), Field::Time));
+        assert!(!Shown::agrees(&outlook, &row("2026-07-03T00:00:00.000+0000"), Field::Time));
     }
 }

@@ -22,11 +22,7 @@ pub(super) fn draw(report: &Report) -> String {
         report.looped.len(),
         report.diverged.len(),
     );
-    let pending = report
-        .meetings
-        .iter()
-        .filter(|meeting| meeting.state == MeetingState::Pending)
-        .count();
+    let pending = report.meetings.iter().filter(|meeting| meeting.state == MeetingState::Pending).count();
     push(&mut out, &line);
     push(
         &mut out,
@@ -43,13 +39,7 @@ pub(super) fn draw(report: &Report) -> String {
     if !report.meetings.is_empty() {
         push(&mut out, &meetings(report).to_string());
         if report.meetings.len() > MAX_ROWS {
-            push(
-                &mut out,
-                &format!(
-                    "and {} more meetings; --json lists all",
-                    report.meetings.len() - MAX_ROWS
-                ),
-            );
+            push(&mut out, &format!("and {} more meetings; --json lists all", report.meetings.len() - MAX_ROWS));
         }
     }
     out
@@ -61,10 +51,7 @@ fn verdict_lines(report: &Report, out: &mut String) {
     }
     for duplicate in &report.duplicated {
         let records: Vec<String> = duplicate.records.iter().map(|id| short(id)).collect();
-        push(
-            out,
-            &format!("  duplicated in {}: {}", cloud(duplicate.cloud), records.join(", ")),
-        );
+        push(out, &format!("  duplicated in {}: {}", cloud(duplicate.cloud), records.join(", ")));
     }
     for found in &report.looped {
         let records: Vec<String> = found.records.iter().map(|id| short(id)).collect();

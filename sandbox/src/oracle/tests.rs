@@ -44,12 +44,7 @@ fn stamp(link: &str) -> Value {
 
 impl Story {
     fn new() -> Self {
-        Self {
-            effects: Vec::new(),
-            outlook: Vec::new(),
-            salesforce: Vec::new(),
-            minute: 0,
-        }
+        Self { effects: Vec::new(), outlook: Vec::new(), salesforce: Vec::new(), minute: 0 }
     }
 
     /// Ada's meeting, created in Outlook and carried over once.
@@ -57,12 +52,7 @@ impl Story {
         let mut story = Self::new();
         story.on_outlook("oA", &person(), EffectKind::Create, &outlook_values("Plan"));
         story.on_salesforce("sA", &bridge(), EffectKind::Create, &row_values("Plan"));
-        story.on_salesforce(
-            "sA",
-            &bridge(),
-            EffectKind::Touch,
-            &json!({ "Calbridge_Link__c": "L1" }),
-        );
+        story.on_salesforce("sA", &bridge(), EffectKind::Touch, &json!({ "Calbridge_Link__c": "L1" }));
         story.on_outlook("oA", &bridge(), EffectKind::Touch, &stamp("L1"));
         story
     }
@@ -121,6 +111,7 @@ impl Story {
             effects: self.effects.clone(),
             outlook: self.outlook.clone(),
             salesforce: self.salesforce.clone(),
+            people: vec![("scope".to_owned(), "005A".to_owned())],
             now: start() + TimeDelta::minutes(self.minute) + wait,
         };
         judge(&evidence, terms)
@@ -138,24 +129,8 @@ fn a_meeting_that_crossed_once_is_clean() {
     assert!(report.is_clean(), "{}", report.table());
     assert_eq!(report.meetings.len(), 1);
     assert_eq!(report.meetings[0].state, MeetingState::InStep);
-    assert_eq!(
-        report.meetings[0].on_outlook,
-        Tally {
-            edits: 1,
-            automation: 0,
-            writes: 0,
-            touches: 1
-        }
-    );
-    assert_eq!(
-        report.meetings[0].on_salesforce,
-        Tally {
-            edits: 0,
-            automation: 0,
-            writes: 1,
-            touches: 1
-        }
-    );
+    assert_eq!(report.meetings[0].on_outlook, Tally { edits: 1, automation: 0, writes: 0, touches: 1 });
+    assert_eq!(report.meetings[0].on_salesforce, Tally { edits: 0, automation: 0, writes: 1, touches: 1 });
 }
 
 #[test]
@@ -164,14 +139,32 @@ fn edits_on_both_sides_that_cross_are_clean() {
     story.on_outlook("oA", &person(), EffectKind::Update, &json!({ "subject": "Plan B" }));
     story.on_salesforce("sA", &bridge(), EffectKind::Update, &json!({ "Subject": "Plan B" }));
     story.on_salesforce("sA", &person(), EffectKind::Update, &json!({ "Location": "Room 2" }));
-    story.on_outlook(
-        "oA",
-        &bridge(),
-        EffectKind::Update,
-        &json!({ "location": {"displayName": "Room 2"} }),
-    );
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &json!({ "location": {"displayName": "Room 2"} }));
     let report = story.judge();
     assert!(report.is_clean(), "{}", report.table());
+}
+
+#[test]
+fn a_source_without_a_stamp_is_found_by_its_looks() {
+    let mut story = Story::new();
+    story.on_outlook("oA", &person(), EffectKind::Create, &outlook_values("Plan"));
+    story.on_outlook("oA", &person(), EffectKind::Update, &json!({ "subject": "Plan 2" }));
+    // Somebody else's meeting looks the same from the start.
+    story.push(Cloud::Outlook, "oTwin", "uid-2", &person(), EffectKind::Create, &outlook_values("Plan 2"));
+    for (id, link) in [("sA", "L1"), ("sB", "L2")] {
+        let mut row = row_values("Plan 2");
+        row["Calbridge_Link__c"] = json!(link);
+        story.on_salesforce(id, &bridge(), EffectKind::Create, &row);
+    }
+    let report = story.judge();
+    assert!(report.is_clean(), "{}", report.table());
+    assert_eq!((report.meetings.len(), report.unlinked_outlook), (2, 0));
+    // A third row under a link of its own can only be a duplicate.
+    let mut row = row_values("Plan 2");
+    row["Calbridge_Link__c"] = json!("L3");
+    story.on_salesforce("sC", &bridge(), EffectKind::Create, &row);
+    let report = story.judge();
+    assert_eq!(report.duplicated.len(), 1, "{}", report.table());
 }
 
 #[test]
@@ -180,10 +173,7 @@ fn an_edit_that_never_crosses_is_lost_and_leaves_the_pair_diverged() {
     story.on_salesforce("sA", &person(), EffectKind::Update, &json!({ "Subject": "Only here" }));
     let report = story.judge();
     assert_eq!(report.lost.len(), 1);
-    assert_eq!(
-        (report.lost[0].field, report.lost[0].cloud),
-        (Field::Subject, Cloud::Salesforce)
-    );
+    assert_eq!((report.lost[0].field, report.lost[0].cloud), (Field::Subject, Cloud::Salesforce));
     assert_eq!(report.diverged.len(), 1);
     assert_eq!(report.meetings[0].state, MeetingState::Faulty);
 }
@@ -201,24 +191,9 @@ fn an_edit_that_the_bridge_wipes_out_is_lost_although_both_sides_agree() {
 #[test]
 fn the_loser_of_two_simultaneous_edits_is_overridden_not_lost() {
     let mut story = Story::crossed();
-    story.on_outlook(
-        "oA",
-        &person(),
-        EffectKind::Update,
-        &json!({ "subject": "From Outlook" }),
-    );
-    story.on_salesforce(
-        "sA",
-        &person(),
-        EffectKind::Update,
-        &json!({ "Subject": "From Salesforce" }),
-    );
-    story.on_salesforce(
-        "sA",
-        &bridge(),
-        EffectKind::Update,
-        &json!({ "Subject": "From Outlook" }),
-    );
+    story.on_outlook("oA", &person(), EffectKind::Update, &json!({ "subject": "From Outlook" }));
+    story.on_salesforce("sA", &person(), EffectKind::Update, &json!({ "Subject": "From Salesforce" }));
+    story.on_salesforce("sA", &bridge(), EffectKind::Update, &json!({ "Subject": "From Outlook" }));
     let report = story.judge();
     assert!(report.is_clean(), "{}", report.table());
     assert_eq!(report.overridden.len(), 1);
@@ -247,12 +222,7 @@ fn what_happened_just_now_is_pending_not_diverged() {
 fn two_rows_with_one_link_or_for_one_meeting_are_duplicated() {
     let mut story = Story::crossed();
     story.on_salesforce("sB", &bridge(), EffectKind::Create, &row_values("Plan"));
-    story.on_salesforce(
-        "sB",
-        &bridge(),
-        EffectKind::Touch,
-        &json!({ "Calbridge_Link__c": "L1" }),
-    );
+    story.on_salesforce("sB", &bridge(), EffectKind::Touch, &json!({ "Calbridge_Link__c": "L1" }));
     let report = story.judge();
     assert_eq!(report.duplicated.len(), 1);
     assert_eq!(report.duplicated[0].records, ["sA", "sB"]);
@@ -261,19 +231,9 @@ fn two_rows_with_one_link_or_for_one_meeting_are_duplicated() {
 
     let mut story = Story::crossed();
     // Another mailbox's copy of the same meeting was carried over under a link of its own.
-    story.on_outlook(
-        "oCopy",
-        &Actor::Automation("mail".to_owned()),
-        EffectKind::Create,
-        &outlook_values("Plan"),
-    );
+    story.on_outlook("oCopy", &Actor::Automation("mail".to_owned()), EffectKind::Create, &outlook_values("Plan"));
     story.on_salesforce("sB", &bridge(), EffectKind::Create, &row_values("Plan"));
-    story.on_salesforce(
-        "sB",
-        &bridge(),
-        EffectKind::Touch,
-        &json!({ "Calbridge_Link__c": "L2" }),
-    );
+    story.on_salesforce("sB", &bridge(), EffectKind::Touch, &json!({ "Calbridge_Link__c": "L2" }));
     story.on_outlook("oCopy", &bridge(), EffectKind::Touch, &stamp("L2"));
     assert_eq!(story.judge().duplicated.len(), 1);
 }
@@ -283,14 +243,7 @@ fn two_outlook_meetings_of_one_salesforce_event_are_duplicated() {
     let mut story = Story::new();
     story.on_salesforce("sA", &person(), EffectKind::Create, &row_values("Call"));
     for (id, uid) in [("oA", "uid-1"), ("oB", "uid-2")] {
-        story.push(
-            Cloud::Outlook,
-            id,
-            uid,
-            &bridge(),
-            EffectKind::Create,
-            &outlook_values("Call"),
-        );
+        story.push(Cloud::Outlook, id, uid, &bridge(), EffectKind::Create, &outlook_values("Call"));
         story.push(Cloud::Outlook, id, uid, &bridge(), EffectKind::Touch, &stamp("L1"));
     }
     let report = story.judge();
@@ -302,26 +255,13 @@ fn two_outlook_meetings_of_one_salesforce_event_are_duplicated() {
 fn more_writes_than_edits_are_a_loop_and_touches_are_not() {
     let mut story = Story::crossed();
     story.on_outlook("oA", &person(), EffectKind::Touch, &json!({}));
-    story.on_salesforce(
-        "sA",
-        &bridge(),
-        EffectKind::Touch,
-        &json!({ "Calbridge_Token__c": "t2" }),
-    );
+    story.on_salesforce("sA", &bridge(), EffectKind::Touch, &json!({ "Calbridge_Token__c": "t2" }));
     assert!(story.judge().is_clean());
     // The echo of the first write is written back.
-    story.on_outlook(
-        "oA",
-        &bridge(),
-        EffectKind::Update,
-        &json!({ "location": {"displayName": "Room 1 "} }),
-    );
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &json!({ "location": {"displayName": "Room 1 "} }));
     let report = story.judge();
     assert_eq!(report.looped.len(), 1);
-    assert_eq!(
-        (report.looped[0].cloud, report.looped[0].writes, report.looped[0].edits),
-        (Cloud::Outlook, 1, 0)
-    );
+    assert_eq!((report.looped[0].cloud, report.looped[0].writes, report.looped[0].edits), (Cloud::Outlook, 1, 0));
 }
 
 #[test]
@@ -385,14 +325,9 @@ fn salesforce_edits_of_meetings_with_attendees_are_held_back_not_lost() {
 fn pairs_without_stamps_can_be_named_and_other_applications_count_as_editors() {
     let mut story = Story::new();
     story.on_outlook("oA", &person(), EffectKind::Create, &outlook_values("Plan"));
-    story.on_salesforce("sA00000000000001AA", &bridge(), EffectKind::Create, &row_values("Plan"));
+    story.on_salesforce("sA00000000000001AA", &bridge(), EffectKind::Create, &row_values("Other words"));
     let other = Actor::App("importer".to_owned());
-    story.on_salesforce(
-        "sA00000000000001AA",
-        &other,
-        EffectKind::Update,
-        &json!({ "Subject": "Bulk" }),
-    );
+    story.on_salesforce("sA00000000000001AA", &other, EffectKind::Update, &json!({ "Subject": "Bulk" }));
     assert_eq!((story.judge().meetings.len(), story.judge().unlinked_outlook), (0, 1));
     let terms = Terms {
         pairs: vec![("oA".to_owned(), "sA0000000000000".to_owned())],

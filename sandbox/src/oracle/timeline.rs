@@ -17,15 +17,14 @@ const STAMP_PROPERTY: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name
 pub(super) type Key = (Cloud, String);
 
 /// One record with everything that happened to it.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one independent observation about the record"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent observation about the record")]
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) key: Key,
     /// iCalUId; empty for Salesforce.
     pub(super) ical_uid: String,
+    /// Mailbox user id, or the Salesforce user who owns the row.
+    pub(super) owner: String,
     /// States in order, one per effect.
     pub(super) states: Vec<State>,
     /// Whether it exists now.
@@ -59,7 +58,8 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
     let present = present_states(evidence);
     let mut values: BTreeMap<Key, Map<String, Value>> = BTreeMap::new();
     let mut records: BTreeMap<Key, Record> = BTreeMap::new();
-    for effect in &evidence.effects {
+    // Rows of the invitation table are no meetings.
+    for effect in evidence.effects.iter().filter(|effect| !effect.record.starts_with("0RE")) {
         let key = (effect.cloud, effect.record.clone());
         let known = values.entry(key.clone()).or_default();
         for (name, value) in &effect.changed {
@@ -68,6 +68,7 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
         let shown = shown(effect.cloud, known);
         let record = records.entry(key.clone()).or_insert_with(|| Record {
             ical_uid: effect.ical_uid.clone(),
+            owner: effect.scope.clone(),
             states: Vec::new(),
             live: false,
             authority: effect.cloud == Cloud::Salesforce,
@@ -105,10 +106,7 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
             None => record.live = false,
         }
     }
-    let mut records: Vec<Record> = records
-        .into_values()
-        .filter(|record| !record.is_child(&values))
-        .collect();
+    let mut records: Vec<Record> = records.into_values().filter(|record| !record.is_child(&values)).collect();
     choose_authorities(&mut records);
     records
 }
@@ -132,11 +130,7 @@ fn present_states(evidence: &Evidence) -> BTreeMap<Key, Map<String, Value>> {
 fn choose_authorities(records: &mut [Record]) {
     let mut first: BTreeMap<String, (u64, usize)> = BTreeMap::new();
     let mut settled: Vec<String> = Vec::new();
-    for (index, record) in records
-        .iter()
-        .enumerate()
-        .filter(|(_, record)| record.key.0 == Cloud::Outlook)
-    {
+    for (index, record) in records.iter().enumerate().filter(|(_, record)| record.key.0 == Cloud::Outlook) {
         if record.authority {
             settled.push(record.ical_uid.clone());
         }
@@ -181,21 +175,18 @@ impl Record {
                 known.push(found);
             }
         }
+        if let Some(owner) = values.get("OwnerId").and_then(Value::as_str) {
+            owner.clone_into(&mut self.owner);
+        }
         let sensitivity = values.get("sensitivity").and_then(Value::as_str).unwrap_or("normal");
         self.private = matches!(sensitivity.to_ascii_lowercase().as_str(), "private" | "confidential")
             || values.get("IsPrivate").and_then(Value::as_bool).unwrap_or_default();
-        self.has_attendees = values
-            .get("attendees")
-            .and_then(Value::as_array)
-            .is_some_and(|attendees| !attendees.is_empty());
+        self.has_attendees =
+            values.get("attendees").and_then(Value::as_array).is_some_and(|attendees| !attendees.is_empty());
     }
 
     fn is_child(&self, values: &BTreeMap<Key, Map<String, Value>>) -> bool {
-        values
-            .get(&self.key)
-            .and_then(|row| row.get("IsChild"))
-            .and_then(Value::as_bool)
-            .unwrap_or_default()
+        values.get(&self.key).and_then(|row| row.get("IsChild")).and_then(Value::as_bool).unwrap_or_default()
     }
 }
 
@@ -203,15 +194,9 @@ impl Record {
 fn outlook_stamp(values: &Map<String, Value>) -> (Option<String>, Option<String>) {
     let properties = values.get("singleValueExtendedProperties").and_then(Value::as_array);
     let ours = properties.into_iter().flatten().find(|property| {
-        property
-            .get("id")
-            .and_then(Value::as_str)
-            .is_some_and(|id| id.eq_ignore_ascii_case(STAMP_PROPERTY))
+        property.get("id").and_then(Value::as_str).is_some_and(|id| id.eq_ignore_ascii_case(STAMP_PROPERTY))
     });
-    ours.and_then(|property| property.get("value"))
-        .and_then(Value::as_str)
-        .map(parse_stamp)
-        .unwrap_or_default()
+    ours.and_then(|property| property.get("value")).and_then(Value::as_str).map(parse_stamp).unwrap_or_default()
 }
 
 /// The link id has a field of its own; the token field may hold a whole stamp.

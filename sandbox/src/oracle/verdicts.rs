@@ -26,12 +26,7 @@ pub(super) fn reach(evidence: &Evidence, terms: &Terms, records: &[Record], grou
     };
     for group in groups {
         let members: Vec<&Record> = group.iter().map(|index| &records[*index]).collect();
-        Case {
-            evidence,
-            terms,
-            members,
-        }
-        .judge(&mut report);
+        Case { evidence, terms, members }.judge(&mut report);
     }
     report
 }
@@ -72,21 +67,13 @@ impl<'a> Case<'a> {
         let duplicated = self.duplicates(&outlook, &salesforce, report);
         let looped = two_sided && Self::loops(&meeting, report);
         // With several records on a side there is no pair to compare.
-        let compared = if duplicated {
-            MeetingState::Faulty
-        } else {
-            self.compare(&outlook, &salesforce, report)
-        };
+        let compared = if duplicated { MeetingState::Faulty } else { self.compare(&outlook, &salesforce, report) };
         meeting.state = if looped { MeetingState::Faulty } else { compared };
         report.meetings.push(meeting);
     }
 
     fn on(&self, cloud: Cloud) -> Vec<&'a Record> {
-        self.members
-            .iter()
-            .copied()
-            .filter(|record| record.key.0 == cloud)
-            .collect()
+        self.members.iter().copied().filter(|record| record.key.0 == cloud).collect()
     }
 
     fn meeting(&self, outlook: &[&Record], salesforce: &[&Record]) -> Meeting {
@@ -105,11 +92,7 @@ impl<'a> Case<'a> {
     }
 
     fn links(&self) -> Vec<String> {
-        let mut links: Vec<String> = self
-            .members
-            .iter()
-            .flat_map(|record| record.links.iter().cloned())
-            .collect();
+        let mut links: Vec<String> = self.members.iter().flat_map(|record| record.links.iter().cloned()).collect();
         links.sort();
         links.dedup();
         links
@@ -135,19 +118,12 @@ impl<'a> Case<'a> {
     }
 
     fn duplicates(&self, outlook: &[&Record], salesforce: &[&Record], report: &mut Report) -> bool {
-        let rows: Vec<String> = salesforce
-            .iter()
-            .filter(|record| record.live)
-            .map(|record| record.key.1.clone())
-            .collect();
+        let rows: Vec<String> =
+            salesforce.iter().filter(|record| record.live).map(|record| record.key.1.clone()).collect();
         let mut found = false;
         for (cloud, records) in [(Cloud::Salesforce, rows), (Cloud::Outlook, live_meetings(outlook))] {
             if records.len() > 1 {
-                report.duplicated.push(Duplicate {
-                    cloud,
-                    records,
-                    links: self.links(),
-                });
+                report.duplicated.push(Duplicate { cloud, records, links: self.links() });
                 found = true;
             }
         }
@@ -156,29 +132,14 @@ impl<'a> Case<'a> {
 
     fn loops(meeting: &Meeting, report: &mut Report) -> bool {
         let sides = [
-            (
-                Cloud::Salesforce,
-                &meeting.salesforce,
-                meeting.on_salesforce,
-                meeting.on_outlook,
-            ),
-            (
-                Cloud::Outlook,
-                &meeting.outlook,
-                meeting.on_outlook,
-                meeting.on_salesforce,
-            ),
+            (Cloud::Salesforce, &meeting.salesforce, meeting.on_salesforce, meeting.on_outlook),
+            (Cloud::Outlook, &meeting.outlook, meeting.on_outlook, meeting.on_salesforce),
         ];
         let mut found = false;
         for (cloud, records, written, edited) in sides {
             let edits = edited.edits + edited.automation;
             if written.writes > edits {
-                report.looped.push(Loop {
-                    cloud,
-                    records: records.clone(),
-                    writes: written.writes,
-                    edits,
-                });
+                report.looped.push(Loop { cloud, records: records.clone(), writes: written.writes, edits });
                 found = true;
             }
         }
@@ -193,17 +154,9 @@ impl<'a> Case<'a> {
         if self.is_pending() {
             return MeetingState::Pending;
         }
-        let mut state = if one.live || two.live {
-            MeetingState::InStep
-        } else {
-            MeetingState::Deleted
-        };
+        let mut state = if one.live || two.live { MeetingState::InStep } else { MeetingState::Deleted };
         if one.private || two.private {
-            return if state == MeetingState::InStep {
-                MeetingState::HeldBack
-            } else {
-                state
-            };
+            return if state == MeetingState::InStep { MeetingState::HeldBack } else { state };
         }
         for (from, to) in [(one, two), (two, one)] {
             state = worse(state, self.missing_edits(from, to, one.has_attendees, report));
@@ -254,12 +207,7 @@ impl<'a> Case<'a> {
     }
 
     fn last_edit(&self, record: &Record) -> Option<u64> {
-        record
-            .states
-            .iter()
-            .rev()
-            .find(|state| self.is_edit(state))
-            .map(|state| state.sequence)
+        record.states.iter().rev().find(|state| self.is_edit(state)).map(|state| state.sequence)
     }
 
     fn is_edit(&self, state: &State) -> bool {
@@ -311,10 +259,7 @@ impl<'a> Case<'a> {
         };
         let now_there = to.states.iter().rev().find(|state| state.sequence < edit.sequence);
         let later_there = to.states.iter().filter(|state| state.sequence > edit.sequence);
-        if now_there
-            .into_iter()
-            .chain(later_there.clone())
-            .any(|there| there.live && agrees(&edit.shown, &there.shown))
+        if now_there.into_iter().chain(later_there.clone()).any(|there| there.live && agrees(&edit.shown, &there.shown))
         {
             return Fate::Fine;
         }
@@ -328,10 +273,7 @@ impl<'a> Case<'a> {
             })
         };
         // The partner may have come into being only later, with other values, by a person.
-        let born_later = to
-            .states
-            .first()
-            .is_some_and(|first| first.sequence > edit.sequence && self.is_edit(first));
+        let born_later = to.states.first().is_some_and(|first| first.sequence > edit.sequence && self.is_edit(first));
         if replaced(from) || replaced(to) || born_later {
             return Fate::Fine;
         }
@@ -339,20 +281,14 @@ impl<'a> Case<'a> {
             return Fate::Overridden;
         }
         // The bridge replaced it by what somebody had written on the other side without having seen this edit.
-        let overwritten = from
-            .states
-            .iter()
-            .skip(index + 1)
-            .find(|state| !state.shown.same(&edit.shown, field));
-        let rival = overwritten
-            .filter(|state| self.terms.is_bridge(&state.actor))
-            .and_then(|written| {
-                to.states
-                    .iter()
-                    .rev()
-                    .filter(|state| state.sequence < edit.sequence && self.is_edit(state))
-                    .find(|state| agrees(&written.shown, &state.shown))
-            });
+        let overwritten = from.states.iter().skip(index + 1).find(|state| !state.shown.same(&edit.shown, field));
+        let rival = overwritten.filter(|state| self.terms.is_bridge(&state.actor)).and_then(|written| {
+            to.states
+                .iter()
+                .rev()
+                .filter(|state| state.sequence < edit.sequence && self.is_edit(state))
+                .find(|state| agrees(&written.shown, &state.shown))
+        });
         let unseen = rival.is_some_and(|rival| {
             let seen_before = from
                 .states
@@ -367,11 +303,7 @@ impl<'a> Case<'a> {
     /// Tells whether the bridge deleted the edited record because somebody had deleted its partner before the edit.
     fn deleted_by_rival(&self, from: &Record, to: &Record, index: usize) -> bool {
         let edited = from.states[index].sequence;
-        let gone = from
-            .states
-            .iter()
-            .skip(index + 1)
-            .any(|state| !state.live && self.terms.is_bridge(&state.actor));
+        let gone = from.states.iter().skip(index + 1).any(|state| !state.live && self.terms.is_bridge(&state.actor));
         let last_there = to.states.iter().rev().find(|state| state.sequence < edited);
         gone && last_there.is_some_and(|state| !state.live && self.is_edit(state))
     }
@@ -379,11 +311,8 @@ impl<'a> Case<'a> {
 
 /// iCalUIds of meetings that still have a live copy.
 fn live_meetings(outlook: &[&Record]) -> Vec<String> {
-    let mut uids: Vec<String> = outlook
-        .iter()
-        .filter(|record| record.live)
-        .map(|record| record.ical_uid.clone())
-        .collect();
+    let mut uids: Vec<String> =
+        outlook.iter().filter(|record| record.live).map(|record| record.ical_uid.clone()).collect();
     uids.sort();
     uids.dedup();
     uids

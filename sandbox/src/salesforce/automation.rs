@@ -54,8 +54,6 @@ impl Automation {
     }
 
     fn due_now(&self) -> std::sync::MutexGuard<'_, BTreeSet<(DateTime<Utc>, String)>> {
-        self.due
-            .lock()
-            .expect("no change of the queue panics while holding the lock")
+        self.due.lock().expect("no change of the queue panics while holding the lock")
     }
 }

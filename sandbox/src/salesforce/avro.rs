@@ -103,13 +103,7 @@ impl EventSchema {
         document["uuid"] = Value::from(id.as_str());
         let json = document.to_string();
         let schema = Schema::parse_str(&json).expect("the schema is built from a fixed table");
-        Self {
-            id,
-            json,
-            object,
-            fields,
-            schema,
-        }
+        Self { id, json, object, fields, schema }
     }
 
     pub(crate) fn object(&self) -> Object {
@@ -121,10 +115,7 @@ impl EventSchema {
         let updating = header.change == ChangeType::Update;
         let value_of = |field: &Field| {
             let sent = header.change.sends_all_values() || (updating && changed.contains(field.name));
-            row.filter(|_| sent)
-                .and_then(|cells| cells.get(field.name))
-                .cloned()
-                .unwrap_or(Cell::Null)
+            row.filter(|_| sent).and_then(|cells| cells.get(field.name)).cloned().unwrap_or(Cell::Null)
         };
         let changed_names = |name: &str| updating && changed.contains(name);
         let nulled = self.bitmap(|field| changed_names(field.name) && value_of(field).is_null());
@@ -134,28 +125,18 @@ impl EventSchema {
         for field in &self.fields {
             values.push((field.name.to_owned(), optional(field, &value_of(field))));
         }
-        let writer = GenericDatumWriter::builder(&self.schema)
-            .build()
-            .expect("the schema resolves by itself");
-        writer
-            .write_value_to_vec(Avro::Record(values))
-            .expect("values follow the table that made the schema")
+        let writer = GenericDatumWriter::builder(&self.schema).build().expect("the schema resolves by itself");
+        writer.write_value_to_vec(Avro::Record(values)).expect("values follow the table that made the schema")
     }
 
     fn header(&self, header: &Header, nulled: Vec<String>, changed: Vec<String>) -> Avro {
         let strings = |list: Vec<String>| Avro::Array(list.into_iter().map(Avro::String).collect());
         let symbol = header.change.symbol();
-        let index = CHANGE_TYPES
-            .iter()
-            .position(|name| *name == symbol)
-            .expect("every change type has a symbol");
+        let index = CHANGE_TYPES.iter().position(|name| *name == symbol).expect("every change type has a symbol");
         let values = [
             ("entityName", Avro::String(self.object.name().to_owned())),
             ("recordIds", strings(header.record_ids.clone())),
-            (
-                "changeType",
-                Avro::Enum(u32::try_from(index).expect("ten symbols"), symbol.to_owned()),
-            ),
+            ("changeType", Avro::Enum(u32::try_from(index).expect("ten symbols"), symbol.to_owned())),
             ("changeOrigin", Avro::String(header.origin.clone())),
             ("transactionKey", Avro::String(header.transaction_key.clone())),
             ("sequenceNumber", Avro::Int(header.sequence_number)),
@@ -166,12 +147,7 @@ impl EventSchema {
             ("diffFields", Avro::Array(Vec::new())),
             ("changedFields", strings(changed)),
         ];
-        Avro::Record(
-            values
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-        )
+        Avro::Record(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// Makes the bitmap form: bit i stands for field i of the schema, the header being field 0.
@@ -192,8 +168,13 @@ impl EventSchema {
         if bytes.is_empty() {
             return Vec::new();
         }
-        let digits: String = bytes.iter().rev().map(|byte| format!("{byte:02X}")).collect();
-        vec![format!("0x{digits}")]
+        let mut digits = String::from("0x");
+        for byte in bytes.iter().rev() {
+            for half in [byte >> 4, byte & 15] {
+                digits.extend(char::from_digit(u32::from(half), 16).map(|digit| digit.to_ascii_uppercase()));
+            }
+        }
+        vec![digits]
     }
 }
 
@@ -275,9 +256,7 @@ mod tests {
 
     fn decoded(schema: &EventSchema, payload: &[u8]) -> Vec<(String, Avro)> {
         let reader = GenericDatumReader::builder(&schema.schema).build().unwrap();
-        let Avro::Record(fields) = reader.read_value(&mut &*payload).unwrap() else {
-            panic!("not a record")
-        };
+        let Avro::Record(fields) = reader.read_value(&mut &*payload).unwrap() else { panic!("not a record") };
         fields
     }
 
@@ -287,10 +266,7 @@ mod tests {
         assert_eq!(all.id.len(), 22);
         assert!(all.json.contains(&format!("\"uuid\":\"{}\"", all.id)));
         assert_eq!(all.id, EventSchema::new(Object::Event, &Switches::default()).id);
-        let fewer = Switches {
-            salesforce_token_field: false,
-            ..Switches::default()
-        };
+        let fewer = Switches { salesforce_token_field: false, ..Switches::default() };
         assert_ne!(all.id, EventSchema::new(Object::Event, &fewer).id);
     }
 
@@ -301,19 +277,11 @@ mod tests {
         row.insert("Subject", Cell::Text("Review".into()));
         row.insert("ShowAs", Cell::Text("Busy".into()));
         let changed = BTreeSet::from(["Subject", "Location"]);
-        let fields = decoded(
-            &schema,
-            &schema.encode(&header(ChangeType::Update), Some(&row), &changed),
-        );
+        let fields = decoded(&schema, &schema.encode(&header(ChangeType::Update), Some(&row), &changed));
         let field = |name: &str| fields.iter().find(|(field, _)| field == name).unwrap().1.clone();
-        assert_eq!(
-            field("Subject"),
-            Avro::Union(1, Box::new(Avro::String("Review".into())))
-        );
+        assert_eq!(field("Subject"), Avro::Union(1, Box::new(Avro::String("Review".into()))));
         assert_eq!(field("ShowAs"), Avro::Union(0, Box::new(Avro::Null)));
-        let Avro::Record(head) = field("ChangeEventHeader") else {
-            panic!("no header")
-        };
+        let Avro::Record(head) = field("ChangeEventHeader") else { panic!("no header") };
         let list = |name: &str| head.iter().find(|(field, _)| field == name).unwrap().1.clone();
         // Subject is field 3 and Location field 4 of the schema.
         assert_eq!(list("changedFields"), Avro::Array(vec![Avro::String("0x18".into())]));
@@ -326,11 +294,6 @@ mod tests {
         let row = Cells::from([("Subject", Cell::Text("Review".into()))]);
         let payload = schema.encode(&header(ChangeType::Delete), Some(&row), &BTreeSet::new());
         let fields = decoded(&schema, &payload);
-        assert!(
-            fields
-                .iter()
-                .skip(1)
-                .all(|(_, value)| *value == Avro::Union(0, Box::new(Avro::Null)))
-        );
+        assert!(fields.iter().skip(1).all(|(_, value)| *value == Avro::Union(0, Box::new(Avro::Null))));
     }
 }

@@ -23,11 +23,7 @@ pub(crate) enum Cell {
 impl Cell {
     /// Makes a text value; empty text is stored as null, as Salesforce does.
     pub(crate) fn text(text: &str) -> Self {
-        if text.is_empty() {
-            Self::Null
-        } else {
-            Self::Text(text.to_owned())
-        }
+        if text.is_empty() { Self::Null } else { Self::Text(text.to_owned()) }
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -47,11 +43,7 @@ impl Cell {
     }
 
     pub(crate) fn as_int(&self) -> Option<i64> {
-        if let Self::Int(number) = self {
-            Some(*number)
-        } else {
-            None
-        }
+        if let Self::Int(number) = self { Some(*number) } else { None }
     }
 
     /// Tells whether the value is `true`.
@@ -96,10 +88,7 @@ pub(crate) fn parse_datetime(text: &str) -> Option<DateTime<Utc>> {
     }
     // A `+` that a client left bare in a query string arrives as a space.
     let (moment, offset) = text.rsplit_once(' ')?;
-    let (hours, minutes) = offset
-        .replace(':', "")
-        .split_at_checked(2)
-        .map(|(h, m)| (h.to_owned(), m.to_owned()))?;
+    let (hours, minutes) = offset.replace(':', "").split_at_checked(2).map(|(h, m)| (h.to_owned(), m.to_owned()))?;
     let east = TimeDelta::hours(hours.parse().ok()?) + TimeDelta::minutes(minutes.parse().ok()?);
     let local = NaiveDateTime::parse_from_str(moment, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
     local.checked_sub_signed(east).map(|at| at.and_utc())

@@ -62,17 +62,8 @@ struct Inner {
 impl ChangeLog {
     pub(crate) fn new(world: &World) -> Self {
         let head = world.draw(|random| random.random_range(1_000_000..20_000_000));
-        let inner = Inner {
-            events: VecDeque::new(),
-            next_position: 0,
-            head,
-            told: VecDeque::new(),
-            horizon: head - 1,
-        };
-        Self {
-            inner: Mutex::new(inner),
-            length: watch::Sender::new(0),
-        }
+        let inner = Inner { events: VecDeque::new(), next_position: 0, head, told: VecDeque::new(), horizon: head - 1 };
+        Self { inner: Mutex::new(inner), length: watch::Sender::new(0) }
     }
 
     /// Appends one event.
@@ -106,14 +97,7 @@ impl ChangeLog {
         let inner = self.lock();
         let skip = from.saturating_sub(inner.events.front().map_or(from, |event| event.position));
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        inner
-            .events
-            .iter()
-            .skip(skip)
-            .filter(|event| accepts(event.object))
-            .take(limit)
-            .cloned()
-            .collect()
+        inner.events.iter().skip(skip).filter(|event| accepts(event.object)).take(limit).cloned().collect()
     }
 
     /// Returns the position after the newest event.
@@ -136,13 +120,7 @@ impl ChangeLog {
         let step: i64 = world.draw(|random| random.random_range(1..=10));
         let now = world.clock.now();
         let mut inner = self.lock();
-        if inner
-            .events
-            .iter()
-            .rev()
-            .take_while(|event| event.position >= from)
-            .any(|event| accepts(event.object))
-        {
+        if inner.events.iter().rev().take_while(|event| event.position >= from).any(|event| accepts(event.object)) {
             return None;
         }
         inner.forget_before(now - RETENTION);
@@ -161,10 +139,7 @@ impl ChangeLog {
             return Err(ReplayCorrupted);
         }
         let first_later = inner.events.partition_point(|event| event.replay <= replay);
-        Ok(inner
-            .events
-            .get(first_later)
-            .map_or(inner.next_position, |event| event.position))
+        Ok(inner.events.get(first_later).map_or(inner.next_position, |event| event.position))
     }
 
     /// Forgets every event and replay id, as a migration of the org does.
@@ -182,9 +157,7 @@ impl ChangeLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("no reader or writer of the log panics while holding the lock")
+        self.inner.lock().expect("no reader or writer of the log panics while holding the lock")
     }
 }
 
@@ -229,11 +202,7 @@ mod tests {
         let clock = SandboxClock::new(DateTime::from_timestamp(1_790_000_000, 0).unwrap(), 1.0);
         let world = World::new(clock, Profile::Quiet, 1);
         let log = ChangeLog::new(&world);
-        (
-            world,
-            log,
-            Arc::new(EventSchema::new(Object::Event, &Switches::default())),
-        )
+        (world, log, Arc::new(EventSchema::new(Object::Event, &Switches::default())))
     }
 
     #[test]

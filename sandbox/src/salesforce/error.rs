@@ -27,12 +27,7 @@ impl SalesforceError {
 
     /// Makes an error with any status.
     pub(crate) fn with(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            fields: Vec::new(),
-        }
+        Self { status, code, message: message.into(), fields: Vec::new() }
     }
 
     /// Names one more field.
@@ -43,11 +38,7 @@ impl SalesforceError {
 
     /// Says that no such record or resource exists.
     pub(crate) fn not_found() -> Self {
-        Self::with(
-            StatusCode::NOT_FOUND,
-            "NOT_FOUND",
-            "The requested resource does not exist",
-        )
+        Self::with(StatusCode::NOT_FOUND, "NOT_FOUND", "The requested resource does not exist")
     }
 
     /// Says that the record lies in the recycle bin.

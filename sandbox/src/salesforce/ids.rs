@@ -70,11 +70,7 @@ fn restore_case(long: &str) -> Option<String> {
             if upper && !byte.is_ascii_alphabetic() {
                 return None;
             }
-            let cased = if upper {
-                byte.to_ascii_uppercase()
-            } else {
-                byte.to_ascii_lowercase()
-            };
+            let cased = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
             restored.push(char::from(cased));
         }
     }

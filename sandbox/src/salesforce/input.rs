@@ -41,11 +41,7 @@ pub(crate) fn convert(
             let message = "The Id field should not be specified in the sobject data.";
             return Err(SalesforceError::bad("INVALID_FIELD", message));
         }
-        let open = if write == Write::Create {
-            field.create
-        } else {
-            field.update
-        };
+        let open = if write == Write::Create { field.create } else { field.update };
         if !open {
             closed.push(field.name);
             continue;
@@ -80,9 +76,7 @@ fn cell(field: &Field, value: &Value) -> Result<Cell, SalesforceError> {
             Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(Cell::Bool(false)),
             _ => Err(undeserialisable("boolean", value)),
         },
-        Kind::Int => integer(value)
-            .map(Cell::Int)
-            .ok_or_else(|| undeserialisable("int", value)),
+        Kind::Int => integer(value).map(Cell::Int).ok_or_else(|| undeserialisable("int", value)),
         Kind::DateTime => match value.as_str() {
             Some("") => Ok(Cell::Null),
             Some(text) => parse_datetime(text)
@@ -112,9 +106,7 @@ fn integer(value: &Value) -> Option<i64> {
     if let Some(text) = value.as_str() {
         return text.parse().ok();
     }
-    let number = value
-        .as_f64()
-        .filter(|number| number.fract() == 0.0 && number.abs() < 1e9)?;
+    let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e9)?;
     format!("{number:.0}").parse().ok()
 }
 
@@ -128,10 +120,7 @@ fn text(field: &Field, value: &Value) -> Result<Cell, SalesforceError> {
     // Salesforce trims text; line ends inside a long text stay as they are.
     let text = raw.trim();
     if text.chars().count() > field.length {
-        let message = format!(
-            "{}: data value too large: {text} (max length={})",
-            field.label, field.length
-        );
+        let message = format!("{}: data value too large: {text} (max length={})", field.label, field.length);
         return Err(SalesforceError::bad("STRING_TOO_LONG", message).field(field.name));
     }
     if let Kind::Restricted(values) = field.kind
@@ -156,18 +145,12 @@ fn reference(field: &Field, value: &Value) -> Result<Cell, SalesforceError> {
     };
     let accepted = match field.name {
         "WhoId" => id.starts_with("003") || id.starts_with("00Q"),
-        "WhatId" => !["003", "00Q", ids::USER, ids::EVENT]
-            .iter()
-            .any(|prefix| id.starts_with(prefix)),
+        "WhatId" => !["003", "00Q", ids::USER, ids::EVENT].iter().any(|prefix| id.starts_with(prefix)),
         "EventId" => id.starts_with(ids::EVENT),
         "OwnerId" => id.starts_with(ids::USER) || id.starts_with("023"),
         _ => true,
     };
-    if accepted {
-        Ok(Cell::Text(id))
-    } else {
-        Err(SalesforceError::malformed_id(field.label, text))
-    }
+    if accepted { Ok(Cell::Text(id)) } else { Err(SalesforceError::malformed_id(field.label, text)) }
 }
 
 fn undeserialisable(kind: &str, value: &Value) -> SalesforceError {
@@ -194,27 +177,16 @@ mod tests {
     use super::*;
 
     fn event(fields: &Value) -> Result<Cells, SalesforceError> {
-        convert(
-            Object::Event,
-            fields.as_object().unwrap(),
-            Write::Create,
-            &Switches::default(),
-        )
+        convert(Object::Event, fields.as_object().unwrap(), Write::Create, &Switches::default())
     }
 
     #[test]
     fn each_mistake_has_its_own_code() {
         for (fields, code) in [
             (json!({"Nonsense": 1}), "INVALID_FIELD"),
-            (
-                json!({"CreatedDate": "2026-01-01T00:00:00Z"}),
-                "INVALID_FIELD_FOR_INSERT_UPDATE",
-            ),
+            (json!({"CreatedDate": "2026-01-01T00:00:00Z"}), "INVALID_FIELD_FOR_INSERT_UPDATE"),
             (json!({"Subject": "x".repeat(256)}), "STRING_TOO_LONG"),
-            (
-                json!({"ShowAs": "Tentative"}),
-                "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST",
-            ),
+            (json!({"ShowAs": "Tentative"}), "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST"),
             (json!({"StartDateTime": "tomorrow"}), "JSON_PARSER_ERROR"),
             (json!({"IsAllDayEvent": null}), "INVALID_TYPE_ON_FIELD_IN_RECORD"),
             (json!({"WhoId": "someone"}), "MALFORMED_ID"),

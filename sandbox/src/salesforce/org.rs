@@ -47,17 +47,10 @@ impl OrgIdentity {
     /// Draws an identity from the world's randomness.
     pub fn draw(world: &World, jwt_key: Arc<JwtKey>) -> Self {
         let text = |length: usize| -> String {
-            world.draw(|random| {
-                (0..length)
-                    .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
-                    .collect()
-            })
+            world.draw(|random| (0..length).map(|_| char::from(random.sample(rand::distr::Alphanumeric))).collect())
         };
         Self {
-            org_id: ids::make(
-                ids::ORGANISATION,
-                world.draw(|random| random.random_range(1..1_000_000)),
-            ),
+            org_id: ids::make(ids::ORGANISATION, world.draw(|random| random.random_range(1..1_000_000))),
             client_id: format!("3MVG9{}", text(80)),
             client_secret: text(64).to_uppercase(),
             username: "integration@calbridge-sandbox.example".to_owned(),
@@ -133,8 +126,8 @@ impl Org {
             name: "Automated Process".to_owned(),
             zone: "Etc/UTC".to_owned(),
         };
-        let integration_user = insert_user(&mut state, 1, &integration, "Standard", now);
-        let automated_user = insert_user(&mut state, 2, &automated, "AutomatedProcess", now);
+        let integration_user = insert_user(&mut state, 1, integration, "Standard", now);
+        let automated_user = insert_user(&mut state, 2, automated, "AutomatedProcess", now);
         let log = ChangeLog::new(&world);
         let usage = Usage::new(identity.daily_api_requests);
         Arc::new(Self {
@@ -157,14 +150,8 @@ impl Org {
     ///
     /// Token answers name the one that a client came through; without this they repeat the request's host over http.
     pub fn set_addresses(&self, http: &str, https: &str) {
-        let mut addresses = self
-            .addresses
-            .write()
-            .expect("no address update panics while holding the lock");
-        *addresses = Addresses {
-            http: http.to_owned(),
-            https: https.to_owned(),
-        };
+        let mut addresses = self.addresses.write().expect("no address update panics while holding the lock");
+        *addresses = Addresses { http: http.to_owned(), https: https.to_owned() };
     }
 
     /// Returns names and credentials.
@@ -182,7 +169,7 @@ impl Org {
         let now = self.world.clock.now();
         let mut state = self.state.lock().expect("no transaction panics while holding the lock");
         let number = state.rows.values().filter(|row| row.object == Object::User).count() + 1;
-        insert_user(&mut state, number as u64, &user, "Standard", now)
+        insert_user(&mut state, number as u64, user, "Standard", now)
     }
 
     /// Finds a user's 18-character id by username, mail address or id.
@@ -195,11 +182,9 @@ impl Org {
             .filter(|row| row.object == Object::User)
             .find(|row| {
                 id.as_ref() == Some(&row.id)
-                    || ["Username", "Email"].iter().any(|field| {
-                        row.cell(field)
-                            .as_text()
-                            .is_some_and(|text| text.eq_ignore_ascii_case(name))
-                    })
+                    || ["Username", "Email"]
+                        .iter()
+                        .any(|field| row.cell(field).as_text().is_some_and(|text| text.eq_ignore_ascii_case(name)))
             })
             .map(|row| row.id.clone())
     }
@@ -260,10 +245,7 @@ impl Org {
     pub fn records(&self) -> Vec<Value> {
         let switches = self.world.faults.read();
         let state = self.state.lock().expect("no transaction panics while holding the lock");
-        let events = state
-            .rows
-            .values()
-            .filter(|row| row.object == Object::Event && !row.is_deleted());
+        let events = state.rows.values().filter(|row| row.object == Object::Event && !row.is_deleted());
         events.map(|row| own_json(row, &switches)).collect()
     }
 
@@ -273,14 +255,10 @@ impl Org {
         let schema = self.event_schema(Object::Event, &switches);
         let record_id = record.and_then(ids::normalise);
         let header = Header {
-            change: if record_id.is_some() {
-                ChangeType::GapUpdate
-            } else {
-                ChangeType::GapOverflow
-            },
+            change: if record_id.is_some() { ChangeType::GapUpdate } else { ChangeType::GapOverflow },
             record_ids: vec![record_id.unwrap_or_else(|| "000000000000000AAA".to_owned())],
             origin: String::new(),
-            transaction_key: format!("{:016x}", self.world.draw(|random| random.random::<u64>())),
+            transaction_key: format!("{:016x}", self.world.draw(Rng::random::<u64>)),
             sequence_number: 1,
             commit_timestamp: whole_second(self.world.clock.now()).timestamp_millis(),
             commit_number: 1,
@@ -329,23 +307,15 @@ impl Org {
 
     /// Finds a change event schema that was ever in use, by its id.
     pub(crate) fn schema_by_id(&self, id: &str) -> Option<Arc<EventSchema>> {
-        let schemas = self
-            .schemas
-            .lock()
-            .expect("no schema building panics while holding the lock");
+        let schemas = self.schemas.lock().expect("no schema building panics while holding the lock");
         schemas.values().find(|schema| schema.id == id).cloned()
     }
 
     /// Builds or recalls the change event schema of an object.
     pub(crate) fn event_schema(&self, object: Object, switches: &Switches) -> Arc<EventSchema> {
         let key = (object, switches.salesforce_link_field, switches.salesforce_token_field);
-        let mut schemas = self
-            .schemas
-            .lock()
-            .expect("no schema building panics while holding the lock");
-        let schema = schemas
-            .entry(key)
-            .or_insert_with(|| Arc::new(EventSchema::new(object, switches)));
+        let mut schemas = self.schemas.lock().expect("no schema building panics while holding the lock");
+        let schema = schemas.entry(key).or_insert_with(|| Arc::new(EventSchema::new(object, switches)));
         Arc::clone(schema)
     }
 
@@ -359,11 +329,7 @@ impl Org {
             Actor::App(_) => (self.integration_user.clone(), rest_origin(version, client)),
             Actor::Automation(_) => (self.automated_user.clone(), String::new()),
         };
-        Author {
-            actor: actor.clone(),
-            user_id,
-            origin,
-        }
+        Author { actor: actor.clone(), user_id, origin }
     }
 
     fn change<T>(
@@ -392,38 +358,26 @@ fn known_id(id: &str) -> Result<String, Vec<SalesforceError>> {
 
 fn own_json(row: &Row, switches: &Switches) -> Value {
     let fields = row.object.fields(switches).filter(|field| !field.event_only);
-    fields
-        .map(|field| (field.name.to_owned(), row.cell(field.name).to_json()))
-        .collect::<Map<_, _>>()
-        .into()
+    fields.map(|field| (field.name.to_owned(), row.cell(field.name).to_json())).collect::<Map<_, _>>().into()
 }
 
-fn insert_user(state: &mut State, number: u64, user: &NewUser, kind: &str, now: DateTime<Utc>) -> String {
+fn insert_user(state: &mut State, number: u64, user: NewUser, kind: &str, now: DateTime<Utc>) -> String {
     let id = ids::make(ids::USER, number);
     let stamp = Cell::DateTime(whole_second(now));
-    let last_name = user.name.split_whitespace().last().unwrap_or(&user.name);
+    let last_name = user.name.split_whitespace().last().unwrap_or(&user.name).to_owned();
     let cells = Cells::from([
         ("Id", Cell::Text(id.clone())),
-        ("Username", Cell::text(&user.username)),
-        ("Name", Cell::text(&user.name)),
-        ("LastName", Cell::text(last_name)),
-        ("Email", Cell::text(&user.email)),
+        ("Username", Cell::Text(user.username)),
+        ("Name", Cell::Text(user.name)),
+        ("LastName", Cell::Text(last_name)),
+        ("Email", Cell::Text(user.email)),
         ("IsActive", Cell::Bool(true)),
-        ("TimeZoneSidKey", Cell::text(&user.zone)),
+        ("TimeZoneSidKey", Cell::Text(user.zone)),
         ("UserType", Cell::text(kind)),
         ("CreatedDate", stamp.clone()),
         ("LastModifiedDate", stamp.clone()),
         ("SystemModstamp", stamp),
     ]);
-    state.rows.insert(
-        id.clone(),
-        Row {
-            object: Object::User,
-            id: id.clone(),
-            cells,
-            parent: None,
-            deleted_at: None,
-        },
-    );
+    state.rows.insert(id.clone(), Row { object: Object::User, id: id.clone(), cells, parent: None, deleted_at: None });
     id
 }

@@ -37,11 +37,7 @@ impl Tx<'_> {
             let message = "invitees cannot be added to a child event";
             return Err(SalesforceError::bad("FIELD_INTEGRITY_EXCEPTION", message).field("EventId"));
         }
-        let user = self
-            .state
-            .rows
-            .get(&relation_id)
-            .filter(|row| row.object == Object::User);
+        let user = self.state.rows.get(&relation_id).filter(|row| row.object == Object::User);
         if relation_id.starts_with(ids::USER) && user.is_none() {
             let message = "Relation ID: id value names no user";
             return Err(SalesforceError::bad("INVALID_CROSS_REFERENCE_KEY", message).field("RelationId"));
@@ -52,13 +48,7 @@ impl Tx<'_> {
         }
         cells.entry("Status").or_insert_with(|| Cell::Text("New".to_owned()));
         let id = self.new_id(Object::EventRelation);
-        let row = Row {
-            object: Object::EventRelation,
-            id: id.clone(),
-            cells,
-            parent: None,
-            deleted_at: None,
-        };
+        let row = Row { object: Object::EventRelation, id: id.clone(), cells, parent: None, deleted_at: None };
         self.put(row);
         self.publish_later(Object::EventRelation, &id, ChangeType::Create, []);
         if invites_user {
@@ -82,13 +72,7 @@ impl Tx<'_> {
         cells.insert("IsGroupEvent", Cell::Bool(true));
         cells.insert("GroupEventType", Cell::Text("1".to_owned()));
         let parent = Some(parent.id.clone());
-        self.put(Row {
-            object: Object::Event,
-            id: id.clone(),
-            cells,
-            parent,
-            deleted_at: None,
-        });
+        self.put(Row { object: Object::Event, id: id.clone(), cells, parent, deleted_at: None });
         self.publish_later(Object::Event, &id, ChangeType::Create, []);
     }
 
@@ -118,13 +102,7 @@ impl Tx<'_> {
             row.parent.as_deref() == Some(id)
                 || (row.object == Object::EventRelation && row.cell("EventId").as_text() == Some(id))
         };
-        self.state
-            .rows
-            .values()
-            .filter(hangs)
-            .filter(|row| accepts(row))
-            .cloned()
-            .collect()
+        self.state.rows.values().filter(hangs).filter(|row| accepts(row)).cloned().collect()
     }
 }
 

@@ -18,14 +18,8 @@ use crate::history::EffectKind;
 /// What the trigger switch appends to the Location.
 const TRIGGER_MARK: &str = "(checked)";
 
-const TIME_FIELDS: [&str; 6] = [
-    "StartDateTime",
-    "EndDateTime",
-    "ActivityDate",
-    "ActivityDateTime",
-    "DurationInMinutes",
-    "IsAllDayEvent",
-];
+const TIME_FIELDS: [&str; 6] =
+    ["StartDateTime", "EndDateTime", "ActivityDate", "ActivityDateTime", "DurationInMinutes", "IsAllDayEvent"];
 
 impl Tx<'_> {
     /// Creates a row; returns its 18-character id.
@@ -52,15 +46,17 @@ impl Tx<'_> {
             Object::EventRelation => row.cells.extend(given),
             Object::Event => {
                 if row.parent.is_some()
-                    && given
-                        .keys()
-                        .any(|name| !matches!(*name, "IsReminderSet" | "ReminderDateTime"))
+                    && given.keys().any(|name| !matches!(*name, "IsReminderSet" | "ReminderDateTime"))
                 {
                     let message = "insufficient access rights on object id";
                     return Err(SalesforceError::bad("INSUFFICIENT_ACCESS_OR_READONLY", message));
                 }
+                let relinks = given.contains_key(LINK);
                 self.settle_event(&mut row.cells, given)?;
-                self.check_event(id, &row.cells)?;
+                self.check_event(&row.cells)?;
+                if relinks {
+                    self.check_unique(id, &row.cells)?;
+                }
             }
         }
         self.store_update(&old, row);
@@ -101,10 +97,7 @@ impl Tx<'_> {
             return Err(SalesforceError::not_found());
         };
         let Some(deleted_at) = row.deleted_at.take() else {
-            return Err(SalesforceError::bad(
-                "UNDELETE_FAILED",
-                "Entity is not in the recycle bin",
-            ));
+            return Err(SalesforceError::bad("UNDELETE_FAILED", "Entity is not in the recycle bin"));
         };
         if row.object == Object::Event {
             self.check_unique(id, &row.cells)?;
@@ -135,17 +128,9 @@ impl Tx<'_> {
         let matches = |row: &&Row| {
             row.object == object
                 && !row.is_deleted()
-                && row
-                    .cell(field)
-                    .as_text()
-                    .is_some_and(|text| text.eq_ignore_ascii_case(value))
+                && row.cell(field).as_text().is_some_and(|text| text.eq_ignore_ascii_case(value))
         };
-        self.state
-            .rows
-            .values()
-            .filter(matches)
-            .map(|row| row.id.clone())
-            .collect()
+        self.state.rows.values().filter(matches).map(|row| row.id.clone()).collect()
     }
 
     /// Stores a changed row, its change event and, for a meeting itself, its effect.
@@ -176,15 +161,10 @@ impl Tx<'_> {
         if cells.get("OwnerId").is_none_or(Cell::is_null) {
             cells.insert("OwnerId", Cell::Text(self.author.user_id.clone()));
         }
-        self.check_event("", &cells)?;
+        self.check_event(&cells)?;
+        self.check_unique("", &cells)?;
         let id = self.new_id(Object::Event);
-        self.put(Row {
-            object: Object::Event,
-            id: id.clone(),
-            cells,
-            parent: None,
-            deleted_at: None,
-        });
+        self.put(Row { object: Object::Event, id: id.clone(), cells, parent: None, deleted_at: None });
         self.publish_later(Object::Event, &id, ChangeType::Create, []);
         let actor = self.author.actor.clone();
         self.effect(&actor, &id, EffectKind::Create, None);
@@ -198,7 +178,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn check_event(&self, id: &str, cells: &Cells) -> Result<(), SalesforceError> {
+    fn check_event(&self, cells: &Cells) -> Result<(), SalesforceError> {
         let filled = |name: &str| cells.get(name).is_some_and(|cell| !cell.is_null());
         if cells.get("IsPrivate").is_some_and(Cell::is_true) && (filled("WhoId") || filled("WhatId")) {
             let message = "A private event can't be related to another record";
@@ -215,7 +195,7 @@ impl Tx<'_> {
             }
             Some(_) => {}
         }
-        self.check_unique(id, cells)
+        Ok(())
     }
 
     fn check_unique(&self, id: &str, cells: &Cells) -> Result<(), SalesforceError> {
@@ -225,16 +205,11 @@ impl Tx<'_> {
         if !self.switches.salesforce_link_field || !self.switches.salesforce_link_unique {
             return Ok(());
         }
-        let other = self
-            .by_external_id(Object::Event, LINK, link)
-            .into_iter()
-            .find(|other| other != id);
+        let other = self.by_external_id(Object::Event, LINK, link).into_iter().find(|other| other != id);
         let Some(other) = other else { return Ok(()) };
         // The real message names the 15-character form.
-        let message = format!(
-            "duplicate value found: {LINK} duplicates value on record with id: {}",
-            ids::short(&other)
-        );
+        let message =
+            format!("duplicate value found: {LINK} duplicates value on record with id: {}", ids::short(&other));
         Err(SalesforceError::bad("DUPLICATE_VALUE", message))
     }
 
@@ -253,17 +228,11 @@ impl Tx<'_> {
         let room = 255 - TRIGGER_MARK.len() - 1;
         let kept: String = location.chars().take(room).collect();
         let mut row = before.clone();
-        row.cells
-            .insert("Location", Cell::text(format!("{kept} {TRIGGER_MARK}").trim()));
+        row.cells.insert("Location", Cell::text(format!("{kept} {TRIGGER_MARK}").trim()));
         // Same transaction, same version: the stamps of the write stay.
         self.overwrite(row);
         self.publish_later(Object::Event, id, ChangeType::Update, ["Location"]);
-        self.effect(
-            &Actor::Automation("trigger".to_owned()),
-            id,
-            EffectKind::Update,
-            Some(&before.cells),
-        );
+        self.effect(&Actor::Automation("trigger".to_owned()), id, EffectKind::Update, Some(&before.cells));
     }
 }
 
@@ -289,8 +258,5 @@ fn event_defaults() -> Cells {
 }
 
 fn user_is_read_only() -> SalesforceError {
-    SalesforceError::bad(
-        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
-        "users of the local sandbox are made at its start",
-    )
+    SalesforceError::bad("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "users of the local sandbox are made at its start")
 }

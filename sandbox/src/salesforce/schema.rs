@@ -47,9 +47,7 @@ impl Object {
 
     /// Finds an object by API name; Salesforce ignores letter case.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|object| object.name().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|object| object.name().eq_ignore_ascii_case(name))
     }
 
     /// Returns the object's fields as the switches leave them.
@@ -64,8 +62,7 @@ impl Object {
 
     /// Finds a field that clients can see; letter case is ignored.
     pub(crate) fn field(self, name: &str, switches: &Switches) -> Option<&'static Field> {
-        self.fields(switches)
-            .find(|field| !field.event_only && field.name.eq_ignore_ascii_case(name))
+        self.fields(switches).find(|field| !field.event_only && field.name.eq_ignore_ascii_case(name))
     }
 
     fn table(self) -> &'static [Field] {
@@ -114,10 +111,7 @@ impl Kind {
 
 /// One field.
 #[derive(Debug, Clone, Copy)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one independent property that describe lists"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent property that describe lists")]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) label: &'static str,
@@ -212,116 +206,58 @@ const EVENT: &[Field] = &[
     Field::new("IsAllDayEvent", "All-Day Event", Kind::Bool, 0).cu(),
     Field::new("ActivityDateTime", "Due Date Time", Kind::DateTime, 0).cu(),
     Field::new("ActivityDate", "Due Date Only", Kind::Date, 0).cu(),
-    Field::new("StartDateTime", "Start Date Time", Kind::DateTime, 0)
-        .cu()
-        .quiet(),
-    Field::new("EndDateTime", "End Date Time", Kind::DateTime, 0)
-        .cu()
-        .quiet(),
+    Field::new("StartDateTime", "Start Date Time", Kind::DateTime, 0).cu().quiet(),
+    Field::new("EndDateTime", "End Date Time", Kind::DateTime, 0).cu().quiet(),
     Field::new("EndDate", "End Date", Kind::Date, 0).quiet(),
     Field::new("DurationInMinutes", "Duration", Kind::Int, 0).cu(),
-    Field::new("Description", "Description", Kind::TextArea, 32_000)
-        .cu()
-        .unfiltered(),
+    Field::new("Description", "Description", Kind::TextArea, 32_000).cu().unfiltered(),
     Field::new("AccountId", "Account ID", Kind::Reference(&["Account"]), 18),
     Field::new("OwnerId", "Assigned To ID", Kind::Reference(OWNERS), 18).cu(),
-    Field::new(
-        "Type",
-        "Type",
-        Kind::Picklist(&["Call", "Email", "Meeting", "Other"]),
-        255,
-    )
-    .cu(),
-    Field::new("EventSubtype", "Event Subtype", Kind::Picklist(&["Event"]), 40)
-        .c()
-        .quiet(),
+    Field::new("Type", "Type", Kind::Picklist(&["Call", "Email", "Meeting", "Other"]), 255).cu(),
+    Field::new("EventSubtype", "Event Subtype", Kind::Picklist(&["Event"]), 40).c().quiet(),
     Field::new("IsPrivate", "Private", Kind::Bool, 0).cu(),
     Field::new("ShowAs", "Show Time As", Kind::Restricted(SHOW_AS), 40).cu(),
     Field::new("IsDeleted", "Deleted", Kind::Bool, 0).quiet().system(),
     Field::new("IsChild", "Is Child", Kind::Bool, 0),
     Field::new("IsGroupEvent", "Is Group Event", Kind::Bool, 0),
-    Field::new(
-        "GroupEventType",
-        "Group Event Type",
-        Kind::Picklist(&["0", "1", "2", "3"]),
-        40,
-    ),
+    Field::new("GroupEventType", "Group Event Type", Kind::Picklist(&["0", "1", "2", "3"]), 40),
     Field::new("IsArchived", "Archived", Kind::Bool, 0).quiet(),
     Field::new("CreatedDate", "Created Date", Kind::DateTime, 0).system(),
     Field::new("CreatedById", "Created By ID", Kind::Reference(USERS), 18).system(),
     Field::new("LastModifiedDate", "Last Modified Date", Kind::DateTime, 0).system(),
     Field::new("LastModifiedById", "Last Modified By ID", Kind::Reference(USERS), 18).system(),
-    Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0)
-        .quiet()
-        .system(),
-    Field::new(
-        "RecurrenceActivityId",
-        "Recurrence Activity ID",
-        Kind::Reference(&["Event"]),
-        18,
-    ),
+    Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0).quiet().system(),
+    Field::new("RecurrenceActivityId", "Recurrence Activity ID", Kind::Reference(&["Event"]), 18),
     Field::new("IsRecurrence", "Create Recurring Series of Events", Kind::Bool, 0).c(),
     Field::new("ReminderDateTime", "Reminder Date/Time", Kind::DateTime, 0).cu(),
     Field::new("IsReminderSet", "Reminder Set", Kind::Bool, 0).cu(),
     Field::new("IsRecurrence2", "Repeat", Kind::Bool, 0).quiet(),
     Field::new("IsRecurrence2Exception", "Is Exception", Kind::Bool, 0).quiet(),
-    Field::new(
-        "IsRecurrence2Exclusion",
-        "Historical Event, Not Following Recurrence",
-        Kind::Bool,
-        0,
-    ),
-    Field::new("Recurrence2PatternText", "Recurrence Pattern", Kind::TextArea, 512)
-        .c()
-        .unfiltered(),
-    Field::new(
-        "Recurrence2PatternVersion",
-        "Pattern Version",
-        Kind::Picklist(&["1"]),
-        40,
-    ),
+    Field::new("IsRecurrence2Exclusion", "Historical Event, Not Following Recurrence", Kind::Bool, 0),
+    Field::new("Recurrence2PatternText", "Recurrence Pattern", Kind::TextArea, 512).c().unfiltered(),
+    Field::new("Recurrence2PatternVersion", "Pattern Version", Kind::Picklist(&["1"]), 40),
     Field::new("ActivityRecurrence2Id", "Recurrence ID", Kind::Text, 18).event_only(),
-    Field::new(
-        "ActivityRecurrence2ExceptionId",
-        "Recurrence Exception ID",
-        Kind::Text,
-        18,
-    )
-    .event_only(),
+    Field::new("ActivityRecurrence2ExceptionId", "Recurrence Exception ID", Kind::Text, 18).event_only(),
     Field::new(LINK, "Calbridge Link", Kind::Text, 64).cu(),
     Field::new(TOKEN, "Calbridge Token", Kind::Text, 255).cu(),
 ];
 
 const EVENT_RELATION: &[Field] = &[
     Field::new("Id", "Event Relation ID", Kind::Id, 18).quiet().system(),
-    Field::new(
-        "RelationId",
-        "Relation ID",
-        Kind::Reference(&["User", "Contact", "Lead", "Calendar"]),
-        18,
-    )
-    .cu(),
+    Field::new("RelationId", "Relation ID", Kind::Reference(&["User", "Contact", "Lead", "Calendar"]), 18).cu(),
     Field::new("EventId", "Event ID", Kind::Reference(&["Event"]), 18).c(),
     Field::new("IsWhat", "Is What", Kind::Bool, 0).cu(),
     Field::new("IsParent", "Is Parent", Kind::Bool, 0).cu(),
     Field::new("IsInvitee", "Is Invitee", Kind::Bool, 0).cu(),
     Field::new("AccountId", "Account ID", Kind::Reference(&["Account"]), 18),
-    Field::new(
-        "Status",
-        "Status",
-        Kind::Restricted(&["New", "Accepted", "Declined", "Uninvited", "Maybe"]),
-        40,
-    )
-    .cu(),
+    Field::new("Status", "Status", Kind::Restricted(&["New", "Accepted", "Declined", "Uninvited", "Maybe"]), 40).cu(),
     Field::new("RespondedDate", "Response Date", Kind::DateTime, 0).cu(),
     Field::new("Response", "Comment", Kind::Text, 255).cu(),
     Field::new("CreatedDate", "Created Date", Kind::DateTime, 0).system(),
     Field::new("CreatedById", "Created By ID", Kind::Reference(USERS), 18).system(),
     Field::new("LastModifiedDate", "Last Modified Date", Kind::DateTime, 0).system(),
     Field::new("LastModifiedById", "Last Modified By ID", Kind::Reference(USERS), 18).system(),
-    Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0)
-        .quiet()
-        .system(),
+    Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0).quiet().system(),
     Field::new("IsDeleted", "Deleted", Kind::Bool, 0).quiet().system(),
 ];
 
@@ -333,12 +269,7 @@ const USER: &[Field] = &[
     Field::new("Email", "Email", Kind::Text, 128),
     Field::new("IsActive", "Active", Kind::Bool, 0),
     Field::new("TimeZoneSidKey", "Time Zone", Kind::Picklist(&[]), 40),
-    Field::new(
-        "UserType",
-        "User Type",
-        Kind::Picklist(&["Standard", "AutomatedProcess"]),
-        40,
-    ),
+    Field::new("UserType", "User Type", Kind::Picklist(&["Standard", "AutomatedProcess"]), 40),
     Field::new("CreatedDate", "Created Date", Kind::DateTime, 0).system(),
     Field::new("LastModifiedDate", "Last Modified Date", Kind::DateTime, 0).system(),
     Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0).system(),
@@ -350,51 +281,26 @@ mod tests {
 
     #[test]
     fn change_events_carry_no_start_end_or_modstamp() {
-        let names: Vec<_> = Object::Event
-            .fields(&Switches::default())
-            .filter(|field| field.in_event)
-            .map(|field| field.name)
-            .collect();
-        for absent in [
-            "StartDateTime",
-            "EndDateTime",
-            "EndDate",
-            "SystemModstamp",
-            "IsDeleted",
-            "Id",
-        ] {
+        let names: Vec<_> =
+            Object::Event.fields(&Switches::default()).filter(|field| field.in_event).map(|field| field.name).collect();
+        for absent in ["StartDateTime", "EndDateTime", "EndDate", "SystemModstamp", "IsDeleted", "Id"] {
             assert!(!names.contains(&absent), "{absent}");
         }
-        for present in [
-            "ActivityDateTime",
-            "ActivityDate",
-            "DurationInMinutes",
-            "IsAllDayEvent",
-            LINK,
-            TOKEN,
-        ] {
+        for present in ["ActivityDateTime", "ActivityDate", "DurationInMinutes", "IsAllDayEvent", LINK, TOKEN] {
             assert!(names.contains(&present), "{present}");
         }
     }
 
     #[test]
     fn switches_hide_the_custom_fields() {
-        let switches = Switches {
-            salesforce_link_field: false,
-            ..Switches::default()
-        };
+        let switches = Switches { salesforce_link_field: false, ..Switches::default() };
         assert!(Object::Event.field(LINK, &switches).is_none());
         assert!(Object::Event.field(TOKEN, &switches).is_some());
     }
 
     #[test]
     fn names_are_found_in_any_letter_case() {
-        assert_eq!(
-            Object::Event
-                .field("subject", &Switches::default())
-                .map(|field| field.name),
-            Some("Subject")
-        );
+        assert_eq!(Object::Event.field("subject", &Switches::default()).map(|field| field.name), Some("Subject"));
         assert_eq!(Object::named("event"), Some(Object::Event));
     }
 }

@@ -18,28 +18,15 @@ const MULTIDAY_MINUTES: i64 = 14 * DAY_MINUTES;
 ///
 /// `row` holds the stored values on an update and only defaults on a creation.
 pub(crate) fn settle(row: &mut Cells, given: &Cells, multiday: bool) -> Result<(), SalesforceError> {
-    const TIMES: [&str; 6] = [
-        "StartDateTime",
-        "EndDateTime",
-        "ActivityDate",
-        "ActivityDateTime",
-        "DurationInMinutes",
-        "IsAllDayEvent",
-    ];
+    const TIMES: [&str; 6] =
+        ["StartDateTime", "EndDateTime", "ActivityDate", "ActivityDateTime", "DurationInMinutes", "IsAllDayEvent"];
     let creating = row.get("StartDateTime").is_none_or(Cell::is_null);
     if !creating && !TIMES.iter().any(|name| given.contains_key(name)) {
         return Ok(());
     }
-    let all_day = given
-        .get("IsAllDayEvent")
-        .or(row.get("IsAllDayEvent"))
-        .is_some_and(Cell::is_true);
+    let all_day = given.get("IsAllDayEvent").or(row.get("IsAllDayEvent")).is_some_and(Cell::is_true);
     let start = start(row, given, all_day)?;
-    let minutes = if all_day {
-        all_day_minutes(row, given, start)?
-    } else {
-        timed_minutes(row, given, start)?
-    };
+    let minutes = if all_day { all_day_minutes(row, given, start)? } else { timed_minutes(row, given, start)? };
     check_length(given, minutes, multiday)?;
 
     let length = TimeDelta::minutes(if all_day { minutes - DAY_MINUTES } else { minutes });
@@ -49,10 +36,7 @@ pub(crate) fn settle(row: &mut Cells, given: &Cells, multiday: bool) -> Result<(
     row.insert("EndDateTime", Cell::DateTime(end));
     row.insert("EndDate", Cell::Date(end.date_naive()));
     row.insert("ActivityDate", Cell::Date(start.date_naive()));
-    row.insert(
-        "ActivityDateTime",
-        if all_day { Cell::Null } else { Cell::DateTime(start) },
-    );
+    row.insert("ActivityDateTime", if all_day { Cell::Null } else { Cell::DateTime(start) });
     row.insert("DurationInMinutes", Cell::Int(minutes));
     Ok(())
 }
@@ -63,14 +47,11 @@ fn start(row: &Cells, given: &Cells, all_day: bool) -> Result<DateTime<Utc>, Sal
     let given_day = given.get("ActivityDate").and_then(Cell::as_date);
     let stored = row.get("StartDateTime").and_then(Cell::as_datetime);
     if all_day {
-        let days: Vec<NaiveDate> = [
-            given_day,
-            given_start.map(|at| at.date_naive()),
-            given_activity.map(|at| at.date_naive()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let days: Vec<NaiveDate> =
+            [given_day, given_start.map(|at| at.date_naive()), given_activity.map(|at| at.date_naive())]
+                .into_iter()
+                .flatten()
+                .collect();
         if days.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(mismatch());
         }
@@ -95,10 +76,7 @@ fn start(row: &Cells, given: &Cells, all_day: bool) -> Result<DateTime<Utc>, Sal
 
 fn timed_minutes(row: &Cells, given: &Cells, start: DateTime<Utc>) -> Result<i64, SalesforceError> {
     let duration = given.get("DurationInMinutes").and_then(Cell::as_int);
-    let until = given
-        .get("EndDateTime")
-        .and_then(Cell::as_datetime)
-        .map(|end| (end - start).num_minutes());
+    let until = given.get("EndDateTime").and_then(Cell::as_datetime).map(|end| (end - start).num_minutes());
     match (duration, until) {
         (Some(minutes), Some(computed)) if minutes != computed => Err(inconsistent()),
         (Some(minutes), _) | (None, Some(minutes)) => Ok(minutes),
@@ -112,10 +90,7 @@ fn timed_minutes(row: &Cells, given: &Cells, start: DateTime<Utc>) -> Result<i64
 
 fn all_day_minutes(row: &Cells, given: &Cells, start: DateTime<Utc>) -> Result<i64, SalesforceError> {
     let duration = given.get("DurationInMinutes").and_then(Cell::as_int);
-    let last = given
-        .get("EndDateTime")
-        .and_then(Cell::as_datetime)
-        .map(|end| end.date_naive());
+    let last = given.get("EndDateTime").and_then(Cell::as_datetime).map(|end| end.date_naive());
     let until = last.map(|day| ((midnight(day) - start).num_days() + 1) * DAY_MINUTES);
     match (duration.map(whole_days), until) {
         (Some(minutes), Some(computed)) if minutes != computed => Err(inconsistent()),
@@ -123,31 +98,20 @@ fn all_day_minutes(row: &Cells, given: &Cells, start: DateTime<Utc>) -> Result<i
         (None, None) => {
             let was_all_day = row.get("IsAllDayEvent").is_some_and(Cell::is_true);
             let erased = given.contains_key("DurationInMinutes") || given.contains_key("EndDateTime");
-            let stored = row
-                .get("DurationInMinutes")
-                .and_then(Cell::as_int)
-                .filter(|_| was_all_day && !erased);
+            let stored = row.get("DurationInMinutes").and_then(Cell::as_int).filter(|_| was_all_day && !erased);
             Ok(stored.unwrap_or(DAY_MINUTES))
         }
     }
 }
 
 fn whole_days(minutes: i64) -> i64 {
-    if minutes < 0 {
-        minutes
-    } else {
-        ((minutes + DAY_MINUTES - 1) / DAY_MINUTES).max(1) * DAY_MINUTES
-    }
+    if minutes < 0 { minutes } else { ((minutes + DAY_MINUTES - 1) / DAY_MINUTES).max(1) * DAY_MINUTES }
 }
 
 /// Refuses a negative or too long event; the error names the field that API 39 and later name.
 fn check_length(given: &Cells, minutes: i64, multiday: bool) -> Result<(), SalesforceError> {
     let by_duration = given.get("DurationInMinutes").is_some_and(|cell| !cell.is_null());
-    let field = if by_duration {
-        "DurationInMinutes"
-    } else {
-        "EndDateTime"
-    };
+    let field = if by_duration { "DurationInMinutes" } else { "EndDateTime" };
     let message = if minutes < 0 || (!multiday && minutes > DAY_MINUTES) {
         "Duration must be between 0 and 1440 minutes"
     } else if minutes > MULTIDAY_MINUTES {
@@ -183,13 +147,7 @@ mod tests {
     use crate::faults::Switches;
 
     fn given(fields: &Value) -> Cells {
-        convert(
-            Object::Event,
-            fields.as_object().unwrap(),
-            Write::Create,
-            &Switches::default(),
-        )
-        .unwrap()
+        convert(Object::Event, fields.as_object().unwrap(), Write::Create, &Switches::default()).unwrap()
     }
 
     fn settled(stored: &Cells, fields: &Value, multiday: bool) -> Result<Cells, SalesforceError> {
@@ -240,10 +198,7 @@ mod tests {
         assert_eq!(refused(&none, &starts, true).0, "FIELD_INTEGRITY_EXCEPTION");
         let endless = json!({"StartDateTime": "2026-11-20T17:00:00Z"});
         assert_eq!(refused(&none, &endless, true).0, "REQUIRED_FIELD_MISSING");
-        assert_eq!(
-            refused(&none, &json!({"DurationInMinutes": 30}), true).0,
-            "REQUIRED_FIELD_MISSING"
-        );
+        assert_eq!(refused(&none, &json!({"DurationInMinutes": 30}), true).0, "REQUIRED_FIELD_MISSING");
     }
 
     #[test]
@@ -251,10 +206,7 @@ mod tests {
         let by_end = json!({"StartDateTime": "2026-11-20T17:00:00Z", "EndDateTime": "2026-11-21T17:01:00Z"});
         let by_duration = json!({"StartDateTime": "2026-11-20T17:00:00Z", "DurationInMinutes": 1441});
         let none = Cells::new();
-        assert_eq!(
-            refused(&none, &by_end, false),
-            ("FIELD_INTEGRITY_EXCEPTION", vec!["EndDateTime".into()])
-        );
+        assert_eq!(refused(&none, &by_end, false), ("FIELD_INTEGRITY_EXCEPTION", vec!["EndDateTime".into()]));
         let error = settled(&none, &by_duration, false).unwrap_err();
         assert_eq!(error.message, "Duration must be between 0 and 1440 minutes");
         assert_eq!(error.fields, ["DurationInMinutes"]);

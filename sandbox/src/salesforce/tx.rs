@@ -105,24 +105,11 @@ impl<'a> Tx<'a> {
         let switches = org.world.faults.read();
         let state = org.state.lock().expect("no transaction panics while holding the lock");
         let now = org.world.clock.now();
-        Self {
-            org,
-            state,
-            author,
-            switches,
-            now,
-            undo: Vec::new(),
-            effects: Vec::new(),
-            pending: Vec::new(),
-        }
+        Self { org, state, author, switches, now, undo: Vec::new(), effects: Vec::new(), pending: Vec::new() }
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark {
-            undo: self.undo.len(),
-            effects: self.effects.len(),
-            pending: self.pending.clone(),
-        }
+        Mark { undo: self.undo.len(), effects: self.effects.len(), pending: self.pending.clone() }
     }
 
     pub(crate) fn return_to(&mut self, mark: Mark) {
@@ -157,17 +144,8 @@ impl<'a> Tx<'a> {
 
     /// Returns a live row.
     pub(crate) fn live(&self, object: Object, id: &str) -> Result<&Row, SalesforceError> {
-        let row = self
-            .state
-            .rows
-            .get(id)
-            .filter(|row| row.object == object)
-            .ok_or_else(SalesforceError::not_found)?;
-        if row.is_deleted() {
-            Err(SalesforceError::deleted())
-        } else {
-            Ok(row)
-        }
+        let row = self.state.rows.get(id).filter(|row| row.object == object).ok_or_else(SalesforceError::not_found)?;
+        if row.is_deleted() { Err(SalesforceError::deleted()) } else { Ok(row) }
     }
 
     /// Stores a row with new system stamps.
@@ -181,10 +159,8 @@ impl<'a> Tx<'a> {
             row.cells.insert("CreatedDate", Cell::DateTime(whole_second(stamp)));
             row.cells.insert("CreatedById", Cell::Text(self.author.user_id.clone()));
         }
-        row.cells
-            .insert("LastModifiedDate", Cell::DateTime(whole_second(stamp)));
-        row.cells
-            .insert("LastModifiedById", Cell::Text(self.author.user_id.clone()));
+        row.cells.insert("LastModifiedDate", Cell::DateTime(whole_second(stamp)));
+        row.cells.insert("LastModifiedById", Cell::Text(self.author.user_id.clone()));
         row.cells.insert("SystemModstamp", Cell::DateTime(stamp));
         row.cells.insert("IsDeleted", Cell::Bool(row.is_deleted()));
         self.undo.push((row.id.clone(), before));
@@ -213,12 +189,7 @@ impl<'a> Tx<'a> {
             return;
         }
         let changed = changed.into_iter().collect();
-        self.pending.push(Pending {
-            object,
-            id: id.to_owned(),
-            change,
-            changed,
-        });
+        self.pending.push(Pending { object, id: id.to_owned(), change, changed });
     }
 
     /// Notes an effect for the history.
@@ -227,9 +198,9 @@ impl<'a> Tx<'a> {
         let names: BTreeSet<&'static str> = match kind {
             EffectKind::Create | EffectKind::Undelete => row.cells.keys().copied().collect(),
             EffectKind::Delete => BTreeSet::new(),
-            EffectKind::Update | EffectKind::Touch => before
-                .map(|before| changed_names(before, &row.cells))
-                .unwrap_or_default(),
+            EffectKind::Update | EffectKind::Touch => {
+                before.map(|before| changed_names(before, &row.cells)).unwrap_or_default()
+            }
         };
         let told: Vec<&'static str> = names.into_iter().filter(|name| !is_system(row.object, name)).collect();
         let pick = |cells: &Cells, keep_nulls: bool| -> Map<String, Value> {
@@ -239,11 +210,7 @@ impl<'a> Tx<'a> {
                 .collect()
         };
         let valued = told.iter().any(|name| *name != LINK && *name != TOKEN);
-        let kind = if kind == EffectKind::Update && !valued {
-            EffectKind::Touch
-        } else {
-            kind
-        };
+        let kind = if kind == EffectKind::Update && !valued { EffectKind::Touch } else { kind };
         let updating = matches!(kind, EffectKind::Update | EffectKind::Touch);
         let effect = Effect {
             sequence: 0,
@@ -255,10 +222,7 @@ impl<'a> Tx<'a> {
             actor: actor.clone(),
             kind,
             changed: pick(&row.cells, updating),
-            before: before
-                .filter(|_| updating)
-                .map(|before| pick(before, true))
-                .unwrap_or_default(),
+            before: before.filter(|_| updating).map(|before| pick(before, true)).unwrap_or_default(),
             version: super::cell::rest_datetime(row.modstamp()),
         };
         self.effects.push(effect);
@@ -285,17 +249,11 @@ impl<'a> Tx<'a> {
         let commit_number = 11_000_000_000 + self.state.committed;
         let mut schemas: BTreeMap<Object, Arc<EventSchema>> = BTreeMap::new();
         for (index, event) in pending.iter().enumerate() {
-            if self
-                .org
-                .world
-                .faults
-                .take(|switches| &mut switches.salesforce_drop_next)
-            {
+            if self.org.world.faults.take(|switches| &mut switches.salesforce_drop_next) {
                 continue;
             }
-            let schema = schemas
-                .entry(event.object)
-                .or_insert_with(|| self.org.event_schema(event.object, &self.switches));
+            let schema =
+                schemas.entry(event.object).or_insert_with(|| self.org.event_schema(event.object, &self.switches));
             let row = self.state.rows.get(&event.id);
             let stamp = row.map_or(self.now, Row::modstamp);
             let header = Header {
@@ -319,11 +277,7 @@ impl<'a> Tx<'a> {
 
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
-        self.return_to(Mark {
-            undo: 0,
-            effects: 0,
-            pending: Vec::new(),
-        });
+        self.return_to(Mark { undo: 0, effects: 0, pending: Vec::new() });
     }
 }
 
@@ -337,16 +291,9 @@ fn deliveries(world: &crate::world::World) -> u32 {
 /// Returns the names of the values that differ.
 pub(crate) fn changed_names(before: &Cells, after: &Cells) -> BTreeSet<&'static str> {
     let value = |cells: &Cells, name: &str| cells.get(name).cloned().unwrap_or(Cell::Null);
-    before
-        .keys()
-        .chain(after.keys())
-        .copied()
-        .filter(|name| value(before, name) != value(after, name))
-        .collect()
+    before.keys().chain(after.keys()).copied().filter(|name| value(before, name) != value(after, name)).collect()
 }
 
 fn is_system(object: Object, name: &str) -> bool {
-    object
-        .fields(&Switches::default())
-        .any(|field| field.name == name && field.system)
+    object.fields(&Switches::default()).any(|field| field.name == name && field.system)
 }

@@ -14,10 +14,7 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn new(max: u64) -> Self {
-        Self {
-            hours: Mutex::default(),
-            max,
-        }
+        Self { hours: Mutex::default(), max }
     }
 
     /// Counts a call; returns how many there were within 24 hours, this one included.
@@ -33,11 +30,7 @@ impl Usage {
     pub(crate) fn used(&self, now: DateTime<Utc>) -> u64 {
         let hour = now.timestamp().div_euclid(3600);
         let hours = self.hours.lock().expect("no counting panics while holding the lock");
-        hours
-            .iter()
-            .filter(|(then, _)| **then > hour - 24)
-            .map(|(_, calls)| calls)
-            .sum()
+        hours.iter().filter(|(then, _)| **then > hour - 24).map(|(_, calls)| calls).sum()
     }
 
     /// Returns the allowance.

@@ -78,6 +78,24 @@ pub struct HubSettings {
     pub idle_check: Duration,
 }
 
+impl HubSettings {
+    /// Makes the default settings for a hub.
+    pub fn new(namespace: impl Into<String>, hub: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            hub: hub.into(),
+            consumer_group: "$Default".to_owned(),
+            custom_endpoint: None,
+            connection_string: None,
+            prefetch: 300,
+            batch_events: 500,
+            batch_wait: Duration::from_millis(50),
+            call_timeout: Duration::from_secs(30),
+            idle_check: Duration::from_mins(1),
+        }
+    }
+}
+
 /// Reads all partitions of one hub.
 pub struct HubListener {
     pub(crate) settings: HubSettings,

@@ -21,11 +21,7 @@ impl Rule {
             (Kind::Text { .. }, Value::Flag(flag)) => Value::Text(flag.to_string()),
             (Kind::Time, Value::When(When::Timed { start, end, zone })) => {
                 let zone = if side == Side::Outlook { zone } else { None };
-                Value::When(When::Timed {
-                    start: whole_second(start),
-                    end: whole_second(end),
-                    zone,
-                })
+                Value::When(When::Timed { start: whole_second(start), end: whole_second(end), zone })
             }
             (_, value) => value,
         }
@@ -40,13 +36,7 @@ impl Rule {
             (Kind::Text { max_length }, Value::Text(text)) if side == Side::Salesforce => {
                 Value::text(cut(text, max_length.unwrap_or(usize::MAX)))
             }
-            (
-                Kind::Choice {
-                    to_salesforce,
-                    to_outlook,
-                },
-                Value::Text(choice),
-            ) => {
+            (Kind::Choice { to_salesforce, to_outlook }, Value::Text(choice)) => {
                 let (table, back) = match side {
                     Side::Salesforce => (to_salesforce, to_outlook),
                     Side::Outlook => (to_outlook, to_salesforce),
@@ -64,17 +54,11 @@ impl Rule {
                     Value::When(When::Timed { zone, .. }) => *zone,
                     _ => None,
                 };
-                Value::When(When::Timed {
-                    start: *start,
-                    end: *end,
-                    zone,
-                })
+                Value::When(When::Timed { start: *start, end: *end, zone })
             }
-            (Kind::Time, Value::When(When::Timed { start, end, .. })) => Value::When(When::Timed {
-                start: *start,
-                end: *end,
-                zone: None,
-            }),
+            (Kind::Time, Value::When(When::Timed { start, end, .. })) => {
+                Value::When(When::Timed { start: *start, end: *end, zone: None })
+            }
             (_, value) => value.clone(),
         }
     }

@@ -94,33 +94,19 @@ impl Mapping {
         let mut taken = BTreeMap::new();
         for field in &spec.fields {
             let mut problem = |code, message| {
-                problems.push(MappingProblem {
-                    file: spec.file.clone(),
-                    line: field.line,
-                    code,
-                    message,
-                });
+                problems.push(MappingProblem { file: spec.file.clone(), line: field.line, code, message });
             };
             if !names.insert(&field.name) {
-                problem(
-                    "CB1110",
-                    format!("two rules are named `{}`; give each a name of its own", field.name),
-                );
+                problem("CB1110", format!("two rules are named `{}`; give each a name of its own", field.name));
             }
             for (side, name) in [(Side::Outlook, &field.outlook), (Side::Salesforce, &field.salesforce)] {
                 if let Some(other) = taken.insert((side, name), &field.name) {
-                    problem(
-                        "CB1111",
-                        format!("`{name}` of {side} is already mapped by rule `{other}`; remove one"),
-                    );
+                    problem("CB1111", format!("`{name}` of {side} is already mapped by rule `{other}`; remove one"));
                 }
             }
             if (field.outlook == TIME) != (field.salesforce == TIME) {
                 let mend = "map `time` to `time`: start, end, zone and all-day move as one";
-                problem(
-                    "CB1112",
-                    format!("rule `{}` maps the time to another field; {mend}", field.name),
-                );
+                problem("CB1112", format!("rule `{}` maps the time to another field; {mend}", field.name));
             }
             for message in choice_problems(field) {
                 problem("CB1113", message);
@@ -134,11 +120,7 @@ impl Mapping {
                 message: "no rule maps `time`; add `- { name: time, outlook: time, salesforce: time }`".to_owned(),
             });
         }
-        if problems.is_empty() {
-            Ok(Self::from_checked(&spec.fields))
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(Self::from_checked(&spec.fields)) } else { Err(problems) }
     }
 
     fn from_checked(fields: &[FieldSpec]) -> Self {
@@ -151,14 +133,9 @@ impl Mapping {
                 kind: if field.outlook == TIME {
                     Kind::Time
                 } else if field.to_salesforce.is_empty() && field.to_outlook.is_empty() {
-                    Kind::Text {
-                        max_length: field.max_length,
-                    }
+                    Kind::Text { max_length: field.max_length }
                 } else {
-                    Kind::Choice {
-                        to_salesforce: field.to_salesforce.clone(),
-                        to_outlook: field.to_outlook.clone(),
-                    }
+                    Kind::Choice { to_salesforce: field.to_salesforce.clone(), to_outlook: field.to_outlook.clone() }
                 },
                 direction: field.direction,
                 on_create: field.on_create,
@@ -194,22 +171,13 @@ fn choice_problems(field: &FieldSpec) -> Vec<String> {
         return problems;
     }
     if field.max_length.is_some() {
-        problems.push(format!(
-            "rule `{}` has choices, so `max_length` has no meaning; remove it",
-            field.name
-        ));
+        problems.push(format!("rule `{}` has choices, so `max_length` has no meaning; remove it", field.name));
     }
     if flows_out && field.to_salesforce.is_empty() {
-        problems.push(format!(
-            "rule `{}` lacks `to_salesforce`; list every Outlook choice",
-            field.name
-        ));
+        problems.push(format!("rule `{}` lacks `to_salesforce`; list every Outlook choice", field.name));
     }
     if flows_back && field.to_outlook.is_empty() {
-        problems.push(format!(
-            "rule `{}` lacks `to_outlook`; list every Salesforce choice",
-            field.name
-        ));
+        problems.push(format!("rule `{}` lacks `to_outlook`; list every Salesforce choice", field.name));
     }
     for (outlook, salesforce) in &field.to_salesforce {
         match field.to_outlook.get(salesforce) {

@@ -2,8 +2,12 @@
 
 mod apply;
 mod compile;
+mod known;
+mod parse;
 mod spec;
+mod tests_in_file;
 
 pub use apply::Law;
 pub use compile::{Kind, Mapping, Rule, TIME};
 pub use spec::{Conflict, Direction, FieldSpec, Initial, MappingProblem, MappingSpec, Problems};
+pub use tests_in_file::{TestFailure, TestOutcome};

@@ -34,11 +34,7 @@ fn is_visible(run: &Run<'_>, notice: &Notice) -> bool {
         Some(Observed::Absent(_)) => notice.deleted,
         Some(Observed::Unread(_)) | None => false,
         Some(Observed::Present(snapshot)) => {
-            !notice.deleted
-                && notice
-                    .versions
-                    .iter()
-                    .all(|version| is_covered(run, version, &snapshot.version))
+            !notice.deleted && notice.versions.iter().all(|version| is_covered(run, version, &snapshot.version))
         }
     }
 }

@@ -3,12 +3,12 @@
 //! Decided by the token that the write would have left in the record, never by comparing values: a person may have put
 //! the old value back.
 
-use super::Outcome;
 use super::run::{Run, Stop, present};
+use super::{Outcome, presence};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica};
-use crate::observed::{Observed, Snapshot};
+use crate::observed::{Evidence, Observed, Snapshot};
 use crate::reason::Reason;
 use crate::side::Side;
 
@@ -24,11 +24,7 @@ pub(super) fn resolve(run: &mut Run<'_>) -> Result<(), Stop> {
             Action::Delete(record) => deleted(run, &intent, record)?,
         }
     }
-    if run.steps.is_empty() {
-        Ok(())
-    } else {
-        Err(run.end(Outcome::Write, Reason::WriteUnknown))
-    }
+    if run.steps.is_empty() { Ok(()) } else { Err(run.end(Outcome::Write, Reason::WriteUnknown)) }
 }
 
 fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> {
@@ -36,11 +32,7 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
         Home::Mailbox(mailbox) => Some(mailbox.clone()),
         Home::Owner(_) => None,
     };
-    let found = run.found(&Lookup::Stamped {
-        side: intent.side,
-        link: intent.link,
-        mailbox,
-    })?;
+    let found = run.found(&Lookup::Stamped { side: intent.side, link: intent.link, mailbox })?;
     let alive: Vec<&Snapshot> = found.iter().filter_map(|(_, observed)| present(observed)).collect();
     match (alive.as_slice(), found) {
         ([snapshot], _) => {
@@ -61,10 +53,7 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
         }
         ([], []) => not_found(run, intent),
         _ => {
-            run.link_mut().state = LinkState::DeadLetter {
-                reason: Reason::DuplicateLink,
-                at: run.now,
-            };
+            run.link_mut().state = LinkState::DeadLetter { reason: Reason::DuplicateLink, at: run.now };
             run.cover_all();
             Err(run.end(Outcome::DeadLetter, Reason::DuplicateLink))
         }
@@ -72,17 +61,14 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
 }
 
 /// Handles a creation of which the other side shows nothing (yet).
+///
+/// It is never repeated while the first request may still take effect, even where the remote refuses a second record
+/// with the same link id: a person may delete the first one in between, and the late request would bring it back.
 fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
-    let refuses_repeats = intent.side == Side::Salesforce && run.rules.policy.salesforce_link_unique;
-    if !refuses_repeats && run.now < intent.give_up_at {
+    if run.now < intent.give_up_at {
         return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
     }
-    let source = run
-        .link()
-        .replicas
-        .get(intent.side.other())
-        .as_ref()
-        .map(|replica| replica.record.clone());
+    let source = run.link().replicas.get(intent.side.other()).as_ref().map(|replica| replica.record.clone());
     let source_is_there = match &source {
         Some(record) => match run.read(record)? {
             Observed::Present(_) => true,
@@ -95,15 +81,9 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
         resend(run, intent);
         return Ok(());
     }
-    if run.now < intent.give_up_at {
-        return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
-    }
     let (at, link) = (run.now, run.link_mut());
     *link.intents.get_mut(intent.side) = None;
-    link.state = LinkState::Tombstone {
-        reason: Reason::BothGone,
-        at,
-    };
+    link.state = LinkState::Tombstone { reason: Reason::BothGone, at };
     run.cover_all();
     Err(run.end(Outcome::Deleted, Reason::BothGone))
 }
@@ -111,8 +91,9 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
 fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), Stop> {
     match run.read(record)? {
         Observed::Unread(why) => Err(run.wait_for_read(why)),
-        Observed::Absent(_) => {
-            // Gone: whether the write came before the deletion no longer matters; presence decides what follows.
+        Observed::Absent(evidence) => {
+            prove_gone(run, intent, *evidence)?;
+            // Whether the write came before the deletion no longer matters; presence decides what follows.
             drop_intent(run, intent);
             Ok(())
         }
@@ -127,13 +108,11 @@ fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
 fn deleted(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), Stop> {
     match run.read(record)? {
         Observed::Unread(why) => Err(run.wait_for_read(why)),
-        Observed::Absent(_) => {
+        Observed::Absent(evidence) => {
+            prove_gone(run, intent, *evidence)?;
             let at = run.now;
             drop_intent(run, intent);
-            run.link_mut().state = LinkState::Tombstone {
-                reason: intent.reason,
-                at,
-            };
+            run.link_mut().state = LinkState::Tombstone { reason: intent.reason, at };
             run.cover_all();
             run.reasons.push(Reason::WriteConfirmed);
             Err(run.end(Outcome::Deleted, intent.reason))
@@ -142,13 +121,18 @@ fn deleted(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
     }
 }
 
+/// Ends the run until it is proven that the record of an open intent is gone.
+fn prove_gone(run: &mut Run<'_>, intent: &Intent, evidence: Evidence) -> Result<(), Stop> {
+    match run.link().replicas.get(intent.side).clone() {
+        Some(replica) => presence::prove_absence(run, intent.side, &replica, evidence),
+        None => Ok(()),
+    }
+}
+
 /// Handles a change or deletion that the record does not show.
 fn unapplied(run: &mut Run<'_>, intent: &Intent, snapshot: &Snapshot) -> Result<(), Stop> {
     let known = run.link().replicas.get(intent.side);
-    if known
-        .as_ref()
-        .is_some_and(|replica| replica.is_stale(&snapshot.version))
-    {
+    if run.may_lag() && known.as_ref().is_some_and(|replica| replica.is_stale(snapshot)) {
         return Err(run.wait_for_fresh_read());
     }
     let conditional = intent.side == Side::Outlook && run.rules.policy.outlook_conditional_writes;
@@ -166,10 +150,7 @@ fn unapplied(run: &mut Run<'_>, intent: &Intent, snapshot: &Snapshot) -> Result<
 }
 
 fn carries(snapshot: &Snapshot, intent: &Intent) -> bool {
-    snapshot
-        .stamp
-        .as_ref()
-        .is_some_and(|stamp| stamp.token == Some(intent.token))
+    snapshot.stamp.as_ref().is_some_and(|stamp| stamp.token == Some(intent.token))
 }
 
 fn resend(run: &mut Run<'_>, intent: &Intent) {
@@ -196,10 +177,7 @@ impl crate::link::Link {
     pub(crate) fn take_in(&mut self, intent: &Intent, record: RecordId) {
         self.base.extend(intent.agreed.clone());
         self.last_writer = Some(intent.side.other());
-        let replica = self
-            .replicas
-            .get_mut(intent.side)
-            .get_or_insert_with(|| Replica::new(record));
+        let replica = self.replicas.get_mut(intent.side).get_or_insert_with(|| Replica::new(record));
         if let Some(expected) = &intent.expected {
             replica.supersede(expected.clone());
         }

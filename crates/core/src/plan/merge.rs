@@ -57,11 +57,7 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
                 if reason != Reason::InStep {
                     run.decide(rule, reason, None, &outlook, &salesforce, &outlook);
                 }
-                let moved = BaseField {
-                    outlook,
-                    salesforce,
-                    rule: rule.hash(),
-                };
+                let moved = BaseField { outlook, salesforce, rule: rule.hash() };
                 run.link_mut().base.insert(rule.name.clone(), moved);
             }
             Verdict::Take(from, reason) => {
@@ -72,16 +68,12 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
                 let side = from.other();
                 let target = rule.canonical(side, rule.convert(side, value, present));
                 let agreed = match from {
-                    Side::Outlook => BaseField {
-                        outlook: outlook.clone(),
-                        salesforce: target.clone(),
-                        rule: rule.hash(),
-                    },
-                    Side::Salesforce => BaseField {
-                        outlook: target.clone(),
-                        salesforce: salesforce.clone(),
-                        rule: rule.hash(),
-                    },
+                    Side::Outlook => {
+                        BaseField { outlook: outlook.clone(), salesforce: target.clone(), rule: rule.hash() }
+                    }
+                    Side::Salesforce => {
+                        BaseField { outlook: target.clone(), salesforce: salesforce.clone(), rule: rule.hash() }
+                    }
                 };
                 if target == *present {
                     run.link_mut().base.insert(rule.name.clone(), agreed);
@@ -97,10 +89,7 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
     }
     note_echoes(run, pair);
     if ask {
-        run.link_mut().state = LinkState::DeadLetter {
-            reason: Reason::ManualConflict,
-            at: run.now,
-        };
+        run.link_mut().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: run.now };
         run.cover();
         return Err(run.end(Outcome::DeadLetter, Reason::ManualConflict));
     }
@@ -108,28 +97,14 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
         run.stampable(Side::Salesforce)?;
     }
     for side in Side::BOTH {
-        let version = pair.get(side).version.clone();
-        run.link_mut()
-            .replicas
-            .get_mut(side)
-            .as_mut()
-            .expect("both sides are there")
-            .advance(version);
+        run.link_mut().replicas.get_mut(side).as_mut().expect("both sides are there").advance(pair.get(side));
     }
     run.cover();
     if writes.is_empty() {
         run.link_mut().in_step_at = Some(run.now);
-        let reason = if run.echoes > 0 {
-            Reason::Echo
-        } else {
-            Reason::NoMappedChange
-        };
+        let reason = if run.echoes > 0 { Reason::Echo } else { Reason::NoMappedChange };
         if run.reasons.is_empty() {
-            run.reasons.push(if run.case.notices.is_empty() {
-                Reason::InStep
-            } else {
-                reason
-            });
+            run.reasons.push(if run.case.notices.is_empty() { Reason::InStep } else { reason });
         }
         return Ok(Outcome::InStep);
     }
@@ -149,11 +124,7 @@ fn judge(
     pair: &Pair<'_>,
     outlook_writable: bool,
 ) -> Verdict {
-    if rule.kind == Kind::Time
-        && ![outlook, salesforce]
-            .iter()
-            .all(|v| v.as_when().is_some_and(When::is_ordered))
-    {
+    if rule.kind == Kind::Time && ![outlook, salesforce].iter().all(|v| v.as_when().is_some_and(When::is_ordered)) {
         return Verdict::Leave(Reason::TimeNotMappable);
     }
     let to_salesforce = |reason| {
@@ -248,11 +219,7 @@ fn update(
         agreed,
         replaced,
         expected: Some(written.version.clone()),
-        stamp: Stamp {
-            link,
-            partner: source.record.remote_id().to_owned(),
-            token: Some(token),
-        },
+        stamp: Stamp { link, partner: source.record.remote_id().to_owned(), token: Some(token) },
         recorded_at: run.now,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
@@ -270,17 +237,9 @@ fn note_echoes(run: &mut Run<'_>, pair: &Pair<'_>) {
         let token = replica.stamped.as_ref().and_then(|stamp| stamp.token);
         let ours = token.is_some() && snapshot.stamp.as_ref().and_then(|stamp| stamp.token) == token;
         let first_sight = replica.version.is_none() || replica.version.as_ref() == Some(&snapshot.version);
-        let changed = run
-            .decisions
-            .iter()
-            .any(|decision| decision.write == Some(side.other()));
+        let changed = run.decisions.iter().any(|decision| decision.write == Some(side.other()));
         if ours && first_sight && !changed {
-            let notices = run
-                .case
-                .notices
-                .iter()
-                .filter(|notice| notice.record == snapshot.record)
-                .count();
+            let notices = run.case.notices.iter().filter(|notice| notice.record == snapshot.record).count();
             run.echoes += u32::try_from(notices).unwrap_or(u32::MAX);
         }
     }

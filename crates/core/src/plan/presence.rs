@@ -56,12 +56,7 @@ pub(super) fn both_present<'a>(run: &mut Run<'a>) -> Result<Pair<'a>, Stop> {
 /// Takes note of other mailboxes' copies, and lets the organiser's copy speak as soon as it is known.
 fn follow_copies(run: &mut Run<'_>) {
     let uid = run.link().ical_uid.clone();
-    let speaking = run
-        .link()
-        .replicas
-        .outlook
-        .as_ref()
-        .map(|replica| replica.record.clone());
+    let speaking = run.link().replicas.outlook.as_ref().map(|replica| replica.record.clone());
     for (record, observed) in &run.case.reads {
         if record.side() != Side::Outlook || Some(record) == speaking.as_ref() {
             continue;
@@ -81,12 +76,7 @@ fn follow_copies(run: &mut Run<'_>) {
             Observed::Absent(_) | Observed::Unread(_) => {}
         }
     }
-    let organizers = run
-        .link()
-        .replicas
-        .outlook
-        .as_ref()
-        .is_some_and(|replica| replica.organizer);
+    let organizers = run.link().replicas.outlook.as_ref().is_some_and(|replica| replica.organizer);
     let better = run
         .case
         .reads
@@ -131,15 +121,10 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
             }))
         }
         Observed::Present(snapshot) => {
-            if replica.is_stale(&snapshot.version) {
+            if run.may_lag() && (replica.is_stale(snapshot) || lacks_our_stamp(&replica, snapshot)) {
                 return Err(run.wait_for_fresh_read());
             }
-            let replica = run
-                .link_mut()
-                .replicas
-                .get_mut(side)
-                .as_mut()
-                .expect("read through it above");
+            let replica = run.link_mut().replicas.get_mut(side).as_mut().expect("read through it above");
             replica.missing_since = None;
             if snapshot.traits.cancelled {
                 return Ok(Standing::Gone(Reason::Cancelled));
@@ -149,10 +134,19 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
     }
 }
 
+/// Tells whether a read lacks the stamp of our last confirmed write, so that it must be older than that write.
+///
+/// Salesforce's answer to a write names no version, so the stamp is the only sign.
+fn lacks_our_stamp(replica: &Replica, snapshot: &Snapshot) -> bool {
+    let ours = replica.stamped.as_ref().and_then(|stamp| stamp.token);
+    let theirs = snapshot.stamp.as_ref().and_then(|stamp| stamp.token);
+    ours.is_some() && ours != theirs
+}
+
 /// Ends the run until the absence of a record is proven.
 ///
 /// Proof is a deleted row, a delete signal together with a read that finds nothing, or two such reads some time apart.
-fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
+pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
     let proof = run.rules.policy.timers.absence_proof;
     let since = replica.missing_since;
     let proven = evidence == Evidence::Deleted
@@ -211,11 +205,7 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
     let timers = &run.rules.policy.timers;
     let token = run.fresh.token(side);
     // Values of a private meeting are not kept; for any other deletion the whole last state is restorable.
-    let replaced = if reason == Reason::BecamePrivate {
-        Fields::new()
-    } else {
-        snapshot.fields.clone()
-    };
+    let replaced = if reason == Reason::BecamePrivate { Fields::new() } else { snapshot.fields.clone() };
     let link = run.link().id;
     run.steps.push(Intent {
         token,
@@ -226,11 +216,7 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
         agreed: std::collections::BTreeMap::new(),
         replaced,
         expected: Some(snapshot.version.clone()),
-        stamp: Stamp {
-            link,
-            partner: String::new(),
-            token: Some(token),
-        },
+        stamp: Stamp { link, partner: String::new(), token: Some(token) },
         recorded_at: run.now,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
@@ -249,8 +235,11 @@ fn create_again(run: &mut Run<'_>, snapshot: &Snapshot) -> Stop {
             return run.end(Outcome::Skip, reason);
         }
     };
-    let side = snapshot.record.side().other();
-    if let Err(stop) = run.stampable(side) {
+    let from = snapshot.record.side();
+    if let Some(replica) = run.link_mut().replicas.get_mut(from) {
+        replica.advance(snapshot);
+    }
+    if let Err(stop) = run.stampable(from.other()) {
         return stop;
     }
     unlinked::create(run, snapshot, enrolment);

@@ -38,12 +38,7 @@ pub fn aliases(case: &Case) -> Vec<Alias> {
     for snapshot in case.reads.values().filter_map(present) {
         names.insert(Alias::Record(snapshot.record.clone()));
         let is_series = snapshot.traits.kind != RecordKind::Single;
-        if let Some(uid) = snapshot
-            .traits
-            .ical_uid
-            .as_ref()
-            .filter(|uid| !uid.is_empty() && !is_series)
-        {
+        if let Some(uid) = snapshot.traits.ical_uid.as_ref().filter(|uid| !uid.is_empty() && !is_series) {
             names.insert(Alias::ICalUid(uid.clone(), snapshot.traits.original_start.clone()));
         }
         if let Some(stamp) = &snapshot.stamp {
@@ -136,12 +131,7 @@ impl<'a> Run<'a> {
         if let Some(link) = &self.link {
             aliases.insert(Alias::Stamp(link.id));
             for side in Side::BOTH {
-                aliases.extend(
-                    link.replicas
-                        .get(side)
-                        .iter()
-                        .map(|replica| Alias::Record(replica.record.clone())),
-                );
+                aliases.extend(link.replicas.get(side).iter().map(|replica| Alias::Record(replica.record.clone())));
             }
             if !link.ical_uid.is_empty() {
                 aliases.insert(Alias::ICalUid(link.ical_uid.clone(), link.original_start.clone()));
@@ -192,10 +182,7 @@ impl<'a> Run<'a> {
 
     /// Ends the run because a read failed.
     pub(super) fn wait_for_read(&mut self, why: &Why) -> Stop {
-        let asked = why
-            .retry_after_ms
-            .and_then(|ms| i64::try_from(ms).ok())
-            .map(TimeDelta::milliseconds);
+        let asked = why.retry_after_ms.and_then(|ms| i64::try_from(ms).ok()).map(TimeDelta::milliseconds);
         let until = self.now + asked.unwrap_or_default().max(self.backoff());
         self.wait(Reason::ReadFailed, until)
     }
@@ -207,20 +194,21 @@ impl<'a> Run<'a> {
         self.wait(Reason::StaleRead, self.now + pause)
     }
 
+    /// Tells whether a read may still lag; when all pauses are used up, what it shows is the truth.
+    pub(super) fn may_lag(&self) -> bool {
+        (self.case.tries as usize) < self.rules.policy.timers.stale_rereads.len()
+    }
+
     /// Returns the pause before the next try; doubles with each failed run.
     pub(super) fn backoff(&self) -> TimeDelta {
         let timers = &self.rules.policy.timers;
-        let doubled = timers
-            .retry_min
-            .checked_mul(1 << self.case.tries.min(20))
-            .unwrap_or(timers.retry_max);
+        let doubled = timers.retry_min.checked_mul(1 << self.case.tries.min(20)).unwrap_or(timers.retry_max);
         doubled.min(timers.retry_max)
     }
 
     /// Takes note that every notice is answered.
     pub(super) fn cover_all(&mut self) {
-        self.covered
-            .extend(self.case.notices.iter().map(|notice| notice.record.clone()));
+        self.covered.extend(self.case.notices.iter().map(|notice| notice.record.clone()));
     }
 
     /// Returns the read of a record, or asks for it.
@@ -240,12 +228,7 @@ impl<'a> Run<'a> {
 
     /// Returns the answer to a look-up, or asks for it.
     pub(super) fn answer(&self, lookup: &Lookup) -> Result<&'a Answer, Stop> {
-        let answer = self
-            .case
-            .lookups
-            .iter()
-            .find(|(asked, _)| asked == lookup)
-            .map(|(_, answer)| answer);
+        let answer = self.case.lookups.iter().find(|(asked, _)| asked == lookup).map(|(_, answer)| answer);
         answer.ok_or_else(|| Stop::Need(vec![lookup.clone()]))
     }
 
@@ -267,10 +250,7 @@ impl<'a> Run<'a> {
 
     /// Tells whether a delete signal named the record.
     pub(super) fn delete_was_signalled(&self, record: &RecordId) -> bool {
-        self.case
-            .notices
-            .iter()
-            .any(|notice| notice.record == *record && notice.deleted)
+        self.case.notices.iter().any(|notice| notice.record == *record && notice.deleted)
     }
 
     /// Ends the run when `side` lacks the fields that a write must stamp.
@@ -304,10 +284,7 @@ impl<'a> Run<'a> {
     }
 
     fn asked_by_operator(&self) -> bool {
-        self.case
-            .notices
-            .iter()
-            .any(|notice| notice.cause == SignalCause::Operator)
+        self.case.notices.iter().any(|notice| notice.cause == SignalCause::Operator)
     }
 
     /// Decides which notices the reads of this run answer, for a meeting that stays.

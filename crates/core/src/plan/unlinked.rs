@@ -87,10 +87,7 @@ fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) 
     }
     let Some(when) = when(snapshot) else { return Ok(()) };
     let lookup = Lookup::candidates(snapshot.record.side().other(), enrolment, when);
-    let unlinked = run
-        .found(&lookup)?
-        .iter()
-        .any(|(_, observed)| present(observed).is_some());
+    let unlinked = run.found(&lookup)?.iter().any(|(_, observed)| present(observed).is_some());
     if unlinked {
         run.cover();
         return Err(run.end(Outcome::Hold, Reason::NeedsAdopt));
@@ -137,13 +134,7 @@ fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
     };
     *link.replicas.get_mut(authority.record.side()) = Some(replica(authority));
     link.copies.extend(
-        run.case
-            .reads
-            .values()
-            .filter_map(present)
-            .map(|s| &s.record)
-            .filter(|r| **r != authority.record)
-            .cloned(),
+        run.case.reads.values().filter_map(present).map(|s| &s.record).filter(|r| **r != authority.record).cloned(),
     );
     link
 }
@@ -151,7 +142,7 @@ fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
 /// Starts a replica from a snapshot.
 pub(super) fn replica(snapshot: &Snapshot) -> Replica {
     let mut replica = Replica::new(snapshot.record.clone());
-    replica.version = Some(snapshot.version.clone());
+    replica.advance(snapshot);
     replica.organizer = snapshot.traits.is_organizer;
     replica
 }
@@ -169,11 +160,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
     for rule in run.rules.mapping.rules() {
         let value = rule.read(from, &source.fields);
         let crosses = rule.flows_to(side) || (rule.on_create && rule.direction != Direction::Both);
-        let target = if crosses {
-            rule.canonical(side, rule.convert(side, &value, &Value::Null))
-        } else {
-            Value::Null
-        };
+        let target = if crosses { rule.canonical(side, rule.convert(side, &value, &Value::Null)) } else { Value::Null };
         if target != Value::Null {
             fields.insert(rule.field(side).to_owned(), target.clone());
         }
@@ -189,14 +176,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
             salesforce: salesforce.clone(),
             agreed: target,
         });
-        agreed.insert(
-            rule.name.clone(),
-            BaseField {
-                outlook,
-                salesforce,
-                rule: rule.hash(),
-            },
-        );
+        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash() });
     }
     let timers = &run.rules.policy.timers;
     let token = run.fresh.token(side);
@@ -210,11 +190,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
         agreed,
         replaced: Fields::new(),
         expected: None,
-        stamp: Stamp {
-            link,
-            partner: source.record.remote_id().to_owned(),
-            token: Some(token),
-        },
+        stamp: Stamp { link, partner: source.record.remote_id().to_owned(), token: Some(token) },
         recorded_at: run.now,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
@@ -233,11 +209,7 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
         Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| enrolment.mailbox.clone()),
         Side::Outlook => None,
     };
-    let lookup = Lookup::Stamped {
-        side: side.other(),
-        link: stamp.link,
-        mailbox,
-    };
+    let lookup = Lookup::Stamped { side: side.other(), link: stamp.link, mailbox };
     let partner = run.found(&lookup)?.iter().find_map(|(_, observed)| present(observed));
     let Some(partner) = partner else {
         run.cover();
@@ -250,35 +222,18 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
     if link.ical_uid.is_empty() {
         link.ical_uid = partner.traits.ical_uid.clone().unwrap_or_default();
     }
-    let (outlook, salesforce) = if side == Side::Outlook {
-        (stamped, partner)
-    } else {
-        (partner, stamped)
-    };
+    let (outlook, salesforce) = if side == Side::Outlook { (stamped, partner) } else { (partner, stamped) };
     let mut differs = false;
     for rule in run.rules.mapping.rules() {
-        let (o, s) = (
-            rule.read(Side::Outlook, &outlook.fields),
-            rule.read(Side::Salesforce, &salesforce.fields),
-        );
+        let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
         if rule.agree(&o, &s) || rule.direction != Direction::Both {
-            link.base.insert(
-                rule.name.clone(),
-                BaseField {
-                    outlook: o,
-                    salesforce: s,
-                    rule: rule.hash(),
-                },
-            );
+            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash() });
         } else {
             differs = true;
         }
     }
     if differs {
-        link.state = LinkState::Held {
-            reason: Reason::StampUnknown,
-            at: run.now,
-        };
+        link.state = LinkState::Held { reason: Reason::StampUnknown, at: run.now };
     } else {
         link.in_step_at = Some(run.now);
     }

@@ -28,10 +28,7 @@ impl Front {
         let mut responses = Vec::with_capacity(items.len());
         let mut cut = false;
         for item in items {
-            let failed = item
-                .depends_on
-                .iter()
-                .any(|id| statuses.get(id).is_some_and(|status| *status >= 400));
+            let failed = item.depends_on.iter().any(|id| statuses.get(id).is_some_and(|status| *status >= 400));
             let answer = if failed {
                 self.tenant.world.meters.units(&outer.caller, 1);
                 self.refuse(&GraphError::new(424, "FailedDependency", "Failed dependency"), ids)
@@ -100,15 +97,11 @@ fn read(requests: &[Value]) -> Result<Vec<Item<'_>>, GraphError> {
         let id = text("id").ok_or_else(|| GraphError::bad_request("A request of the batch has no id."))?;
         let key = id.to_lowercase();
         if items.iter().any(|known| known.key == key) {
-            return Err(GraphError::bad_request(format!(
-                "Request id : {id} is not unique within the batch."
-            )));
+            return Err(GraphError::bad_request(format!("Request id : {id} is not unique within the batch.")));
         }
         let method = text("method").and_then(|method| method.to_uppercase().parse().ok());
         let (Some(method), Some(url)) = (method, text("url")) else {
-            return Err(GraphError::bad_request(format!(
-                "Request id : {id} has no method or url."
-            )));
+            return Err(GraphError::bad_request(format!("Request id : {id} has no method or url.")));
         };
         let mut depends_on = Vec::new();
         for dependency in request.get("dependsOn").and_then(Value::as_array).into_iter().flatten() {
@@ -121,15 +114,7 @@ fn read(requests: &[Value]) -> Result<Vec<Item<'_>>, GraphError> {
         }
         let body = request.get("body").filter(|body| !body.is_null());
         let headers = request.get("headers").and_then(Value::as_object);
-        let item = Item {
-            id: id.to_owned(),
-            key,
-            method,
-            url,
-            headers,
-            body,
-            depends_on,
-        };
+        let item = Item { id: id.to_owned(), key, method, url, headers, body, depends_on };
         if item.body.is_some() && item.header("content-type").is_none() {
             let message = format!("Write request id : {id} does not contain Content-Type header or body.");
             return Err(GraphError::bad_request(message));

@@ -36,10 +36,7 @@ impl Front {
                 Ok(Answer::empty(204))
             }
             (_, Route::Cancel(user, id)) => {
-                let comment = call
-                    .body
-                    .as_ref()
-                    .and_then(|body| body.get("comment").or_else(|| body.get("Comment")));
+                let comment = call.body.as_ref().and_then(|body| body.get("comment").or_else(|| body.get("Comment")));
                 tenant.cancel_event(&call.actor(), user, id, comment.and_then(Value::as_str))?;
                 Ok(Answer::empty(202))
             }
@@ -58,21 +55,15 @@ impl Front {
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
-                let (mailbox, item) = state.locate(user, id)?;
+                let stale = self.tenant.world.faults.take(|switches| &mut switches.outlook_stale_reads_next);
+                let found = if stale { state.locate_stale(user, id) } else { state.locate(user, id) };
+                let (mailbox, item) = found?;
                 let options = Options::parse(call)?;
-                entity(
-                    call,
-                    &event_context(user),
-                    options.reduce(dressed(mailbox, &item, &options, style)),
-                )
+                entity(call, &event_context(user), options.reduce(dressed(mailbox, &item, &options, style)))
             }
             Route::Events(_) => {
-                let mut items: Vec<Item> = mailbox
-                    .items
-                    .values()
-                    .filter(|item| item.key.original.is_none())
-                    .cloned()
-                    .collect();
+                let mut items: Vec<Item> =
+                    mailbox.items.values().filter(|item| item.key.original.is_none()).cloned().collect();
                 items.sort_by_key(|item| (item.created, item.key));
                 list(call, mailbox, items, "events", style)?
             }
@@ -80,17 +71,9 @@ impl Front {
             Route::Instances(user, id) => {
                 let (_, master) = state.locate(user, id)?;
                 if master.kind() != "seriesMaster" {
-                    return Err(GraphError::invalid_request(
-                        "Instances exist only for the master of a series.",
-                    ));
+                    return Err(GraphError::invalid_request("Instances exist only for the master of a series."));
                 }
-                list(
-                    call,
-                    mailbox,
-                    mailbox.occurrences(&master, &window(call)?),
-                    "events",
-                    style,
-                )?
+                list(call, mailbox, mailbox.occurrences(&master, &window(call)?), "events", style)?
             }
             Route::ViewDelta(_) | Route::EventsDelta(_) => return self.delta(route, call, mailbox, style),
             _ => return Err(GraphError::no_route(&call.path)),
@@ -117,17 +100,11 @@ impl Front {
         let options = Options::parse(call)?;
         let values: Vec<Value> = page.values.into_iter().map(|value| options.reduce(value)).collect();
         let token = page.token.text();
-        let (link, parameter) = if page.more {
-            ("@odata.nextLink", "$skiptoken")
-        } else {
-            ("@odata.deltaLink", "$deltatoken")
-        };
+        let (link, parameter) =
+            if page.more { ("@odata.nextLink", "$skiptoken") } else { ("@odata.deltaLink", "$deltatoken") };
         let context = call.context("Collection(event)");
         let link_url = format!("{}/v1.0{}?{parameter}={token}", call.base, call.path);
-        Ok(Answer::json(
-            200,
-            json!({"@odata.context": context, "value": values, link: link_url}),
-        ))
+        Ok(Answer::json(200, json!({"@odata.context": context, "value": values, link: link_url})))
     }
 }
 
@@ -145,21 +122,13 @@ fn window(call: &Call) -> Result<Window, GraphError> {
             GraphError::new(400, "ErrorInvalidParameter", message)
         })?;
         let moment = parse_moment(text).ok_or_else(|| {
-            GraphError::new(
-                400,
-                "ErrorInvalidParameter",
-                format!("The value of {name} is not a valid date and time."),
-            )
+            GraphError::new(400, "ErrorInvalidParameter", format!("The value of {name} is not a valid date and time."))
         })?;
         Ok(moment.in_utc())
     };
     let (start, end) = (bound("startDateTime")?, bound("endDateTime")?);
     if end < start {
-        return Err(GraphError::new(
-            400,
-            "ErrorInvalidParameter",
-            "EndDateTime is earlier than StartDateTime.",
-        ));
+        return Err(GraphError::new(400, "ErrorInvalidParameter", "EndDateTime is earlier than StartDateTime."));
     }
     if end - start > TimeDelta::days(LONGEST_VIEW) {
         return Err(GraphError::new(
@@ -177,6 +146,9 @@ fn list(call: &Call, mailbox: &Mailbox, items: Vec<Item>, name: &str, style: &St
     let items = items
         .into_iter()
         .map(|item| {
+            if !options.compares() {
+                return (Value::Null, item);
+            }
             let mut compared = view::event(mailbox, &item, &utc);
             compared["singleValueExtendedProperties"] = json!(view::extended(&item, |_| true));
             (compared, item)
@@ -189,10 +161,7 @@ fn list(call: &Call, mailbox: &Mailbox, items: Vec<Item>, name: &str, style: &St
 /// Writes an event with what was expanded or is answered only when selected.
 fn dressed(mailbox: &Mailbox, item: &Item, options: &Options, style: &Style) -> Value {
     let mut event = view::event(mailbox, item, style);
-    if let Some(filter) = options
-        .expands("singleValueExtendedProperties")
-        .and_then(|expand| expand.filter.as_ref())
-    {
+    if let Some(filter) = options.expands("singleValueExtendedProperties").and_then(|expand| expand.filter.as_ref()) {
         let found = view::extended(item, |property| filter.matches(property));
         // Without a match the property is left out altogether.
         if !found.is_empty() {
@@ -205,10 +174,8 @@ fn dressed(mailbox: &Mailbox, item: &Item, options: &Options, style: &Style) -> 
         }
     }
     if options.expands("exceptionOccurrences").is_some() {
-        let exceptions: Vec<Value> = mailbox
-            .exceptions(item.key.master())
-            .map(|exception| view::event(mailbox, exception, style))
-            .collect();
+        let exceptions: Vec<Value> =
+            mailbox.exceptions(item.key.master()).map(|exception| view::event(mailbox, exception, style)).collect();
         event["exceptionOccurrences"] = json!(exceptions);
     }
     if options.selects("cancelledOccurrences") && item.kind() == "seriesMaster" {

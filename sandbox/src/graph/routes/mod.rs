@@ -28,6 +28,9 @@ use crate::oauth::entra::{Audience, Claims, TokenFault};
 
 /// Largest request body that is read; Graph takes 4 MB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+/// What stays as it is in a link's query; the dollar sign of option names among it, because readers look for it.
+const UNESCAPED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'$').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const JSON_TYPE: &str =
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
 
@@ -80,21 +83,11 @@ struct Answer {
 
 impl Answer {
     fn json(status: u16, body: Value) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Some(body),
-            cut: false,
-        }
+        Self { status, headers: Vec::new(), body: Some(body), cut: false }
     }
 
     fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: None,
-            cut: false,
-        }
+        Self { status, headers: Vec::new(), body: None, cut: false }
     }
 }
 
@@ -104,9 +97,7 @@ impl Call {
     }
 
     fn body(&self) -> Result<&Value, GraphError> {
-        self.body
-            .as_ref()
-            .ok_or_else(|| GraphError::bad_request("Empty Payload. JSON content expected."))
+        self.body.as_ref().ok_or_else(|| GraphError::bad_request("Empty Payload. JSON content expected."))
     }
 
     fn context(&self, what: &str) -> String {
@@ -115,20 +106,14 @@ impl Call {
 
     /// Returns the first value of a query parameter, its name compared without regard to case.
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Makes an absolute link to the same path with other query parameters.
     fn link(&self, query: &[(&str, &str)]) -> String {
-        let encode =
-            |value: &str| percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let query: Vec<String> = query
-            .iter()
-            .map(|(name, value)| format!("{name}={}", encode(value)))
-            .collect();
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, UNESCAPED).to_string();
+        let query: Vec<String> =
+            query.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
         format!("{}/v1.0{}?{}", self.base, self.path, query.join("&"))
     }
 }
@@ -141,12 +126,7 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
-    let header = |name: &str| {
-        head.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
-    };
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header("host").or_else(|| head.uri.authority().map(ToString::to_string));
     let base = format!("{}://{}", front.scheme, host.as_deref().unwrap_or("localhost"));
     let client_request = header("client-request-id");
@@ -156,9 +136,7 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
         return front.finish(front.refuse(&error, &ids), &ids);
     };
     if let Some(path) = path.strip_prefix("/v1.0").filter(|rest| rest.starts_with('/')) {
-        let answer = front
-            .graph(&head.method, path, &query, &head.headers, &body, base, &ids)
-            .await;
+        let answer = front.graph(&head.method, path, &query, &head.headers, &body, base, &ids).await;
         return front.finish(answer, &ids);
     }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -192,10 +170,7 @@ impl Ids {
 }
 
 impl Front {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one HTTP request, taken apart once"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one HTTP request, taken apart once")]
     async fn graph(
         &self,
         method: &Method,
@@ -210,30 +185,18 @@ impl Front {
             Ok(claims) => claims,
             Err(error) => {
                 let mut answer = self.refuse(&error, ids);
-                answer.headers.push((
-                    "www-authenticate",
-                    "Bearer realm=\"\", error=\"invalid_token\"".to_owned(),
-                ));
+                answer.headers.push(("www-authenticate", "Bearer realm=\"\", error=\"invalid_token\"".to_owned()));
                 return answer;
             }
         };
         let faults = &self.tenant.world.faults;
-        let header = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned)
-        };
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let prefer = match Prefer::parse(preferences) {
             Ok(prefer) => prefer,
             Err(error) => return self.refuse(&error, ids),
         };
-        let body = if body.is_empty() {
-            Ok(None)
-        } else {
-            serde_json::from_slice(body).map(Some)
-        };
+        let body = if body.is_empty() { Ok(None) } else { serde_json::from_slice(body).map(Some) };
         let call = Call {
             method: method.clone(),
             path: path.to_owned(),
@@ -280,18 +243,15 @@ impl Front {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error, ids),
         };
-        if !call.prefer.applied.is_empty() {
-            answer
-                .headers
-                .push(("preference-applied", call.prefer.applied.join(", ")));
+        let mut applied = call.prefer.applied.clone();
+        if matches!(route, Route::ViewDelta(_) | Route::EventsDelta(_)) {
+            applied.push("odata.track-changes".to_owned());
+        }
+        if !applied.is_empty() {
+            answer.headers.push(("preference-applied", applied.join(", ")));
         }
         let writes = route.mailbox().is_some() && call.method != Method::GET;
-        answer.cut = writes
-            && self
-                .tenant
-                .world
-                .faults
-                .take(|switches| &mut switches.outlook_cut_answer_next);
+        answer.cut = writes && self.tenant.world.faults.take(|switches| &mut switches.outlook_cut_answer_next);
         answer
     }
 
@@ -303,24 +263,14 @@ impl Front {
         let roles: &[&str] = route.roles(&call.method);
         if !roles.is_empty() && !claims.roles.iter().any(|role| roles.contains(&role.as_str())) {
             let (code, message) = match route {
-                Route::Users | Route::UsersDelta | Route::User(_) => (
-                    "Authorization_RequestDenied",
-                    "Insufficient privileges to complete the operation.",
-                ),
-                _ => (
-                    "ErrorAccessDenied",
-                    "Access is denied. Check credentials and try again.",
-                ),
+                Route::Users | Route::UsersDelta | Route::User(_) => {
+                    ("Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+                }
+                _ => ("ErrorAccessDenied", "Access is denied. Check credentials and try again."),
             };
             return Err(GraphError::new(403, code, message));
         }
-        if route.mailbox().is_some()
-            && self
-                .tenant
-                .world
-                .faults
-                .take(|switches| &mut switches.outlook_throttle_next)
-        {
+        if route.mailbox().is_some() && self.tenant.world.faults.take(|switches| &mut switches.outlook_throttle_next) {
             let message = "Application is over its MailboxConcurrency limit.";
             return Err(GraphError::new(429, "ApplicationThrottled", message).after(1));
         }
@@ -330,26 +280,20 @@ impl Front {
     async fn perform(&self, route: &Route, call: &Call) -> Result<Answer, GraphError> {
         let tenant = &self.tenant;
         match (call.method.as_str(), route) {
-            (_, Route::Me) => Err(GraphError::bad_request(
-                "/me request is only valid with delegated authentication flow.",
-            )),
+            (_, Route::Me) => {
+                Err(GraphError::bad_request("/me request is only valid with delegated authentication flow."))
+            }
             ("GET", Route::Subscriptions) => {
                 let list = tenant.subscriptions(Some(&call.caller));
-                Ok(Answer::json(
-                    200,
-                    json!({"@odata.context": call.context("subscriptions"), "value": list}),
-                ))
+                Ok(Answer::json(200, json!({"@odata.context": call.context("subscriptions"), "value": list})))
             }
             ("POST", Route::Subscriptions) => {
-                let made = tenant
-                    .create_subscription(&call.caller, call.body()?, call.prefer.form)
-                    .await?;
+                let made = tenant.create_subscription(&call.caller, call.body()?, call.prefer.form).await?;
                 Ok(Answer::json(201, entity(call, "subscriptions/$entity", made)))
             }
-            ("GET", Route::Subscription(id)) => Ok(Answer::json(
-                200,
-                entity(call, "subscriptions/$entity", tenant.subscription(&call.caller, id)?),
-            )),
+            ("GET", Route::Subscription(id)) => {
+                Ok(Answer::json(200, entity(call, "subscriptions/$entity", tenant.subscription(&call.caller, id)?)))
+            }
             ("PATCH", Route::Subscription(id)) => {
                 let renewed = tenant.renew_subscription(&call.caller, id, call.body()?).await?;
                 Ok(Answer::json(200, entity(call, "subscriptions/$entity", renewed)))
@@ -371,24 +315,16 @@ impl Front {
 
     fn authorise(&self, headers: &HeaderMap) -> Result<Claims, GraphError> {
         let refuse = |message: &str| GraphError::new(401, "InvalidAuthenticationToken", message);
-        let header = headers
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let token = header
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let header = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let Some((_, token)) = token else {
             return Err(refuse("Access token is empty."));
         };
-        self.tenant
-            .entra()
-            .check(token.trim(), Audience::Graph)
-            .map_err(|fault| match fault {
-                TokenFault::Foreign => refuse("CompactToken parsing failed with error code: 80049217"),
-                TokenFault::Expired => refuse("Access token has expired or is not yet valid."),
-                TokenFault::WrongAudience => refuse("Access token validation failure. Invalid audience."),
-            })
+        self.tenant.entra().check(token.trim(), Audience::Graph).map_err(|fault| match fault {
+            TokenFault::Foreign => refuse("CompactToken parsing failed with error code: 80049217"),
+            TokenFault::Expired => refuse("Access token has expired or is not yet valid."),
+            TokenFault::WrongAudience => refuse("Access token validation failure. Invalid audience."),
+        })
     }
 
     fn refuse(&self, error: &GraphError, ids: &Ids) -> Answer {
@@ -404,16 +340,11 @@ impl Front {
         if answer.cut {
             // An error of the body makes the server close the connection before it has written the head.
             let broken = futures::stream::once(async {
-                Err::<Bytes, _>(std::io::Error::new(
-                    std::io::ErrorKind::ConnectionReset,
-                    "answer cut by the sandbox",
-                ))
+                Err::<Bytes, _>(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "answer cut by the sandbox"))
             });
             return Response::new(Body::from_stream(broken));
         }
-        let body = answer
-            .body
-            .map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let body = answer.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let diagnostic = json!({"ServerInfo": {"DataCenter": "Local Sandbox", "Slice": "E", "Ring": "0",
@@ -448,10 +379,7 @@ fn plain_json(status: u16, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(
-        "content-type",
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
+    headers.insert("content-type", HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert("cache-control", HeaderValue::from_static("no-store, no-cache"));
     response
 }

@@ -42,13 +42,8 @@ impl Options {
             // Closing parentheses of the filter itself went with the outer one.
             let missing = inner.matches('(').count().saturating_sub(inner.matches(')').count());
             let inner = format!("{inner}{}", ")".repeat(missing));
-            let filter = inner
-                .split(';')
-                .find_map(|option| option.trim().strip_prefix("$filter="));
-            expand.push(Expand {
-                name: name.trim().to_owned(),
-                filter: filter.map(Filter::parse).transpose()?,
-            });
+            let filter = inner.split(';').find_map(|option| option.trim().strip_prefix("$filter="));
+            expand.push(Expand { name: name.trim().to_owned(), filter: filter.map(Filter::parse).transpose()? });
         }
         let mut order = Vec::new();
         for term in call.parameter("$orderby").into_iter().flat_map(names) {
@@ -58,11 +53,7 @@ impl Options {
         }
         let top = number(call, "$top")?;
         if top == Some(0) || top.is_some_and(|top| top > MAX_TOP) {
-            return Err(GraphError::new(
-                400,
-                "ErrorInvalidUrlQuery",
-                "The $top value must be between 1 and 1000.",
-            ));
+            return Err(GraphError::new(400, "ErrorInvalidUrlQuery", "The $top value must be between 1 and 1000."));
         }
         Ok(Self {
             select,
@@ -71,16 +62,17 @@ impl Options {
             order,
             page: top.or(call.prefer.page_size).unwrap_or(PAGE),
             skip: number(call, "$skip")?.unwrap_or(0),
-            count: call
-                .parameter("$count")
-                .is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            count: call.parameter("$count").is_some_and(|value| value.eq_ignore_ascii_case("true")),
         })
     }
 
+    /// Tells whether the list is filtered or ordered, so that the compared form of its resources is needed.
+    pub(super) fn compares(&self) -> bool {
+        self.filter.is_some() || !self.order.is_empty()
+    }
+
     pub(super) fn selects(&self, name: &str) -> bool {
-        self.select
-            .as_ref()
-            .is_some_and(|names| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        self.select.as_ref().is_some_and(|names| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
     }
 
     pub(super) fn expands(&self, name: &str) -> Option<&Expand> {
@@ -104,7 +96,8 @@ impl Options {
 
     /// Filters, orders and pages a list, and makes the answer with its next link.
     ///
-    /// `list` holds for each resource the form that is compared (times in UTC, extended properties included).
+    /// `list` holds for each resource the form that is compared (times in UTC, extended properties included); null will
+    /// do where [`Options::compares`] says that nothing is compared.
     pub(super) fn answer<T>(
         &self,
         call: &Call,
@@ -122,19 +115,12 @@ impl Options {
                     let order = sort_key(left, path).cmp(&sort_key(right, path));
                     if *descending { order.reverse() } else { order }
                 });
-                orders
-                    .into_iter()
-                    .find(|order| order.is_ne())
-                    .unwrap_or(std::cmp::Ordering::Equal)
+                orders.into_iter().find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
             });
         }
         let total = list.len();
-        let values: Vec<Value> = list
-            .into_iter()
-            .skip(self.skip)
-            .take(self.page)
-            .map(|(_, item)| self.reduce(render(item)))
-            .collect();
+        let values: Vec<Value> =
+            list.into_iter().skip(self.skip).take(self.page).map(|(_, item)| self.reduce(render(item))).collect();
         let mut answer = json!({"@odata.context": call.context(context), "value": values});
         if self.count {
             answer["@odata.count"] = json!(total);
@@ -142,11 +128,8 @@ impl Options {
         let next = self.skip.saturating_add(self.page);
         if next < total {
             let next = next.to_string();
-            let mut query: Vec<(&str, &str)> = call
-                .query
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect();
+            let mut query: Vec<(&str, &str)> =
+                call.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             query.retain(|(name, _)| !name.eq_ignore_ascii_case("$skip"));
             query.push(("$skip", &next));
             answer["@odata.nextLink"] = json!(call.link(&query));
@@ -156,22 +139,12 @@ impl Options {
 }
 
 fn number(call: &Call, name: &str) -> Result<Option<usize>, GraphError> {
-    let wrong = |_error| {
-        GraphError::new(
-            400,
-            "ErrorInvalidUrlQuery",
-            format!("The value of {name} is not a number."),
-        )
-    };
-    call.parameter(name)
-        .map(|value| value.parse().map_err(wrong))
-        .transpose()
+    let wrong = |_error| GraphError::new(400, "ErrorInvalidUrlQuery", format!("The value of {name} is not a number."));
+    call.parameter(name).map(|value| value.parse().map_err(wrong)).transpose()
 }
 
 fn names(list: &str) -> impl Iterator<Item = String> {
-    list.split(',')
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
+    list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 fn sort_key(resource: &Value, path: &[String]) -> String {

@@ -128,12 +128,9 @@ impl Route {
     pub(super) fn roles(&self, method: &Method) -> &'static [&'static str] {
         match self {
             Self::Batch | Self::Me | Self::Translate(_) => &[],
-            Self::Users | Self::UsersDelta | Self::User(_) => &[
-                "User.Read.All",
-                "User.ReadBasic.All",
-                "User.ReadWrite.All",
-                "Directory.Read.All",
-            ],
+            Self::Users | Self::UsersDelta | Self::User(_) => {
+                &["User.Read.All", "User.ReadBasic.All", "User.ReadWrite.All", "Directory.Read.All"]
+            }
             Self::Settings(..) => &["MailboxSettings.Read", "MailboxSettings.ReadWrite"],
             Self::Subscriptions | Self::Subscription(_) | Self::Reauthorize(_) => {
                 &["Calendars.Read", "Calendars.ReadWrite"]
@@ -198,11 +195,7 @@ mod tests {
             "/users/u/calendar/calendarView/delta",
             "/users('u')/calendars/c/calendarView/delta%28%29",
         ] {
-            assert_eq!(
-                Route::find(&Method::GET, path).unwrap(),
-                Route::ViewDelta("u".to_owned()),
-                "{path}"
-            );
+            assert_eq!(Route::find(&Method::GET, path).unwrap(), Route::ViewDelta("u".to_owned()), "{path}");
         }
     }
 

@@ -45,11 +45,7 @@ impl Prefer {
     }
 
     pub(super) fn style(&self) -> Style {
-        Style {
-            zone: self.zone.clone().unwrap_or_else(Zone::utc),
-            text_bodies: self.text_bodies,
-            form: self.form,
-        }
+        Style { zone: self.zone.clone().unwrap_or_else(Zone::utc), text_bodies: self.text_bodies, form: self.form }
     }
 }
 
@@ -79,10 +75,7 @@ mod tests {
         let prefer =
             Prefer::parse([header, "outlook.body-content-type=\"text\"", "return=minimal"].into_iter()).unwrap();
         assert_eq!(prefer.zone.unwrap().name, "Pacific Standard Time");
-        assert_eq!(
-            (prefer.form, prefer.page_size, prefer.text_bodies),
-            (IdForm::Immutable, Some(50), true)
-        );
+        assert_eq!((prefer.form, prefer.page_size, prefer.text_bodies), (IdForm::Immutable, Some(50), true));
         assert_eq!(prefer.applied.len(), 4);
     }
 

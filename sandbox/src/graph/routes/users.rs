@@ -32,28 +32,16 @@ impl Front {
         let answer = match route {
             Route::Users => {
                 let options = Options::parse(call)?;
-                let list = state
-                    .mailboxes
-                    .values()
-                    .map(|mailbox| (user(mailbox), user(mailbox)))
-                    .collect();
+                let list = state.mailboxes.values().map(|mailbox| (user(mailbox), user(mailbox))).collect();
                 options.answer(call, "users", list, |user| basic(&options, user))
             }
             Route::UsersDelta => {
                 // The token is the number of users already told; users do not change in the sandbox, they only come.
                 let token = call.parameter("$deltatoken").unwrap_or("0");
-                let told = if token == "latest" {
-                    usize::MAX
-                } else {
-                    token.parse().unwrap_or(0)
-                };
+                let told = if token == "latest" { usize::MAX } else { token.parse().unwrap_or(0) };
                 let options = Options::parse(call)?;
                 let all = state.mailboxes.len();
-                let new = if told >= all {
-                    Vec::new()
-                } else {
-                    state.mailboxes.values().map(user).collect()
-                };
+                let new = if told >= all { Vec::new() } else { state.mailboxes.values().map(user).collect() };
                 let values: Vec<Value> = new.into_iter().map(|user| basic(&options, user)).collect();
                 json!({"@odata.context": call.context("users"), "value": values,
                     "@odata.deltaLink": format!("{}/v1.0/users/delta?$deltatoken={all}", call.base)})

@@ -28,7 +28,7 @@ use super::ids;
 use super::org::Org;
 
 /// How long a client may take to send its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(60);
+const FIRST_REQUEST: Duration = Duration::from_mins(1);
 /// Responses that wait for a slow reader before the server waits too.
 const BUFFERED: usize = 16;
 
@@ -47,20 +47,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Service {
     /// Checks the three metadata entries of every call; returns the access token.
     fn authorise(&self, metadata: &MetadataMap, rpc: &Rpc) -> Result<String, Status> {
-        let entry = |name: &str| {
-            metadata
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-        };
+        let entry = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (token, instance, tenant) = (entry("accesstoken"), entry("instanceurl"), entry("tenantid"));
         if token.is_empty() || !instance.starts_with("http") || tenant.is_empty() {
             return Err(rpc.fail(Fault::AuthHeaders));
         }
         let session = self.org.session(token);
-        let caller = session
-            .as_ref()
-            .map_or("anonymous", |session| session.client_id.as_str());
+        let caller = session.as_ref().map_or("anonymous", |session| session.client_id.as_str());
         self.org.world.meters.call(caller, rpc.kind);
         // Some clients send a tenant path such as `core/prod/<org id>`.
         let tenant = tenant.rsplit('/').next().and_then(ids::normalise);
@@ -106,15 +99,8 @@ impl PubSub for Service {
         let rpc = self.rpc("GetSchema", "pubsub.get_schema");
         self.authorise(request.metadata(), &rpc)?;
         let schema_id = request.into_inner().schema_id;
-        let schema = self
-            .org
-            .schema_by_id(&schema_id)
-            .ok_or_else(|| rpc.fail(Fault::UnknownSchema))?;
-        Ok(Response::new(proto::SchemaInfo {
-            schema_json: schema.json.clone(),
-            schema_id,
-            rpc_id: rpc.id,
-        }))
+        let schema = self.org.schema_by_id(&schema_id).ok_or_else(|| rpc.fail(Fault::UnknownSchema))?;
+        Ok(Response::new(proto::SchemaInfo { schema_json: schema.json.clone(), schema_id, rpc_id: rpc.id }))
     }
 
     async fn get_topic(&self, request: Request<proto::TopicRequest>) -> Result<Response<proto::TopicInfo>, Status> {
@@ -154,9 +140,7 @@ impl PubSub for Service {
         let rpc = self.rpc("PublishStream", "pubsub.publish");
         self.authorise(request.metadata(), &rpc)?;
         let first = request.into_inner().message().await?;
-        Err(rpc.fail(cannot_publish(
-            &first.map(|request| request.topic_name).unwrap_or_default(),
-        )))
+        Err(rpc.fail(cannot_publish(&first.map(|request| request.topic_name).unwrap_or_default())))
     }
 
     async fn managed_subscribe(

@@ -1,7 +1,8 @@
 //! Errors of the Pub/Sub API: a gRPC status with the trailers `error-code`, `rpc-id` and `type`.
 //!
-//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. The gRPC code of
-//! authentication errors is unconfirmed.
+//! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/handling-errors.html>. A wrong token was
+//! seen to give UNAUTHENTICATED (<https://github.com/pozil/pub-sub-api-java-client/issues/3>); the gRPC codes of the others
+//! are unconfirmed where the documentation names none.
 
 use rand::Rng;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -41,19 +42,13 @@ impl Fault {
             Self::Auth => (
                 Code::Unauthenticated,
                 "service.auth.error",
-                "An authentication exception occurred",
+                "An authentication exception occurred. Provide valid authentication via metadata headers",
             ),
             Self::UnknownTopic => (Code::NotFound, "topic.not.found", "The topic does not exist"),
-            Self::EmptyTopic => (
-                Code::InvalidArgument,
-                "topic.validation.empty",
-                "The topic name is empty",
-            ),
-            Self::TopicPermission => (
-                Code::PermissionDenied,
-                "topic.meta.permission",
-                "Change events can not be published by clients",
-            ),
+            Self::EmptyTopic => (Code::InvalidArgument, "topic.validation.empty", "The topic name is empty"),
+            Self::TopicPermission => {
+                (Code::PermissionDenied, "topic.meta.permission", "Change events can not be published by clients")
+            }
             Self::UnknownSchema => (Code::NotFound, "schema.validation.failed", "The schema id is unknown"),
             Self::TopicMismatch => (
                 Code::InvalidArgument,
@@ -65,11 +60,9 @@ impl Fault {
                 "subscription.fetch.requested.events.invalid",
                 "num_requested must be greater than 0",
             ),
-            Self::FetchRequest => (
-                Code::InvalidArgument,
-                "subscription.fetch.request.invalid",
-                "The fetch request is missing or invalid",
-            ),
+            Self::FetchRequest => {
+                (Code::InvalidArgument, "subscription.fetch.request.invalid", "The fetch request is missing or invalid")
+            }
             Self::ReplayIdMissing => (
                 Code::InvalidArgument,
                 "subscription.fetch.replayid.validation.failed",

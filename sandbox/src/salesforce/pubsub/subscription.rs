@@ -23,7 +23,7 @@ const CREDIT_CAP: usize = 100;
 /// With credit but without events, the server answers within this time.
 const KEEPALIVE: Duration = Duration::from_secs(270);
 /// Without credit, the client must ask again within this time of the last response.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What a subscription listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +47,7 @@ impl Topic {
     }
 
     pub(super) fn object(self) -> Option<Object> {
-        if let Self::One(object) = self {
-            Some(object)
-        } else {
-            None
-        }
+        if let Self::One(object) = self { Some(object) } else { None }
     }
 
     fn accepts(self, object: Object) -> bool {
@@ -97,16 +93,12 @@ impl Subscription {
             Ok(proto::ReplayPreset::Custom) if first.replay_id.is_empty() => {
                 return Err(rpc.fail(Fault::ReplayIdMissing));
             }
-            Ok(proto::ReplayPreset::Custom) => org
-                .log
-                .after(&first.replay_id, now)
-                .map_err(|_corrupted| rpc.fail(Fault::ReplayIdCorrupted))?,
+            Ok(proto::ReplayPreset::Custom) => {
+                org.log.after(&first.replay_id, now).map_err(|_corrupted| rpc.fail(Fault::ReplayIdCorrupted))?
+            }
             Err(_) => return Err(rpc.fail(Fault::FetchRequest)),
         };
-        let ends_early = org
-            .world
-            .faults
-            .take(|switches| &mut switches.salesforce_end_stream_next);
+        let ends_early = org.world.faults.take(|switches| &mut switches.salesforce_end_stream_next);
         let mut subscription = Self {
             org,
             rpc,
@@ -119,9 +111,7 @@ impl Subscription {
             ends_early,
             sender,
         };
-        subscription
-            .grant(first)
-            .map_err(|fault| subscription.rpc.fail(fault))?;
+        subscription.grant(first).map_err(|fault| subscription.rpc.fail(fault))?;
         Ok(subscription)
     }
 
@@ -134,6 +124,7 @@ impl Subscription {
     async fn serve(&mut self, mut requests: Streaming<proto::FetchRequest>) -> Result<std::convert::Infallible, Ended> {
         let mut published = self.org.log.watch();
         let closing = self.org.closing.clone();
+        let client = self.sender.clone();
         let mut last_response = Instant::now();
         let mut more_requests = true;
         loop {
@@ -170,6 +161,7 @@ impl Subscription {
                     self.send_keepalive().await?;
                     last_response = Instant::now();
                 }
+                () = client.closed() => return Err(Ended),
                 () = closing.cancelled() => return self.end(Fault::Unavailable).await,
             }
         }
@@ -196,11 +188,7 @@ impl Subscription {
     fn refill(&mut self) -> bool {
         if self.outbox.is_empty() {
             let topic = self.topic;
-            for event in self
-                .org
-                .log
-                .read(self.cursor, CREDIT_CAP, |object| topic.accepts(object))
-            {
+            for event in self.org.log.read(self.cursor, CREDIT_CAP, |object| topic.accepts(object)) {
                 self.cursor = event.position + 1;
                 for _ in 0..event.deliveries {
                     self.outbox.push_back(event.clone());
@@ -234,10 +222,7 @@ impl Subscription {
 
     async fn send_keepalive(&mut self) -> Result<(), Ended> {
         let topic = self.topic;
-        let head = self
-            .org
-            .log
-            .quiet_head(&self.org.world, self.cursor, |object| topic.accepts(object));
+        let head = self.org.log.quiet_head(&self.org.world, self.cursor, |object| topic.accepts(object));
         // An event that came in at this very moment goes out instead.
         let Some(head) = head else { return Ok(()) };
         let response = self.response(Vec::new(), head);

@@ -49,10 +49,7 @@ pub(super) fn upsert(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -
             Upserted::Created(id) => Ok(success(&id, Some(true))),
             Upserted::Updated(id) => Ok(success(&id, Some(false))),
             Upserted::Ambiguous(many) => {
-                let message = format!(
-                    "{}: more than one record found for external id field: {many:?}",
-                    field.name
-                );
+                let message = format!("{}: more than one record found for external id field: {many:?}", field.name);
                 Err(SalesforceError::bad("DUPLICATE_EXTERNAL_ID", message))
             }
         }
@@ -60,20 +57,11 @@ pub(super) fn upsert(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
-    let all_or_none = request
-        .query("allOrNone")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let list: Vec<&str> = request
-        .query("ids")
-        .unwrap_or_default()
-        .split(',')
-        .filter(|id| !id.is_empty())
-        .collect();
+    let all_or_none = request.query("allOrNone").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let list: Vec<&str> = request.query("ids").unwrap_or_default().split(',').filter(|id| !id.is_empty()).collect();
     check_count(list.len(), MAX_ROWS)?;
-    let records: Vec<Map<String, Value>> = list
-        .into_iter()
-        .map(|id| Map::from_iter([("id".to_owned(), Value::from(id))]))
-        .collect();
+    let records: Vec<Map<String, Value>> =
+        list.into_iter().map(|id| Map::from_iter([("id".to_owned(), Value::from(id))])).collect();
     Ok(each(tx, version, &records, all_or_none, |tx, record| {
         let id = row_id(record)?;
         let object = Object::ALL.into_iter().find(|object| id.starts_with(object.prefix()));
@@ -88,10 +76,7 @@ pub(super) fn retrieve(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest)
     let (ids, fields) = if request.method == axum::http::Method::GET {
         let list = |name: &str| -> Vec<String> {
             let texts = request.query(name).unwrap_or_default().split(',');
-            texts
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty())
-                .collect()
+            texts.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
         };
         (list("ids"), list("fields"))
     } else {
@@ -104,10 +89,7 @@ pub(super) fn retrieve(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest)
     };
     check_count(ids.len(), MAX_READ)?;
     if fields.is_empty() {
-        return Err(SalesforceError::bad(
-            "MISSING_ARGUMENT",
-            "The fields parameter is required",
-        ));
+        return Err(SalesforceError::bad("MISSING_ARGUMENT", "The fields parameter is required"));
     }
     let names: Vec<&str> = fields.iter().map(String::as_str).collect();
     let mut answer = Vec::with_capacity(ids.len());
@@ -157,10 +139,8 @@ fn each(
         tx.author.origin = rest_origin(&version.0, None);
     }
     let start = tx.mark();
-    let results: Vec<Result<Value, SalesforceError>> = records
-        .iter()
-        .map(|record| lockable(tx, |tx| write(tx, record)))
-        .collect();
+    let results: Vec<Result<Value, SalesforceError>> =
+        records.iter().map(|record| lockable(tx, |tx| write(tx, record))).collect();
     let failed = results.iter().any(Result::is_err);
     if failed && all_or_none {
         tx.return_to(start);
@@ -172,16 +152,22 @@ fn each(
     let answers = results.into_iter().map(|result| match result {
         Ok(_) if failed && all_or_none => failure(&rolled_back),
         Ok(success) => success,
-        Err(error) => failure(&error),
+        Err(error) => failure(&of_row(error)),
     });
     ApiAnswer::ok(answers.collect())
 }
 
+/// Words an unknown id as rows do; only single-row calls have a resource that may not exist.
+fn of_row(error: SalesforceError) -> SalesforceError {
+    if error.code == "NOT_FOUND" {
+        SalesforceError::bad("INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id")
+    } else {
+        error
+    }
+}
+
 fn typed(record: &Map<String, Value>) -> Result<Object, SalesforceError> {
-    let name = record
-        .get("attributes")
-        .and_then(|attributes| attributes.get("type"))
-        .and_then(Value::as_str);
+    let name = record.get("attributes").and_then(|attributes| attributes.get("type")).and_then(Value::as_str);
     let name = name.ok_or_else(|| SalesforceError::bad("INVALID_TYPE", "attributes.type is missing"))?;
     Object::named(name)
         .ok_or_else(|| SalesforceError::bad("INVALID_TYPE", format!("sObject type '{name}' is not supported.")))

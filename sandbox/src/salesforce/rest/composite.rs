@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::super::error::SalesforceError;
+use super::super::org::rest_origin;
 use super::super::tx::Tx;
 use super::{ApiAnswer, ApiRequest, Version, routes};
 
@@ -21,25 +22,21 @@ pub(super) fn composite(
 ) -> Result<ApiAnswer, SalesforceError> {
     let body = request.object()?;
     let all_or_none = body.get("allOrNone").and_then(Value::as_bool).unwrap_or(false);
-    let calls = body
-        .get("compositeRequest")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let calls = body.get("compositeRequest").and_then(Value::as_array).cloned().unwrap_or_default();
     if calls.is_empty() || calls.len() > MAX_CALLS {
         let message = format!("a composite request takes 1 to {MAX_CALLS} subrequests");
         return Err(SalesforceError::bad("INVALID_INPUT", message));
+    }
+    // The tag is documented for single-row calls only.
+    if !tx.switches.salesforce_collections_tagged {
+        tx.author.origin = rest_origin(&version.0, None);
     }
     let start = tx.mark();
     let mut answers: BTreeMap<String, Value> = BTreeMap::new();
     let mut results: Vec<(String, ApiAnswer)> = Vec::new();
     let mut failed_at = None;
     for (index, call) in calls.iter().enumerate() {
-        let reference = call
-            .get("referenceId")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let reference = call.get("referenceId").and_then(Value::as_str).unwrap_or_default().to_owned();
         let answer = run(tx, version, call, &answers).unwrap_or_else(ApiAnswer::from);
         if answer.status.is_success() {
             answers.insert(reference.clone(), answer.body.clone().unwrap_or(Value::Null));
@@ -70,11 +67,8 @@ pub(super) fn composite(
         }
     }
     let shown = results.into_iter().map(|(reference, answer)| {
-        let headers: Map<String, Value> = answer
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), Value::from(value.as_str())))
-            .collect();
+        let headers: Map<String, Value> =
+            answer.headers.iter().map(|(name, value)| (name.to_string(), Value::from(value.as_str()))).collect();
         json!({
             "body": answer.body,
             "httpHeaders": headers,
@@ -82,10 +76,7 @@ pub(super) fn composite(
             "referenceId": reference,
         })
     });
-    Ok(ApiAnswer::new(
-        StatusCode::OK,
-        json!({ "compositeResponse": shown.collect::<Vec<_>>() }),
-    ))
+    Ok(ApiAnswer::new(StatusCode::OK, json!({ "compositeResponse": shown.collect::<Vec<_>>() })))
 }
 
 fn run(
@@ -95,9 +86,7 @@ fn run(
     answers: &BTreeMap<String, Value>,
 ) -> Result<ApiAnswer, SalesforceError> {
     let text = |name: &str| call.get(name).and_then(Value::as_str).unwrap_or_default();
-    let method = text("method")
-        .parse()
-        .map_err(|_error| SalesforceError::bad("INVALID_INPUT", "method is missing"))?;
+    let method = text("method").parse().map_err(|_error| SalesforceError::bad("INVALID_INPUT", "method is missing"))?;
     let url = resolve_text(text("url"), answers)?;
     let prefix = format!("/services/data/v{}/", version.0);
     let Some(rest) = url.strip_prefix(&prefix) else {
@@ -108,9 +97,7 @@ fn run(
     let decode = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
     let path: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
     let query = url::form_urlencoded::parse(query.as_bytes());
-    let query = query
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .collect();
+    let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let mut headers = HeaderMap::new();
     for (name, value) in call.get("httpHeaders").and_then(Value::as_object).into_iter().flatten() {
         let name = name.parse::<HeaderName>().ok();
@@ -121,18 +108,9 @@ fn run(
     }
     let body = call.get("body").cloned().unwrap_or(Value::Null);
     let body = resolve(body, answers)?.to_string().into();
-    let request = ApiRequest {
-        method,
-        path,
-        query,
-        headers,
-        body,
-    };
+    let request = ApiRequest { method, path, query, headers, body };
     if request.part(0) == "composite" && request.path.len() == 1 {
-        return Err(SalesforceError::bad(
-            "INVALID_INPUT",
-            "a composite request can't hold another one",
-        ));
+        return Err(SalesforceError::bad("INVALID_INPUT", "a composite request can't hold another one"));
     }
     let (_, resource) = routes::find(&request)?;
     tx.attempt(|tx| resource(tx, version, &request))
@@ -141,15 +119,11 @@ fn run(
 fn resolve(value: Value, answers: &BTreeMap<String, Value>) -> Result<Value, SalesforceError> {
     Ok(match value {
         Value::String(text) => Value::String(resolve_text(&text, answers)?),
-        Value::Array(list) => Value::Array(
-            list.into_iter()
-                .map(|item| resolve(item, answers))
-                .collect::<Result<_, _>>()?,
-        ),
+        Value::Array(list) => {
+            Value::Array(list.into_iter().map(|item| resolve(item, answers)).collect::<Result<_, _>>()?)
+        }
         Value::Object(object) => {
-            let resolved = object
-                .into_iter()
-                .map(|(name, item)| Ok((name, resolve(item, answers)?)));
+            let resolved = object.into_iter().map(|(name, item)| Ok((name, resolve(item, answers)?)));
             Value::Object(resolved.collect::<Result<_, SalesforceError>>()?)
         }
         other => other,

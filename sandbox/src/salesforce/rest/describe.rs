@@ -1,5 +1,7 @@
 //! What there is: resources, objects, fields, limits, change event schemas.
 
+#![expect(clippy::unnecessary_wraps, reason = "every resource has the one signature that routes.rs calls")]
+
 use serde_json::{Map, Value, json};
 
 use super::super::error::SalesforceError;
@@ -9,12 +11,7 @@ use super::{ApiAnswer, ApiRequest, Version, routes};
 
 pub(super) fn resources(_: &mut Tx<'_>, version: &Version, _: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let names = ["sobjects", "query", "queryAll", "composite", "limits"];
-    let url = |name: &str| {
-        (
-            name.to_owned(),
-            Value::from(format!("/services/data/v{}/{name}", version.0)),
-        )
-    };
+    let url = |name: &str| (name.to_owned(), Value::from(format!("/services/data/v{}/{name}", version.0)));
     Ok(ApiAnswer::ok(Value::Object(names.into_iter().map(url).collect())))
 }
 
@@ -31,20 +28,13 @@ pub(super) fn limits(tx: &mut Tx<'_>, _: &Version, _: &ApiRequest) -> Result<Api
 }
 
 pub(super) fn global(_: &mut Tx<'_>, version: &Version, _: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
-    let objects: Vec<Value> = Object::ALL
-        .into_iter()
-        .map(|object| summary(object, version).into())
-        .collect();
-    Ok(ApiAnswer::ok(
-        json!({ "encoding": "UTF-8", "maxBatchSize": 200, "sobjects": objects }),
-    ))
+    let objects: Vec<Value> = Object::ALL.into_iter().map(|object| summary(object, version).into()).collect();
+    Ok(ApiAnswer::ok(json!({ "encoding": "UTF-8", "maxBatchSize": 200, "sobjects": objects })))
 }
 
 pub(super) fn basic(_: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let object = routes::object(request.part(1))?;
-    Ok(ApiAnswer::ok(
-        json!({ "objectDescribe": summary(object, version), "recentItems": [] }),
-    ))
+    Ok(ApiAnswer::ok(json!({ "objectDescribe": summary(object, version), "recentItems": [] })))
 }
 
 pub(super) fn full(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
@@ -52,10 +42,7 @@ pub(super) fn full(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> 
     let mut answer = summary(object, version);
     let unique = tx.switches.salesforce_link_unique;
     let fields = object.fields(&tx.switches).filter(|field| !field.event_only);
-    answer.insert(
-        "fields".to_owned(),
-        fields.map(|field| describe(field, unique)).collect(),
-    );
+    answer.insert("fields".to_owned(), fields.map(|field| describe(field, unique)).collect());
     answer.insert("childRelationships".to_owned(), json!([]));
     answer.insert("recordTypeInfos".to_owned(), json!([]));
     Ok(ApiAnswer::ok(answer.into()))
@@ -66,10 +53,7 @@ pub(super) fn event_schema_by_id(
     _: &Version,
     request: &ApiRequest,
 ) -> Result<ApiAnswer, SalesforceError> {
-    let schema = tx
-        .org
-        .schema_by_id(request.part(2))
-        .ok_or_else(SalesforceError::not_found)?;
+    let schema = tx.org.schema_by_id(request.part(2)).ok_or_else(SalesforceError::not_found)?;
     schema_answer(&schema.json)
 }
 
@@ -79,16 +63,12 @@ pub(super) fn event_schema_by_name(
     request: &ApiRequest,
 ) -> Result<ApiAnswer, SalesforceError> {
     let object = request.part(1).strip_suffix("ChangeEvent").and_then(Object::named);
-    let object = object
-        .filter(|object| *object != Object::User)
-        .ok_or_else(SalesforceError::not_found)?;
+    let object = object.filter(|object| *object != Object::User).ok_or_else(SalesforceError::not_found)?;
     schema_answer(&tx.org.event_schema(object, &tx.switches).json)
 }
 
 fn schema_answer(schema: &str) -> Result<ApiAnswer, SalesforceError> {
-    serde_json::from_str(schema)
-        .map(ApiAnswer::ok)
-        .map_err(|_error| SalesforceError::not_found())
+    serde_json::from_str(schema).map(ApiAnswer::ok).map_err(|_error| SalesforceError::not_found())
 }
 
 fn summary(object: Object, version: &Version) -> Map<String, Value> {
@@ -116,19 +96,13 @@ fn summary(object: Object, version: &Version) -> Map<String, Value> {
             "rowTemplate": format!("{base}/{{ID}}"),
         },
     });
-    if let Value::Object(summary) = summary {
-        summary
-    } else {
-        Map::new()
-    }
+    if let Value::Object(summary) = summary { summary } else { Map::new() }
 }
 
 fn describe(field: &Field, link_unique: bool) -> Value {
     let external = matches!(field.name, LINK | TOKEN);
-    let text = matches!(
-        field.kind,
-        Kind::Text | Kind::Combobox | Kind::TextArea | Kind::Picklist(_) | Kind::Restricted(_)
-    );
+    let text =
+        matches!(field.kind, Kind::Text | Kind::Combobox | Kind::TextArea | Kind::Picklist(_) | Kind::Restricted(_));
     let values: &[&str] = match field.kind {
         Kind::Picklist(values) | Kind::Restricted(values) => values,
         _ => &[],
@@ -139,11 +113,7 @@ fn describe(field: &Field, link_unique: bool) -> Value {
             "defaultValue": field.name == "ShowAs" && *value == "Busy",
         })
     };
-    let targets: &[&str] = if let Kind::Reference(targets) = field.kind {
-        targets
-    } else {
-        &[]
-    };
+    let targets: &[&str] = if let Kind::Reference(targets) = field.kind { targets } else { &[] };
     let soap = match field.kind {
         Kind::Id | Kind::Reference(_) => "tns:ID",
         Kind::DateTime => "xsd:dateTime",

@@ -49,10 +49,7 @@ struct ApiRequest {
 
 impl ApiRequest {
     fn query(&self, name: &str) -> Option<&str> {
-        self.query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -67,16 +64,10 @@ impl ApiRequest {
     fn object(&self) -> Result<serde_json::Map<String, Value>, SalesforceError> {
         match serde_json::from_slice(&self.body) {
             Ok(Value::Object(object)) => Ok(object),
-            Ok(_) => Err(SalesforceError::bad(
-                "JSON_PARSER_ERROR",
-                "The HTTP entity body is not a JSON object",
-            )),
+            Ok(_) => Err(SalesforceError::bad("JSON_PARSER_ERROR", "The HTTP entity body is not a JSON object")),
             Err(error) => {
-                let message = format!(
-                    "The HTTP entity body is not valid JSON, line {}:{}",
-                    error.line(),
-                    error.column()
-                );
+                let message =
+                    format!("The HTTP entity body is not valid JSON, line {}:{}", error.line(), error.column());
                 Err(SalesforceError::bad("JSON_PARSER_ERROR", message))
             }
         }
@@ -93,11 +84,7 @@ struct ApiAnswer {
 
 impl ApiAnswer {
     fn new(status: StatusCode, body: Value) -> Self {
-        Self {
-            status,
-            body: Some(body),
-            headers: Vec::new(),
-        }
+        Self { status, body: Some(body), headers: Vec::new() }
     }
 
     fn ok(body: Value) -> Self {
@@ -105,11 +92,7 @@ impl ApiAnswer {
     }
 
     fn no_content() -> Self {
-        Self {
-            status: StatusCode::NO_CONTENT,
-            body: None,
-            headers: Vec::new(),
-        }
+        Self { status: StatusCode::NO_CONTENT, body: None, headers: Vec::new() }
     }
 }
 
@@ -127,12 +110,7 @@ type Resource = fn(&mut Tx<'_>, &Version, &ApiRequest) -> Result<ApiAnswer, Sale
 
 async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let mut parts = head
-        .uri
-        .path()
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned);
+    let mut parts = head.uri.path().split('/').filter(|part| !part.is_empty()).map(str::to_owned);
     if (parts.next().as_deref(), parts.next().as_deref()) != (Some("services"), Some("data")) {
         return plain(SalesforceError::not_found().into());
     }
@@ -149,32 +127,20 @@ async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
         );
     };
     let query = url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
-    let query: Vec<(String, String)> = query
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .collect();
+    let query: Vec<(String, String)> = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let mut method = head.method;
     if let Some((_, other)) = query.iter().find(|(name, _)| name == "_HttpMethod")
         && let Ok(other) = other.parse()
     {
         method = other;
     }
-    let request = ApiRequest {
-        method,
-        path,
-        query,
-        headers: head.headers,
-        body,
-    };
+    let request = ApiRequest { method, path, query, headers: head.headers, body };
     answer(&org, &version, &request)
 }
 
 fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
-    let known = version
-        .strip_prefix('v')
-        .and_then(|number| number.strip_suffix(".0")?.parse().ok());
-    let Some(version) = known
-        .filter(|number| VERSIONS.contains(number))
-        .map(|number| Version(format!("{number}.0")))
+    let known = version.strip_prefix('v').and_then(|number| number.strip_suffix(".0")?.parse().ok());
+    let Some(version) = known.filter(|number| VERSIONS.contains(number)).map(|number| Version(format!("{number}.0")))
     else {
         return plain(SalesforceError::not_found().into());
     };
@@ -182,26 +148,16 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
     let session = bearer(&request.headers).and_then(|token| org.session(token));
     let found = routes::find(request);
     let kind = found.as_ref().map_or("salesforce.unknown", |(kind, _)| *kind);
-    let caller = session
-        .as_ref()
-        .map_or("anonymous", |session| session.client_id.as_str());
+    let caller = session.as_ref().map_or("anonymous", |session| session.client_id.as_str());
     org.world.meters.call(caller, kind);
     org.world.meters.units(caller, 1);
     let Some(session) = session else {
-        let error = SalesforceError::with(
-            StatusCode::UNAUTHORIZED,
-            "INVALID_SESSION_ID",
-            "Session expired or invalid",
-        );
+        let error = SalesforceError::with(StatusCode::UNAUTHORIZED, "INVALID_SESSION_ID", "Session expired or invalid");
         return plain(error.into());
     };
     let used = org.usage.count(now);
     let limit_info = format!("api-usage={used}/{}", org.usage.max());
-    let answer = if org
-        .world
-        .faults
-        .take(|switches| &mut switches.salesforce_unavailable_next)
-    {
+    let answer = if org.world.faults.take(|switches| &mut switches.salesforce_unavailable_next) {
         let message = "The server is temporarily unavailable";
         SalesforceError::with(StatusCode::SERVICE_UNAVAILABLE, "SERVER_UNAVAILABLE", message).into()
     } else if used > org.usage.max() || org.world.faults.take(|switches| &mut switches.salesforce_limit_next) {
@@ -228,13 +184,9 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
             Err(error) => error.into(),
         }
     };
-    let wrote = request.method != Method::GET && answer.status.is_success();
-    if wrote
-        && org
-            .world
-            .faults
-            .take(|switches| &mut switches.salesforce_cut_answer_next)
-    {
+    let reads = matches!(request.method, Method::GET | Method::HEAD) || kind == "salesforce.get_many";
+    let wrote = !reads && answer.status.is_success();
+    if wrote && org.world.faults.take(|switches| &mut switches.salesforce_cut_answer_next) {
         return cut();
     }
     let mut response = plain(answer);
@@ -246,11 +198,7 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
 
 fn plain(answer: ApiAnswer) -> Response {
     let mut response = match answer.body {
-        Some(body) => (
-            answer.status,
-            [(header::CONTENT_TYPE, "application/json;charset=UTF-8")],
-            body.to_string(),
-        )
+        Some(body) => (answer.status, [(header::CONTENT_TYPE, "application/json;charset=UTF-8")], body.to_string())
             .into_response(),
         None => answer.status.into_response(),
     };
@@ -265,10 +213,7 @@ fn plain(answer: ApiAnswer) -> Response {
 /// Makes a response whose connection breaks before the client can read an answer.
 fn cut() -> Response {
     let broken = futures::stream::once(async {
-        Err::<Bytes, _>(std::io::Error::new(
-            std::io::ErrorKind::ConnectionAborted,
-            "cut by the sandbox",
-        ))
+        Err::<Bytes, _>(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "cut by the sandbox"))
     });
     Response::new(Body::from_stream(broken))
 }
@@ -295,9 +240,7 @@ fn client_tag(headers: &HeaderMap) -> Option<String> {
     let options = headers.get("sforce-call-options")?.to_str().ok()?;
     let parts = options.split([';', ',']);
     let named = parts.filter_map(|part| part.split_once('='));
-    let client = named
-        .into_iter()
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("client"))?;
+    let client = named.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("client"))?;
     Some(client.1.trim().to_owned())
 }
 

@@ -31,10 +31,7 @@ pub(super) fn more(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> 
     let (id, from) = request.part(1).rsplit_once('-').ok_or_else(invalid)?;
     let from: usize = from.parse().map_err(|_error| invalid())?;
     let cursor = tx.state.cursors.iter().find(|(known, _)| known == id);
-    let rows = cursor
-        .map(|(_, rows)| rows)
-        .filter(|rows| from < rows.len())
-        .ok_or_else(invalid)?;
+    let rows = cursor.map(|(_, rows)| rows).filter(|rows| from < rows.len()).ok_or_else(invalid)?;
     let answer = page(id, rows, rows.len(), from, page_size(request), version);
     Ok(ApiAnswer::ok(answer))
 }
@@ -46,19 +43,11 @@ fn first_page(
     include_deleted: bool,
 ) -> Result<ApiAnswer, SalesforceError> {
     let Some(query) = request.query("q").filter(|query| !query.trim().is_empty()) else {
-        return Err(SalesforceError::bad(
-            "MALFORMED_QUERY",
-            "SOQL statements cannot be empty",
-        ));
+        return Err(SalesforceError::bad("MALFORMED_QUERY", "SOQL statements cannot be empty"));
     };
     let found = soql::run(&tx.state, query, &version.0, &tx.switches, tx.now, include_deleted)?;
     let size = page_size(request);
-    let id = format!(
-        "01gSb{}",
-        tx.org
-            .world
-            .draw(|random| random.random_range(1_000_000_000_u64..9_999_999_999))
-    );
+    let id = format!("01gSb{}", tx.org.world.draw(|random| random.random_range(1_000_000_000_u64..9_999_999_999)));
     let answer = page(&id, &found.records, found.total, 0, size, version);
     if found.records.len() > size {
         tx.state.cursors.push_back((id, found.records));
@@ -84,14 +73,8 @@ fn page(id: &str, rows: &[Value], total: usize, from: usize, size: usize, versio
 /// Reads `Sforce-Query-Options: batchSize=n`, 200 to 2000.
 fn page_size(request: &ApiRequest) -> usize {
     let options = request.header("sforce-query-options").unwrap_or_default();
-    let wanted = options
-        .split([';', ','])
-        .filter_map(|part| part.split_once('='))
-        .find_map(|(name, value)| {
-            name.trim()
-                .eq_ignore_ascii_case("batchSize")
-                .then(|| value.trim().parse::<usize>().ok())
-                .flatten()
-        });
+    let wanted = options.split([';', ',']).filter_map(|part| part.split_once('=')).find_map(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("batchSize").then(|| value.trim().parse::<usize>().ok()).flatten()
+    });
     wanted.map_or(PAGE, |size| size.clamp(200, PAGE))
 }

@@ -14,18 +14,9 @@ pub(super) fn updated(tx: &mut Tx<'_>, _: &Version, request: &ApiRequest) -> Res
     let object = routes::object(request.part(1))?;
     let (start, end) = span(tx, request, 30)?;
     let changed = |stamp: DateTime<Utc>| stamp >= start && stamp < end;
-    let rows = tx
-        .state
-        .rows
-        .values()
-        .filter(|row| row.object == object && !row.is_deleted());
-    let ids: Vec<&str> = rows
-        .filter(|row| changed(row.modstamp()))
-        .map(|row| row.id.as_str())
-        .collect();
-    Ok(ApiAnswer::ok(
-        json!({ "ids": ids, "latestDateCovered": rest_datetime(end.min(whole_second(tx.now))) }),
-    ))
+    let rows = tx.state.rows.values().filter(|row| row.object == object && !row.is_deleted());
+    let ids: Vec<&str> = rows.filter(|row| changed(row.modstamp())).map(|row| row.id.as_str()).collect();
+    Ok(ApiAnswer::ok(json!({ "ids": ids, "latestDateCovered": rest_datetime(end.min(whole_second(tx.now))) })))
 }
 
 pub(super) fn deleted(tx: &mut Tx<'_>, _: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {

@@ -36,10 +36,7 @@ pub(super) fn find(request: &ApiRequest) -> Result<(&'static str, Resource), Sal
         ("DELETE", ["composite", "sobjects"]) => ("salesforce.delete_many", collections::delete),
         ("GET" | "POST", ["composite", "sobjects", _]) => ("salesforce.get_many", collections::retrieve),
         ("PATCH", ["composite", "sobjects", _, _]) => ("salesforce.upsert_many", collections::upsert),
-        (
-            _,
-            ["limits"] | ["query" | "queryAll", ..] | ["sobjects", ..] | ["composite"] | ["composite", "sobjects", ..],
-        ) => {
+        (_, ["limits" | "composite"] | ["query" | "queryAll" | "sobjects", ..] | ["composite", "sobjects", ..]) => {
             return Err(not_allowed(&request.method));
         }
         _ => return Err(SalesforceError::not_found()),

@@ -13,11 +13,11 @@ use super::super::schema::{Field, LINK, Object, TOKEN};
 use super::super::tx::{Row, Tx};
 use super::{ApiAnswer, ApiRequest, Version, routes};
 
-pub(super) fn create(tx: &mut Tx<'_>, _: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
+pub(super) fn create(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let object = routes::object(request.part(1))?;
     let fields = request.object()?;
     let id = lockable(tx, |tx| tx.create(object, &fields))?;
-    Ok(ApiAnswer::new(StatusCode::CREATED, created(&id, None)))
+    Ok(new_record(object, &id, None, version))
 }
 
 pub(super) fn get(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
@@ -31,11 +31,7 @@ pub(super) fn update(tx: &mut Tx<'_>, _: &Version, request: &ApiRequest) -> Resu
     let row = tx.live(object, &id)?;
     if changed_since(row, request)? {
         let message = "The record was modified after the time of If-Unmodified-Since";
-        return Err(SalesforceError::with(
-            StatusCode::PRECONDITION_FAILED,
-            "PRECONDITION_FAILED",
-            message,
-        ));
+        return Err(SalesforceError::with(StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED", message));
     }
     lockable(tx, |tx| tx.update(object, &id, &fields))?;
     Ok(ApiAnswer::no_content())
@@ -82,12 +78,10 @@ pub(super) fn delete_by_external_id(
 pub(super) fn upsert(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let object = routes::object(request.part(1))?;
     let field = external_id(tx, object, request.part(2))?;
-    let update_only = request
-        .query("updateOnly")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let update_only = request.query("updateOnly").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let fields = request.object()?;
     match upsert_row(tx, object, field, request.part(3), &fields, update_only)? {
-        Upserted::Created(id) => Ok(ApiAnswer::new(StatusCode::CREATED, created(&id, Some(true)))),
+        Upserted::Created(id) => Ok(new_record(object, &id, Some(true), version)),
         Upserted::Updated(id) => Ok(ApiAnswer::ok(created(&id, Some(false)))),
         Upserted::Ambiguous(many) => Ok(choices(object, &many, version)),
     }
@@ -131,12 +125,10 @@ pub(super) fn upsert_row(
 /// Finds a field that upsert accepts: the id or an external id.
 pub(super) fn external_id(tx: &Tx<'_>, object: Object, name: &str) -> Result<&'static Field, SalesforceError> {
     let field = object.field(name, &tx.switches);
-    field
-        .filter(|field| matches!(field.name, "Id" | LINK | TOKEN))
-        .ok_or_else(|| {
-            let message = format!("Provided external ID field does not exist or is not accessible: {name}");
-            SalesforceError::with(StatusCode::NOT_FOUND, "NOT_FOUND", message)
-        })
+    field.filter(|field| matches!(field.name, "Id" | LINK | TOKEN)).ok_or_else(|| {
+        let message = format!("Provided external ID field does not exist or is not accessible: {name}");
+        SalesforceError::with(StatusCode::NOT_FOUND, "NOT_FOUND", message)
+    })
 }
 
 /// Runs a row's write unless the switch says that its lock is taken.
@@ -207,24 +199,16 @@ fn present(
     let row = tx.live(object, id)?;
     if changed_since(row, request)? {
         let message = "The record was modified after the time of If-Unmodified-Since";
-        return Err(SalesforceError::with(
-            StatusCode::PRECONDITION_FAILED,
-            "PRECONDITION_FAILED",
-            message,
-        ));
+        return Err(SalesforceError::with(StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED", message));
     }
     let modified = row.cell("LastModifiedDate").as_datetime().unwrap_or_default();
     if let Some(since) = http_date(request, "if-modified-since")?
         && modified <= since
     {
-        return Ok(ApiAnswer {
-            status: StatusCode::NOT_MODIFIED,
-            ..ApiAnswer::no_content()
-        });
+        return Ok(ApiAnswer { status: StatusCode::NOT_MODIFIED, ..ApiAnswer::no_content() });
     }
-    let names: Option<Vec<&str>> = request
-        .query("fields")
-        .map(|list| list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect());
+    let names: Option<Vec<&str>> =
+        request.query("fields").map(|list| list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect());
     let mut answer = ApiAnswer::ok(record_json(tx, row, version, names.as_deref())?);
     let stamp = modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     answer.headers.push((header::LAST_MODIFIED, stamp));
@@ -246,10 +230,7 @@ fn http_date(request: &ApiRequest, name: &str) -> Result<Option<DateTime<Utc>>, 
     };
     match DateTime::parse_from_rfc2822(text) {
         Ok(at) => Ok(Some(at.to_utc())),
-        Err(_) => Err(SalesforceError::bad(
-            "INVALID_HEADER",
-            format!("Invalid value for header {name}"),
-        )),
+        Err(_) => Err(SalesforceError::bad("INVALID_HEADER", format!("Invalid value for header {name}"))),
     }
 }
 
@@ -261,6 +242,12 @@ fn created(id: &str, flag: Option<bool>) -> Value {
     body
 }
 
+fn new_record(object: Object, id: &str, flag: Option<bool>, version: &Version) -> ApiAnswer {
+    let mut answer = ApiAnswer::new(StatusCode::CREATED, created(id, flag));
+    answer.headers.push((header::LOCATION, format!("/services/data/v{}/sobjects/{}/{id}", version.0, object.name())));
+    answer
+}
+
 fn choices(object: Object, many: &[String], version: &Version) -> ApiAnswer {
     let url = |id: &String| format!("/services/data/v{}/sobjects/{}/{id}", version.0, object.name());
     ApiAnswer::new(StatusCode::MULTIPLE_CHOICES, many.iter().map(url).collect())
@@ -268,26 +255,17 @@ fn choices(object: Object, many: &[String], version: &Version) -> ApiAnswer {
 
 /// Returns the id that a collection row names, 18 characters.
 pub(super) fn row_id(record: &Map<String, Value>) -> Result<String, SalesforceError> {
-    let value = record
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("id"))
-        .map(|(_, value)| value);
+    let value = record.iter().find(|(name, _)| name.eq_ignore_ascii_case("id")).map(|(_, value)| value);
     let text = value.and_then(Value::as_str).unwrap_or_default();
     if text.is_empty() {
-        return Err(SalesforceError::bad(
-            "MISSING_ARGUMENT",
-            "Id not specified in an update call",
-        ));
+        return Err(SalesforceError::bad("MISSING_ARGUMENT", "Id not specified in an update call"));
     }
     ids::normalise(text).ok_or_else(|| SalesforceError::malformed_id("Id", text))
 }
 
 /// Returns the text of an external id in a row's fields.
 pub(super) fn external_value(record: &Map<String, Value>, field: &'static Field) -> Option<String> {
-    let value = record
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(field.name))
-        .map(|(_, value)| value)?;
+    let value = record.iter().find(|(name, _)| name.eq_ignore_ascii_case(field.name)).map(|(_, value)| value)?;
     let text = match value {
         Value::String(text) => Cell::text(text.trim()),
         Value::Number(number) => Cell::Text(number.to_string()),

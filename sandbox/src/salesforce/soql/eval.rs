@@ -38,26 +38,16 @@ pub(crate) fn run(
         .filter(|row| query.filter.as_ref().is_none_or(|filter| holds(state, row, filter)))
         .collect();
     rows.sort_by(|one, other| compare_rows(state, one, other, &query.order));
-    let rows: Vec<&Row> = rows
-        .into_iter()
-        .skip(query.offset)
-        .take(query.limit.unwrap_or(usize::MAX))
-        .collect();
+    let rows: Vec<&Row> = rows.into_iter().skip(query.offset).take(query.limit.unwrap_or(usize::MAX)).collect();
     let total = rows.len();
     let records = match &query.selection {
         Selection::Count => Vec::new(),
         Selection::CountOf(column, alias) => {
             let count = rows.iter().filter(|row| !value(state, row, *column).is_null()).count();
             let row = json!({ "attributes": { "type": "AggregateResult" }, alias.as_str(): count });
-            return Ok(Answer {
-                total: 1,
-                records: vec![row],
-            });
+            return Ok(Answer { total: 1, records: vec![row] });
         }
-        Selection::Columns(columns) => rows
-            .iter()
-            .map(|row| selected(state, row, columns, version, &query))
-            .collect(),
+        Selection::Columns(columns) => rows.iter().map(|row| selected(state, row, columns, version, &query)).collect(),
     };
     Ok(Answer { total, records })
 }
@@ -72,10 +62,7 @@ fn value(state: &State, row: &Row, column: Column) -> Cell {
 
 fn selected(state: &State, row: &Row, columns: &[Column], version: &str, query: &Query) -> Value {
     let mut record = Map::new();
-    record.insert(
-        "attributes".to_owned(),
-        attributes(query.object.name(), query.object.name(), &row.id, version),
-    );
+    record.insert("attributes".to_owned(), attributes(query.object.name(), query.object.name(), &row.id, version));
     for column in columns {
         let json = value(state, row, *column).to_json();
         let Some(via) = column.via else {
@@ -88,11 +75,7 @@ fn selected(state: &State, row: &Row, columns: &[Column], version: &str, query: 
             continue;
         };
         // A reference that may name several kinds of records shows the generic type `Name`.
-        let shown = if matches!(via.name, "Owner" | "Relation") {
-            "Name"
-        } else {
-            via.target.name()
-        };
+        let shown = if matches!(via.name, "Owner" | "Relation") { "Name" } else { via.target.name() };
         let inner = record
             .entry(via.name)
             .or_insert_with(|| json!({ "attributes": attributes(shown, via.target.name(), &related.id, version) }));
@@ -259,10 +242,6 @@ mod tests {
 
     #[test]
     fn text_comparison_ignores_letter_case() {
-        assert!(compare(
-            &Cell::Text("Review".into()),
-            Operator::Equal,
-            &Literal::Text("REVIEW".into())
-        ));
+        assert!(compare(&Cell::Text("Review".into()), Operator::Equal, &Literal::Text("REVIEW".into())));
     }
 }

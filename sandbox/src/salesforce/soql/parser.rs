@@ -27,31 +27,11 @@ pub(super) struct Relationship {
 }
 
 const RELATIONSHIPS: [Relationship; 5] = [
-    Relationship {
-        name: "Owner",
-        key: "OwnerId",
-        target: Object::User,
-    },
-    Relationship {
-        name: "CreatedBy",
-        key: "CreatedById",
-        target: Object::User,
-    },
-    Relationship {
-        name: "LastModifiedBy",
-        key: "LastModifiedById",
-        target: Object::User,
-    },
-    Relationship {
-        name: "Relation",
-        key: "RelationId",
-        target: Object::User,
-    },
-    Relationship {
-        name: "Event",
-        key: "EventId",
-        target: Object::Event,
-    },
+    Relationship { name: "Owner", key: "OwnerId", target: Object::User },
+    Relationship { name: "CreatedBy", key: "CreatedById", target: Object::User },
+    Relationship { name: "LastModifiedBy", key: "LastModifiedById", target: Object::User },
+    Relationship { name: "Relation", key: "RelationId", target: Object::User },
+    Relationship { name: "Event", key: "EventId", target: Object::Event },
 ];
 
 /// What a query selects.
@@ -114,22 +94,14 @@ pub(super) enum Literal {
 /// Parses and resolves a query.
 pub(super) fn parse(query: &str, switches: &Switches, now: DateTime<Utc>) -> Result<Query, SalesforceError> {
     let tokens = tokens(query)?;
-    let from = tokens
-        .iter()
-        .position(|token| token.is("FROM"))
-        .ok_or_else(|| malformed("unexpected token: '<EOF>'"))?;
+    let from =
+        tokens.iter().position(|token| token.is("FROM")).ok_or_else(|| malformed("unexpected token: '<EOF>'"))?;
     let object_name = tokens.get(from + 1).map(Token::shown).unwrap_or_default();
     let Some(object) = Object::named(object_name) else {
         let message = format!("sObject type '{object_name}' is not supported.");
         return Err(SalesforceError::bad("INVALID_TYPE", message));
     };
-    let mut parser = Parser {
-        tokens: &tokens,
-        at: 0,
-        object,
-        switches,
-        now,
-    };
+    let mut parser = Parser { tokens: &tokens, at: 0, object, switches, now };
     parser.query(from)
 }
 
@@ -149,11 +121,7 @@ impl Parser<'_> {
             return Err(self.unexpected());
         }
         self.at += 2;
-        let filter = if self.take("WHERE") {
-            Some(self.conditions()?)
-        } else {
-            None
-        };
+        let filter = if self.take("WHERE") { Some(self.conditions()?) } else { None };
         let mut order = Vec::new();
         if self.take("ORDER") {
             self.expect("BY")?;
@@ -173,14 +141,7 @@ impl Parser<'_> {
         if self.at < self.tokens.len() {
             return Err(self.unexpected());
         }
-        Ok(Query {
-            object: self.object,
-            selection,
-            filter,
-            order,
-            limit,
-            offset,
-        })
+        Ok(Query { object: self.object, selection, filter, order, limit, offset })
     }
 
     fn selection(&mut self) -> Result<Selection, SalesforceError> {
@@ -193,11 +154,8 @@ impl Parser<'_> {
             }
             let column = self.column()?;
             self.expect_sign(")")?;
-            let alias = if self.peek().is_some_and(|token| token.is("FROM")) {
-                "expr0".to_owned()
-            } else {
-                self.word()?
-            };
+            let alias =
+                if self.peek().is_some_and(|token| token.is("FROM")) { "expr0".to_owned() } else { self.word()? };
             return Ok(Selection::CountOf(column, alias));
         }
         let mut columns = vec![self.column()?];
@@ -210,14 +168,8 @@ impl Parser<'_> {
     fn column(&mut self) -> Result<Column, SalesforceError> {
         let path = self.word()?;
         let own = format!("{}.", self.object.name());
-        let prefixed = path
-            .get(..own.len())
-            .is_some_and(|head| head.eq_ignore_ascii_case(&own));
-        let path = if prefixed {
-            path.get(own.len()..).unwrap_or_default()
-        } else {
-            path.as_str()
-        };
+        let prefixed = path.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(&own));
+        let path = if prefixed { path.get(own.len()..).unwrap_or_default() } else { path.as_str() };
         let missing = |object: Object, name: &str| {
             let message = format!(
                 "No such column '{name}' on entity '{}'. If you are attempting to use a custom field, be sure to append \
@@ -227,25 +179,15 @@ impl Parser<'_> {
             SalesforceError::bad("INVALID_FIELD", message)
         };
         let Some((relationship, name)) = path.split_once('.') else {
-            let field = self
-                .object
-                .field(path, self.switches)
-                .ok_or_else(|| missing(self.object, path))?;
+            let field = self.object.field(path, self.switches).ok_or_else(|| missing(self.object, path))?;
             return Ok(Column { field, via: None });
         };
-        let via = RELATIONSHIPS
-            .into_iter()
-            .find(|known| known.name.eq_ignore_ascii_case(relationship));
-        let via = via
-            .filter(|known| self.object.field(known.key, self.switches).is_some())
-            .ok_or_else(|| {
-                let message = format!("Didn't understand relationship '{relationship}' in field path.");
-                SalesforceError::bad("INVALID_FIELD", message)
-            })?;
-        let field = via
-            .target
-            .field(name, self.switches)
-            .ok_or_else(|| missing(via.target, name))?;
+        let via = RELATIONSHIPS.into_iter().find(|known| known.name.eq_ignore_ascii_case(relationship));
+        let via = via.filter(|known| self.object.field(known.key, self.switches).is_some()).ok_or_else(|| {
+            let message = format!("Didn't understand relationship '{relationship}' in field path.");
+            SalesforceError::bad("INVALID_FIELD", message)
+        })?;
+        let field = via.target.field(name, self.switches).ok_or_else(|| missing(via.target, name))?;
         Ok(Column { field, via: Some(via) })
     }
 
@@ -335,13 +277,12 @@ impl Parser<'_> {
             Err(SalesforceError::bad("INVALID_FIELD", message))
         };
         match (field.kind, &token) {
-            (Kind::Id | Kind::Reference(_), Token::Text(text)) => match ids::normalise(text) {
-                Some(id) => Ok(Literal::Text(id)),
-                None => {
+            (Kind::Id | Kind::Reference(_), Token::Text(text)) => {
+                ids::normalise(text).map(Literal::Text).ok_or_else(|| {
                     let message = format!("invalid ID field: {text}");
-                    Err(SalesforceError::bad("INVALID_QUERY_FILTER_OPERATOR", message))
-                }
-            },
+                    SalesforceError::bad("INVALID_QUERY_FILTER_OPERATOR", message)
+                })
+            }
             (kind, Token::Text(text)) if is_text(kind) => Ok(Literal::Text(text.clone())),
             (Kind::Id | Kind::Reference(_), _) => wrong("id", "be enclosed"),
             (kind, _) if is_text(kind) => wrong("string", "be enclosed"),
@@ -352,10 +293,7 @@ impl Parser<'_> {
             }
             (Kind::DateTime | Kind::Date, Token::Word(word)) => match self.span(word, field.kind) {
                 Some(literal) => Ok(literal),
-                None => wrong(
-                    if field.kind == Kind::Date { "date" } else { "dateTime" },
-                    "not be enclosed",
-                ),
+                None => wrong(if field.kind == Kind::Date { "date" } else { "dateTime" }, "not be enclosed"),
             },
             (kind, _) => wrong(kind.describe(), "not be enclosed"),
         }
@@ -368,10 +306,7 @@ impl Parser<'_> {
         };
         let today = self.now.date_naive();
         let upper = word.to_ascii_uppercase();
-        match upper
-            .split_once(':')
-            .map_or((upper.as_str(), None), |(name, count)| (name, count.parse().ok()))
-        {
+        match upper.split_once(':').map_or((upper.as_str(), None), |(name, count)| (name, count.parse().ok())) {
             ("TODAY", None) => return days(today, 1),
             ("YESTERDAY", None) => return days(today.pred_opt()?, 1),
             ("TOMORROW", None) => return days(today.succ_opt()?, 1),
@@ -398,17 +333,12 @@ impl Parser<'_> {
                 self.expect("FIRST")?;
             }
         }
-        Ok(Order {
-            column,
-            descending,
-            nulls_last,
-        })
+        Ok(Order { column, descending, nulls_last })
     }
 
     fn number(&mut self) -> Result<usize, SalesforceError> {
         let word = self.word()?;
-        word.parse()
-            .map_err(|_error| malformed(format!("unexpected token: '{word}'")))
+        word.parse().map_err(|_error| malformed(format!("unexpected token: '{word}'")))
     }
 
     fn word(&mut self) -> Result<String, SalesforceError> {
@@ -439,34 +369,20 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, keyword: &str) -> Result<(), SalesforceError> {
-        if self.take(keyword) {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.take(keyword) { Ok(()) } else { Err(self.unexpected()) }
     }
 
     fn expect_sign(&mut self, sign: &'static str) -> Result<(), SalesforceError> {
-        if self.take_sign(sign) {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.take_sign(sign) { Ok(()) } else { Err(self.unexpected()) }
     }
 
     fn unexpected(&self) -> SalesforceError {
-        malformed(format!(
-            "unexpected token: '{}'",
-            self.peek().map_or("<EOF>", Token::shown)
-        ))
+        malformed(format!("unexpected token: '{}'", self.peek().map_or("<EOF>", Token::shown)))
     }
 }
 
 fn is_text(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Text | Kind::Combobox | Kind::TextArea | Kind::Picklist(_) | Kind::Restricted(_)
-    )
+    matches!(kind, Kind::Text | Kind::Combobox | Kind::TextArea | Kind::Picklist(_) | Kind::Restricted(_))
 }
 
 #[cfg(test)]
@@ -474,11 +390,7 @@ mod tests {
     use super::*;
 
     fn parsed(query: &str) -> Result<Query, SalesforceError> {
-        parse(
-            query,
-            &Switches::default(),
-            DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
-        )
+        parse(query, &Switches::default(), DateTime::from_timestamp(1_790_000_000, 0).unwrap())
     }
 
     fn code(query: &str) -> &'static str {
@@ -493,15 +405,9 @@ mod tests {
              ORDER BY StartDateTime DESC NULLS LAST, Id LIMIT 5 OFFSET 2",
         )
         .unwrap();
-        assert_eq!(
-            (query.object, query.limit, query.offset, query.order.len()),
-            (Object::Event, Some(5), 2, 2)
-        );
+        assert_eq!((query.object, query.limit, query.offset, query.order.len()), (Object::Event, Some(5), 2, 2));
         assert!(matches!(query.filter, Some(Filter::All(parts)) if parts.len() == 4));
-        assert!(matches!(
-            parsed("SELECT COUNT() FROM User").unwrap().selection,
-            Selection::Count
-        ));
+        assert!(matches!(parsed("SELECT COUNT() FROM User").unwrap().selection, Selection::Count));
         assert!(
             matches!(parsed("SELECT COUNT(Id) n FROM Event").unwrap().selection, Selection::CountOf(_, alias) if alias == "n")
         );
@@ -515,25 +421,13 @@ mod tests {
             ("SELECT Id Event", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE Subject = 'open", "MALFORMED_QUERY"),
-            (
-                "SELECT Id FROM Event WHERE IsChild = true AND IsPrivate = true OR Subject = 'x'",
-                "MALFORMED_QUERY",
-            ),
+            ("SELECT Id FROM Event WHERE IsChild = true AND IsPrivate = true OR Subject = 'x'", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event GROUP BY Subject", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE Description = 'x'", "INVALID_FIELD"),
-            (
-                "SELECT Id FROM Event WHERE StartDateTime > '2026-01-01T00:00:00Z'",
-                "INVALID_FIELD",
-            ),
+            ("SELECT Id FROM Event WHERE StartDateTime > '2026-01-01T00:00:00Z'", "INVALID_FIELD"),
             ("SELECT Id FROM Event WHERE Subject = 5", "INVALID_FIELD"),
-            (
-                "SELECT Id FROM Event WHERE Id = 'nonsense'",
-                "INVALID_QUERY_FILTER_OPERATOR",
-            ),
-            (
-                "SELECT Id FROM Event WHERE DurationInMinutes LIKE '3%'",
-                "INVALID_QUERY_FILTER_OPERATOR",
-            ),
+            ("SELECT Id FROM Event WHERE Id = 'nonsense'", "INVALID_QUERY_FILTER_OPERATOR"),
+            ("SELECT Id FROM Event WHERE DurationInMinutes LIKE '3%'", "INVALID_QUERY_FILTER_OPERATOR"),
             ("SELECT Id FROM Event OFFSET 2001", "NUMBER_OUTSIDE_VALID_RANGE"),
         ] {
             assert_eq!(code(query), expected, "{query}");

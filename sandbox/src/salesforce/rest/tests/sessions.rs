@@ -1,0 +1,77 @@
+//! The token endpoint.
+
+use base64::Engine as _;
+
+use super::*;
+
+async fn token(client: &Client, form: &[(&str, &str)], headers: &[(&str, &str)]) -> Reply {
+    let body: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let mut request = HttpRequest::builder().method("POST").uri("/services/oauth2/token").header("host", "127.0.0.1:9");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router(Arc::clone(&client.org)).oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = serde_json::from_slice(&to_bytes(body, usize::MAX).await.unwrap()).unwrap();
+    Reply { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+#[tokio::test]
+async fn client_credentials_open_a_session_for_the_integration_user() {
+    let client = client();
+    let identity = client.org.identity().clone();
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", identity.client_id.as_str()),
+        ("client_secret", identity.client_secret.as_str()),
+    ];
+    let reply = token(&client, &form, &[]).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body["instance_url"], "http://127.0.0.1:9");
+    assert!(reply.body.get("expires_in").is_none());
+    let opened = Client { token: reply.body["access_token"].as_str().unwrap().into(), org: Arc::clone(&client.org) };
+    let info = opened.get("/services/oauth2/userinfo").await;
+    assert_eq!(info.body["organization_id"], json!(identity.org_id));
+    assert_eq!(info.body["preferred_username"], json!(identity.username));
+
+    let wrong = token(&client, &[form[0], form[1], ("client_secret", "no")], &[]).await;
+    assert_eq!((wrong.status, &wrong.body["error"]), (400, &json!("invalid_client")));
+    let grant = token(&client, &[("grant_type", "password")], &[]).await;
+    assert_eq!(grant.body["error"], "unsupported_grant_type");
+    let pair = format!("{}:{}", identity.client_id, identity.client_secret);
+    let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    assert_eq!(token(&client, &form[..1], &[("authorization", &basic)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_signed_assertion_opens_a_session_for_its_subject() {
+    #[derive(serde::Serialize, Clone)]
+    struct Claims {
+        iss: String,
+        sub: &'static str,
+        aud: &'static str,
+        exp: i64,
+    }
+    let client = client();
+    let sign = |claims: &Claims| {
+        let pem = client.org.identity().jwt_key.private_pem().as_bytes();
+        let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem).unwrap();
+        jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256), claims, &key).unwrap()
+    };
+    let exp = client.org.world.clock.now().timestamp() + 180;
+    let iss = client.org.identity().client_id.clone();
+    let good = Claims { iss, sub: "ada@example.com", aud: "https://login.salesforce.com", exp };
+    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let reply = token(&client, &[grant, ("assertion", &sign(&good))], &[]).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(reply.body["id"].as_str().unwrap().ends_with(&client.org.find_user("ada@example.com").unwrap()));
+    for (claims, error) in [
+        (Claims { aud: "https://elsewhere.example", ..good.clone() }, "invalid_grant"),
+        (Claims { sub: "nobody@example.com", ..good.clone() }, "invalid_grant"),
+        (Claims { iss: "other".into(), ..good.clone() }, "invalid_client_id"),
+        (Claims { exp: 1_000_000, ..good.clone() }, "invalid_grant"),
+    ] {
+        let reply = token(&client, &[grant, ("assertion", &sign(&claims))], &[]).await;
+        assert_eq!((reply.status, &reply.body["error"]), (400, &json!(error)));
+    }
+}

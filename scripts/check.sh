@@ -1,0 +1,111 @@
+#!/bin/sh
+# Checks that need no services: format, lints, docs, licences, dependency rule, generated files, pages of codes.
+# `scripts/check.sh NAME...` runs single checks; `scripts/test.sh` runs this first, then every test.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "check: $1" >&2
+    exit 1
+}
+
+format() {
+    cargo fmt --all --check
+}
+
+lints() {
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+}
+
+docs() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+}
+
+# Everything that is linked must be under a licence of the list in deny.toml, and no second TLS stack may creep in.
+licences() {
+    allowed=$(sed -n '/^allow = \[/,/^]/s/^ *"\(.*\)",*$/\1/p' deny.toml)
+    [ -n "$allowed" ] || fail "deny.toml lists no licences"
+    cargo tree --workspace --edges normal,build --prefix none --locked --format '{p}|{l}' \
+        | sed 's/ (\*)$//' | grep . | sort -u | while IFS='|' read -r crate licence; do
+        [ -n "$licence" ] || fail "$crate names no licence"
+        # One alternative of an OR must be allowed as a whole; an AND needs all of its parts.
+        echo "$licence" | sed 's/[()]//g; s/ OR /\n/g; s|/|\n|g' | while read -r choice; do
+            bad=$(echo "$choice" | sed 's/ AND /\n/g' | grep -vxF "$allowed" || true)
+            [ -n "$bad" ] || echo yes
+        done | grep -q yes || fail "$crate is under \`$licence\`, which deny.toml does not allow"
+    done
+    forbidden=$(sed -n '/^deny = \[/,/^]/s/^ *{ name = "\([^"]*\)".*$/\1/p' deny.toml)
+    for name in $forbidden; do
+        if cargo tree --workspace --edges normal,build --prefix none --locked --format '{p}' | grep -q "^$name v"; then
+            fail "\`$name\` is linked; deny.toml says why it must not be (\`cargo tree -i $name\` shows who brings it)"
+        fi
+    done
+}
+
+# core <- ports <- { outlook, salesforce, store } <- engine <- { cli, web }; only engine/build.rs names adapters.
+dependencies() {
+    for name in tokio reqwest sqlx redis axum tonic hyper rand getrandom; do
+        if cargo tree -p calbridge-core --edges normal --prefix none --locked --format '{p}' | grep -q "^$name v"; then
+            fail "the core links \`$name\`; it must stay free of IO, clocks and randomness"
+        fi
+    done
+    if cargo tree -p calbridge --edges normal,build --prefix none --locked --format '{p}' | grep -q '^calbridge-sandbox v'; then
+        fail "the engine links the sandbox; it may be a dev-dependency only"
+    fi
+    uses() { # FOLDER FORBIDDEN...: no file of the folder may name these modules of the crate
+        folder=$1
+        shift
+        [ -d "src/$folder" ] || return 0
+        for module in "$@"; do
+            if grep -rnE "(crate|calbridge)::(\{[^}]*\b)?$module\b" "src/$folder"; then
+                fail "src/$folder names \`$module\`; see the dependency rule in src/lib.rs"
+            fi
+        done
+    }
+    uses outlook salesforce store engine cli web config
+    uses salesforce outlook store engine cli web config
+    uses store outlook salesforce engine cli web config
+    uses trace outlook salesforce engine cli web
+    uses config outlook salesforce store engine cli web
+    if [ -d src/engine ]; then
+        found=$(grep -rnE 'crate::(\{[^}]*)?(outlook|salesforce)\b' src/engine --include='*.rs' | grep -v '^src/engine/build' || true)
+        [ -z "$found" ] || fail "only engine/build.rs may name adapters:
+$found"
+    fi
+    grep -rlE 'calbridge_sandbox' src | while read -r file; do
+        case $file in *tests.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
+    done
+}
+
+# config/REFERENCE.md is printed from the table of options; mapping files pass their own tests.
+generated() {
+    cargo run --quiet --locked --bin calbridge -- config reference | cmp -s - config/REFERENCE.md \
+        || fail "config/REFERENCE.md is old; run: calbridge config reference > config/REFERENCE.md"
+    for file in mappings/*.yaml; do
+        cargo run --quiet --locked --bin calbridge -- mapping test "$file" > /dev/null || fail "$file does not pass its own tests"
+    done
+}
+
+# Every code that the program can say has a page, and every page belongs to a code.
+pages() {
+    used=$(grep -rhoE '"CB[0-9]{4}"' src crates/core/src --include='*.rs' --exclude='pages.rs' --exclude='*tests.rs' | tr -d '"' | sort -u)
+    written=$(find docs/errors -name 'CB*.md' | sed 's|.*/||; s|\.md$||' | sort -u)
+    for code in $used; do
+        echo "$written" | grep -qx "$code" || fail "$code is used and has no page in docs/errors"
+        grep -q "\"$code\"" src/cli/pages.rs || fail "$code is not listed in src/cli/pages.rs"
+    done
+    for code in $written; do
+        echo "$used" | grep -qx "$code" || fail "docs/errors/$code.md explains a code that nothing uses"
+    done
+}
+
+all="format lints docs licences dependencies generated pages"
+for check in ${*:-$all}; do
+    case " $all " in
+        *" $check "*) ;;
+        *) fail "no check is named \`$check\`; there are: $all" ;;
+    esac
+    echo "== $check"
+    "$check"
+done
+echo "all checks passed"

@@ -1,0 +1,206 @@
+//! The arguments and their help.
+
+use std::path::PathBuf;
+
+use chrono::NaiveDate;
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it failed, or the answer is no (a check or test that did not pass)
+  2  wrong arguments, configuration or mapping file; or the database belongs to another process
+  3  nothing was found";
+
+/// Keeps meetings in Outlook and Salesforce in step, both ways.
+#[derive(Debug, Parser)]
+#[command(name = "calbridge", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sync until stopped
+    ///
+    /// Listens to both sides, writes what has to be written, and records every decision. SIGTERM and ctrl-c finish what is
+    /// under way and stop. Probes and metrics answer on `web.address`.
+    #[command(
+        after_help = "Examples:\n  calbridge run --config calbridge.yaml\n  calbridge run --sandbox-endpoints target/sandbox.json"
+    )]
+    Run(ConfigArgs),
+
+    /// Prove that everything is in order before running
+    ///
+    /// Reads configuration and mapping, tries every address, then does on both sides what the engine will do: signs in,
+    /// finds the users, reads, and looks for the fields and permissions that writes need. Writes nothing. A failure names
+    /// what is missing.
+    #[command(after_help = "Example:\n  calbridge check --config calbridge.yaml")]
+    Check(CheckArgs),
+
+    /// Tell the story of a meeting
+    ///
+    /// Finds meetings by any id (Outlook event, change key, iCalUId, Salesforce, link), by words of the subject, or by
+    /// mailbox and day. Says first how things stand, then what happened on both sides in order. Works beside a running
+    /// engine, on a stopped one, and for deleted meetings.
+    #[command(
+        after_help = "Examples:\n  calbridge trace 00U5e000001abcdEAA --config calbridge.yaml\n  calbridge trace \"quarterly review\" --config calbridge.yaml\n  calbridge trace --mailbox anna@contoso.com --on 2026-12-01 --config calbridge.yaml"
+    )]
+    Trace(TraceArgs),
+
+    /// Show how things stand
+    ///
+    /// Links, what waits and since when, open writes, dead letters, streams and their positions, enrolments.
+    #[command(after_help = "Example:\n  calbridge status --config calbridge.yaml --json")]
+    Status(DataArgs),
+
+    /// Check and test mapping files
+    Mapping(MappingArgs),
+
+    /// Explain a reason or an error code
+    ///
+    /// Prints what it means, where it comes from and what to do: by code (`CB2014`) or by name (`conflict_outlook_wins`).
+    /// Without an argument, lists all of them.
+    #[command(after_help = "Examples:\n  calbridge explain needs_adopt\n  calbridge explain CB1009")]
+    Explain(ExplainArgs),
+
+    /// Print what can be configured
+    Config(ConfigurationArgs),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file; a file overrides the built-in defaults key by key
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Take addresses, credentials, mailboxes and clock from a local sandbox's endpoints file
+    #[arg(long, value_name = "FILE")]
+    pub sandbox_endpoints: Option<PathBuf>,
+}
+
+/// Arguments of commands that print data.
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Only read configuration and mapping; try no address
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, clap::Args)]
+pub struct TraceArgs {
+    /// Any id of the meeting, or words of its subject
+    #[arg(
+        value_name = "ANYTHING",
+        required_unless_present = "mailbox",
+        conflicts_with = "mailbox"
+    )]
+    pub anything: Vec<String>,
+
+    /// Meetings of this mailbox
+    #[arg(long, value_name = "ADDRESS", requires = "on")]
+    pub mailbox: Option<String>,
+
+    /// Day, in the mailbox's zone
+    #[arg(long, value_name = "DATE", requires = "mailbox")]
+    pub on: Option<NaiveDate>,
+
+    /// Show field values too (subjects, places, bodies)
+    #[arg(long)]
+    pub values: bool,
+
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `mapping`.
+#[derive(Debug, clap::Args)]
+pub struct MappingArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: MappingCommand,
+}
+
+/// The commands of `mapping`.
+#[derive(Debug, Subcommand)]
+pub enum MappingCommand {
+    /// Find everything that is wrong with a mapping file
+    #[command(after_help = "Example:\n  calbridge mapping lint mappings/acme.yaml")]
+    Lint(MappingFileArgs),
+
+    /// Run the `tests:` of a mapping file
+    #[command(after_help = "Example:\n  calbridge mapping test mappings/acme.yaml")]
+    Test(MappingFileArgs),
+
+    /// Print the built-in mapping, as a beginning of one's own
+    #[command(after_help = "Example:\n  calbridge mapping default > mappings/acme.yaml")]
+    Default,
+}
+
+/// Arguments of commands about one mapping file.
+#[derive(Debug, clap::Args)]
+pub struct MappingFileArgs {
+    /// Mapping file; the built-in one if none is given
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// A reason's name, or a code such as CB2014
+    #[arg(value_name = "REASON")]
+    pub reason: Option<String>,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, clap::Args)]
+pub struct ConfigurationArgs {
+    /// What to print.
+    #[command(subcommand)]
+    pub command: ConfigurationCommand,
+}
+
+/// The commands of `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigurationCommand {
+    /// Print the reference of all options, in Markdown
+    Reference,
+    /// Print the built-in defaults, in YAML, as a beginning of one's own
+    Default,
+}

@@ -1,0 +1,181 @@
+//! Checked values become the typed configuration.
+
+use std::time::Duration;
+
+use calbridge_core::ids::ConnectionId;
+use calbridge_core::policy::{FirstContact, Mode, Policy, Timers};
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
+
+use super::model::{
+    Config, Enrolment, EventHubs, LogConfig, LogFormat, MappingSource, Network, Outlook, Redis, Rehearsal, Salesforce,
+    SalesforceAuth, StoreConfig, Sweep, SyncConfig, Web,
+};
+use super::options::{Kind, OPTIONS};
+use super::values::Values;
+
+/// Builds the configuration; called only when nothing was wrong.
+pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: MappingSource) -> Config {
+    Config {
+        connection: ConnectionId::new(values.text("connection.id")),
+        outlook: outlook(values),
+        event_hubs: event_hubs(values),
+        salesforce: salesforce(values),
+        network: Network {
+            ca_file: values.path("network.ca_file"),
+            request_timeout: secs(values, "network.request_timeout_secs"),
+        },
+        enrolments,
+        mapping,
+        policy: policy(values),
+        sync: SyncConfig {
+            workers: values.count("sync.workers"),
+            lease: secs(values, "sync.lease_secs"),
+        },
+        sweep: Sweep {
+            outlook: secs(values, "sweep.outlook_secs"),
+            salesforce: secs(values, "sweep.salesforce_secs"),
+        },
+        store: StoreConfig {
+            path: values.path("store.path").unwrap_or_default(),
+            key_file: values.path("store.key_file"),
+        },
+        redis: Redis {
+            url: values.secret("redis.url"),
+            ttl: Duration::from_hours(values.count("redis.ttl_hours")),
+            claim: secs(values, "redis.claim_secs"),
+        },
+        web: Web {
+            address: values
+                .text("web.address")
+                .parse()
+                .unwrap_or_else(|_checked_before| ([127, 0, 0, 1], 9465).into()),
+        },
+        log: LogConfig {
+            format: if values.text("log.format") == "json" {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            },
+            level: values.text("log.level"),
+        },
+        rehearsal: Rehearsal {
+            start_at: values
+                .optional_text("rehearsal.start_at")
+                .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
+                .map(|at| at.with_timezone(&Utc)),
+            clock_url: values.optional_text("rehearsal.clock_url"),
+            speed: values.decimal("rehearsal.speed"),
+        },
+        places: OPTIONS
+            .iter()
+            .filter(|option| {
+                matches!(
+                    option.kind,
+                    Kind::Url | Kind::SecretUrl | Kind::Host | Kind::HostPort | Kind::AmqpUrl
+                )
+            })
+            .filter_map(|option| Some((option.key, values.place(option.key)?.clone())))
+            .collect(),
+    }
+}
+
+fn outlook(values: &Values) -> Outlook {
+    Outlook {
+        tenant_id: values.text("outlook.tenant_id"),
+        client_id: values.text("outlook.client_id"),
+        client_secret: secret(values, "outlook.client_secret"),
+        authority: base(values, "outlook.authority"),
+        graph_url: base(values, "outlook.graph_url"),
+        concurrent_requests_per_mailbox: values.count("outlook.concurrent_requests_per_mailbox"),
+        requests_per_mailbox_per_min: values.count("outlook.requests_per_mailbox_per_min"),
+        subscription_lifetime: mins(values, "outlook.subscription_lifetime_mins"),
+        subscription_renew_before: mins(values, "outlook.subscription_renew_before_mins"),
+        subscription_check: secs(values, "outlook.subscription_check_secs"),
+    }
+}
+
+fn event_hubs(values: &Values) -> EventHubs {
+    EventHubs {
+        namespace: values.text("event_hubs.namespace"),
+        hub: values.text("event_hubs.hub"),
+        consumer_group: values.text("event_hubs.consumer_group"),
+        notification_url: values.text("event_hubs.notification_url"),
+        connection_string: values.secret("event_hubs.connection_string"),
+        custom_endpoint: values.optional_text("event_hubs.custom_endpoint"),
+    }
+}
+
+fn salesforce(values: &Values) -> Salesforce {
+    let client_id = values.text("salesforce.client_id");
+    Salesforce {
+        login_url: base(values, "salesforce.login_url"),
+        auth: if values.text("salesforce.auth") == "jwt_bearer" {
+            SalesforceAuth::JwtBearer {
+                client_id,
+                username: values.text("salesforce.username"),
+                private_key_pem: secret(values, "salesforce.private_key"),
+                audience: values.optional_text("salesforce.audience"),
+            }
+        } else {
+            SalesforceAuth::ClientCredentials {
+                client_id,
+                client_secret: secret(values, "salesforce.client_secret"),
+            }
+        },
+        pubsub_endpoint: values.text("salesforce.pubsub_endpoint"),
+        api_version: values.text("salesforce.api_version"),
+        conditional_updates: values.flag("salesforce.conditional_updates"),
+        concurrent_requests: values.count("salesforce.concurrent_requests"),
+        requests_per_min: values.count("salesforce.requests_per_min"),
+    }
+}
+
+fn policy(values: &Values) -> Policy {
+    let seconds = |key| TimeDelta::seconds(values.whole(key));
+    let millis = |key| TimeDelta::milliseconds(values.whole(key));
+    Policy {
+        mode: if values.text("sync.mode") == "observe" {
+            Mode::Observe
+        } else {
+            Mode::Sync
+        },
+        first_contact: match values.text("sync.first_contact").as_str() {
+            "outlook" => FirstContact::Outlook,
+            "salesforce" => FirstContact::Salesforce,
+            _ => FirstContact::NewOnly,
+        },
+        outlook_conditional_writes: values.flag("outlook.conditional_writes"),
+        salesforce_link_unique: values.flag("salesforce.link_unique"),
+        salesforce_stampable: true,
+        timers: Timers {
+            quiet: millis("sync.quiet_ms"),
+            max_wait: millis("sync.max_wait_ms"),
+            absence_proof: seconds("sync.absence_proof_secs"),
+            settle_read: seconds("sync.settle_read_secs"),
+            request_timeout: seconds("network.request_timeout_secs"),
+            late_apply: seconds("sync.late_apply_secs"),
+            retry_min: millis("sync.retry_min_ms"),
+            retry_max: seconds("sync.retry_max_secs"),
+            max_tries: values.count("sync.max_tries"),
+            ..Timers::default()
+        },
+    }
+}
+
+fn secs(values: &Values, key: &str) -> Duration {
+    Duration::from_secs(values.count(key))
+}
+
+fn mins(values: &Values, key: &str) -> Duration {
+    Duration::from_mins(values.count(key))
+}
+
+fn secret(values: &Values, key: &str) -> SecretString {
+    values.secret(key).unwrap_or_default()
+}
+
+/// Returns an address without slashes at its end, so that paths can be put behind it.
+fn base(values: &Values, key: &str) -> String {
+    values.text(key).trim_end_matches('/').to_owned()
+}

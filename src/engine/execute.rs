@@ -1,0 +1,504 @@
+//! Runs plans: reads, plans, records intents, writes, settles; many lanes at a time, so that they share calls.
+//!
+//! ```text
+//!   claims -> read both sides -> join lanes -> plan <-> look up -> commit intents -> write -> settle -> commit, release
+//! ```
+//!
+//! Decides nothing by itself: what is written comes from `calbridge_core::plan`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup};
+use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
+use calbridge_core::link::{Intent, Link, LinkState};
+use calbridge_core::observed::{Observed, Why};
+use calbridge_core::plan::{Alias, Outcome, Plan, Planned, Settled, aliases, plan};
+use calbridge_core::policy::Rules;
+use calbridge_core::reason::Reason;
+use calbridge_core::settle::settle;
+use calbridge_core::side::{BothSides, Side};
+use calbridge_core::written::WriteResult;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::engine::journal;
+use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store};
+use crate::telemetry::events::{self, RunEnded};
+
+/// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.
+const MOST_ROUNDS: usize = 8;
+
+/// Works on groups of claimed lanes.
+pub(super) struct Executor {
+    pub(super) connection: ConnectionId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) calendars: BothSides<Arc<dyn Calendar>>,
+    pub(super) rules: watch::Receiver<Arc<Rules>>,
+    pub(super) enrolments: watch::Receiver<Vec<EnrolmentRow>>,
+    pub(super) owner: String,
+    pub(super) lease: Duration,
+}
+
+/// One lane on its way through a run.
+struct Work {
+    claim: Claim,
+    reads: BTreeMap<RecordId, Observed>,
+    lookups: Vec<(Lookup, Answer)>,
+    fresh: Fresh,
+    plan: Option<Plan>,
+    calls: u32,
+}
+
+impl Executor {
+    /// Runs claimed lanes to their commit.
+    pub(super) async fn run(&self, claims: Vec<Claim>) {
+        let started = self.clock.monotonic();
+        let rules = Arc::clone(&self.rules.borrow());
+        let mut group: Vec<Work> = claims.into_iter().map(Work::new).collect();
+        self.read(&mut group).await;
+        let mut group = self.join(group).await;
+        self.read(&mut group).await;
+        self.plan(&mut group, &rules).await;
+        self.renew_if_late(&group, started).await;
+        let written = self.commit_plans(group, &rules).await;
+        if !written.is_empty() {
+            self.write(written, &rules).await;
+        }
+    }
+
+    /// Reads every record that a lane needs and has not read yet, across lanes in shared calls.
+    async fn read(&self, group: &mut [Work]) {
+        let wanted: BTreeSet<RecordId> = group.iter().flat_map(Work::unread).collect();
+        let found = self.fetch(wanted).await;
+        for work in group {
+            for record in work.unread() {
+                if let Some(observed) = found.get(&record) {
+                    work.reads.insert(record, observed.clone());
+                    work.calls += 1;
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, records: BTreeSet<RecordId>) -> BTreeMap<RecordId, Observed> {
+        let (outlook, salesforce): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| r.side() == Side::Outlook);
+        let read = async |calendar: &Arc<dyn Calendar>, records: Vec<RecordId>| {
+            if records.is_empty() {
+                return Vec::new();
+            }
+            let observed = calendar.fetch(&records).await;
+            records.into_iter().zip(observed).collect::<Vec<_>>()
+        };
+        let (outlook, salesforce) = tokio::join!(
+            read(&self.calendars.outlook, outlook),
+            read(&self.calendars.salesforce, salesforce)
+        );
+        outlook.into_iter().chain(salesforce).collect()
+    }
+
+    /// Brings lanes together whose records turn out to be the same meeting.
+    async fn join(&self, group: Vec<Work>) -> Vec<Work> {
+        let mut joined: Vec<Work> = Vec::with_capacity(group.len());
+        for mut work in group {
+            let names: Vec<Alias> = work.new_names(&self.connection);
+            if names.is_empty() {
+                joined.push(work);
+                continue;
+            }
+            match self.store.join(&work.claim, &names, &self.owner, self.lease).await {
+                Ok(Joined::Alone) => joined.push(work),
+                Ok(Joined::Merged(claim)) => {
+                    work.claim = *claim;
+                    joined.push(work);
+                }
+                Ok(Joined::Busy) => self.give_back(&work.claim).await,
+                Err(error) => events::store_failed(&format!("join lanes: {error}")),
+            }
+        }
+        joined
+    }
+
+    /// Gives a lane back whose meeting another worker holds; it becomes due again shortly.
+    async fn give_back(&self, claim: &Claim) {
+        let now = self.clock.now();
+        let commit = Commit {
+            wake_at: Some(now + TimeDelta::milliseconds(200)),
+            tries: claim.tries,
+            release: true,
+            ..Commit::default()
+        };
+        for result in self.store.commit(vec![(claim.fence, commit)], now).await {
+            if let Err(error) = result {
+                events::store_failed(&format!("give a lane back: {error}"));
+            }
+        }
+    }
+
+    /// Plans each lane, answering look-ups until every plan stands.
+    async fn plan(&self, group: &mut [Work], rules: &Rules) {
+        let enrolments: Vec<Enrolment> = self.enrolments.borrow().iter().map(|row| row.enrolment.clone()).collect();
+        for _ in 0..MOST_ROUNDS {
+            let now = self.clock.now();
+            let mut wanted = BTreeSet::new();
+            for work in group.iter_mut().filter(|work| work.plan.is_none()) {
+                match plan(&work.case(&self.connection, &enrolments), rules, now, &work.fresh) {
+                    Planned::Plan(plan) => work.plan = Some(*plan),
+                    Planned::Need(lookups) => {
+                        work.calls += u32::try_from(lookups.len()).unwrap_or(u32::MAX);
+                        wanted.extend(lookups.iter().cloned());
+                        work.lookups.extend(lookups.into_iter().map(|lookup| (lookup, unanswered())));
+                    }
+                }
+            }
+            if wanted.is_empty() {
+                return;
+            }
+            let answers = self.look_up(wanted).await;
+            for work in group.iter_mut().filter(|work| work.plan.is_none()) {
+                for (lookup, answer) in &mut work.lookups {
+                    if let Some(found) = answers.get(lookup) {
+                        answer.clone_from(found);
+                    }
+                }
+                work.take_reads();
+            }
+        }
+    }
+
+    async fn look_up(&self, wanted: BTreeSet<Lookup>) -> BTreeMap<Lookup, Answer> {
+        let records = wanted.iter().filter_map(|lookup| match lookup {
+            Lookup::Read(record) => Some(record.clone()),
+            Lookup::Stamped { .. } | Lookup::Candidates { .. } => None,
+        });
+        let reads = self.fetch(records.collect()).await;
+        let mut answers: BTreeMap<Lookup, Answer> = reads
+            .into_iter()
+            .map(|(record, observed)| (Lookup::Read(record.clone()), Answer::Found(vec![(record, observed)])))
+            .collect();
+        for side in Side::BOTH {
+            let searches: Vec<Lookup> = wanted.iter().filter(|lookup| searched_side(lookup) == Some(side)).cloned().collect();
+            if searches.is_empty() {
+                continue;
+            }
+            let found = self.calendars.get(side).search(&searches).await;
+            answers.extend(searches.into_iter().zip(found));
+        }
+        answers
+    }
+
+    /// Prolongs leases when reading took long, so that nothing is sent under a lease about to end.
+    async fn renew_if_late(&self, group: &[Work], started: Instant) {
+        if self.clock.monotonic().duration_since(started) < self.lease / 3 {
+            return;
+        }
+        let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
+        if let Err(error) = self.store.renew(&fences, self.lease).await {
+            events::store_failed(&format!("renew leases: {error}"));
+        }
+    }
+
+    /// Commits what was planned: finished lanes are released, lanes with writes have their intents recorded.
+    ///
+    /// Returns the lanes whose writes may be sent now.
+    async fn commit_plans(&self, group: Vec<Work>, rules: &Rules) -> Vec<Work> {
+        let now = self.clock.now();
+        let mut works = Vec::new();
+        let mut commits = Vec::new();
+        for mut work in group {
+            let Some(mut plan) = work.plan.take() else {
+                events::plan_unfinished(work.claim.fence.lane);
+                self.give_back(&work.claim).await;
+                continue;
+            };
+            let give_up = give_up_on(&work.claim, &plan, rules);
+            if give_up {
+                give_up_link(&mut plan, now);
+            }
+            commits.push((work.claim.fence, self.commit_of(&work, &plan, rules, now)));
+            work.span().in_scope(|| self.tell(&work, &plan));
+            work.plan = Some(plan);
+            works.push(work);
+        }
+        let results = self.store.commit(commits, now).await;
+        let mut to_write = Vec::new();
+        for (work, result) in works.into_iter().zip(results) {
+            match result {
+                Ok(()) if work.has_steps() => to_write.push(work),
+                Ok(()) => {}
+                Err(error) => events::commit_refused(work.claim.fence.lane, &error),
+            }
+        }
+        to_write
+    }
+
+    fn commit_of(&self, work: &Work, plan: &Plan, rules: &Rules, now: DateTime<Utc>) -> Commit {
+        let covered: BTreeSet<&RecordId> = plan.covered.iter().collect();
+        let cleared = work.claim.notices.iter().filter(|row| covered.contains(&row.notice.record));
+        let failed = plan.outcome == Outcome::Wait;
+        let writes = !plan.steps.is_empty();
+        Commit {
+            link: plan.next.clone(),
+            cleared: cleared.map(|row| (row.notice.record.clone(), row.generation)).collect(),
+            aliases: plan.aliases.clone(),
+            journal: journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now),
+            dead_letter: (plan.outcome == Outcome::DeadLetter).then(|| DeadLetter {
+                connection: self.connection.clone(),
+                link: plan.next.as_ref().map(|link| link.id),
+                record: work.claim.notices.first().map(|row| row.notice.record.clone()),
+                reason: plan.reasons.first().copied().unwrap_or(Reason::Refused),
+                detail: String::new(),
+                at: now,
+            }),
+            // Until the answer is in, a crash must find the lane again by itself.
+            wake_at: if writes { Some(now) } else { plan.wake_at },
+            tries: match plan.steps.iter().map(|step| step.sends).max() {
+                None if failed => work.claim.tries.saturating_add(1),
+                Some(sends) if sends > 1 => work.claim.tries,
+                None | Some(_) => 0,
+            },
+            release: !writes,
+        }
+    }
+
+    /// Sends recorded intents in shared calls and settles the answers.
+    async fn write(&self, group: Vec<Work>, rules: &Rules) {
+        let intents: Vec<Intent> =
+            group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect();
+        let results = self.send(intents).await;
+        let now = self.clock.now();
+        let mut commits = Vec::new();
+        for work in &group {
+            if let Some(commit) = self.settled(work, &results, rules, now) {
+                commits.push((work.claim.fence, commit));
+            }
+        }
+        let lanes: Vec<_> = commits.iter().map(|(fence, _)| fence.lane).collect();
+        for (lane, result) in lanes.into_iter().zip(self.store.commit(commits, now).await) {
+            // The intent stays open then; the next run of the lane reads the record and decides by the token.
+            if let Err(error) = result {
+                events::commit_refused(lane, &error);
+            }
+        }
+    }
+
+    /// Tells logs and metrics what a run decided.
+    fn tell(&self, work: &Work, plan: &Plan) {
+        let link = plan.next.as_ref().or(work.claim.link.as_ref());
+        let meeting = link.map(|link| link.id);
+        let reason = plan.reasons.first().copied().unwrap_or(Reason::InStep);
+        let signals = work.claim.notices.iter().map(|row| row.signals).sum();
+        let connection = &self.connection;
+        events::run_ended(&RunEnded { connection, meeting, outcome: plan.outcome, reason, signals, echoes: plan.echoes });
+        if plan.echoes > 0 {
+            let side = link.and_then(|link| link.last_writer).map_or(Side::Outlook, Side::other);
+            events::echoes_recognised(side, u64::from(plan.echoes));
+        }
+        for record in work.reads.keys() {
+            events::calls_spent(record.side(), 1);
+        }
+        if plan.outcome == Outcome::DeadLetter {
+            events::dead_letter_made(connection, meeting, reason);
+        }
+        for step in &plan.steps {
+            events::write_sent(connection, step.link, step.side, step.action.name(), step.reason);
+        }
+        events::mails_expected(connection, meeting, plan.mail.recipients);
+    }
+
+    /// Tells logs and metrics what became of a write.
+    fn tell_settled(&self, work: &Work, intent: &Intent, settled: &Settled, now: DateTime<Utc>) {
+        let latency = journal::latency_ms(&work.claim, now).and_then(|ms| u64::try_from(ms).ok());
+        let latency = Duration::from_millis(latency.unwrap_or_default());
+        let code = settled.error.as_deref();
+        events::calls_spent(intent.side, 1);
+        events::write_settled(&self.connection, intent.link, intent.side, settled.reason, code, latency);
+        if settled.reason == Reason::WriteConfirmed {
+            events::crossed(intent.side, latency);
+        }
+    }
+
+    async fn send(&self, intents: Vec<Intent>) -> BTreeMap<WriteToken, WriteResult> {
+        let (outlook, salesforce): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.side == Side::Outlook);
+        let send = async |calendar: &Arc<dyn Calendar>, intents: Vec<Intent>| {
+            if intents.is_empty() {
+                return Vec::new();
+            }
+            let results = calendar.write(&intents).await;
+            intents.into_iter().map(|intent| intent.token).zip(results).collect::<Vec<_>>()
+        };
+        let (outlook, salesforce) = tokio::join!(
+            send(&self.calendars.outlook, outlook),
+            send(&self.calendars.salesforce, salesforce)
+        );
+        outlook.into_iter().chain(salesforce).collect()
+    }
+
+    fn settled(
+        &self,
+        work: &Work,
+        results: &BTreeMap<WriteToken, WriteResult>,
+        rules: &Rules,
+        now: DateTime<Utc>,
+    ) -> Option<Commit> {
+        let plan = work.plan.as_ref()?;
+        let mut link: Link = plan.next.clone()?;
+        // The store raised the revision when it took the intents in.
+        link.revision += 1;
+        let mut commit = Commit { release: true, wake_at: plan.wake_at, ..Commit::default() };
+        for intent in &plan.steps {
+            let unknown = WriteResult::Unknown(Why {
+                code: "CB1200".to_owned(),
+                message: "no answer".to_owned(),
+                retry_after_ms: None,
+            });
+            let result = results.get(&intent.token).unwrap_or(&unknown);
+            let settled = settle(link, intent, result, rules, now);
+            if settled.reason == Reason::WriteFailed {
+                commit.tries = work.claim.tries.saturating_add(1);
+            }
+            if settled.reason == Reason::Refused {
+                commit.dead_letter = Some(DeadLetter {
+                    connection: self.connection.clone(),
+                    link: Some(settled.link.id),
+                    record: intent.action.record().cloned(),
+                    reason: settled.reason,
+                    detail: journal::detail(result),
+                    at: now,
+                });
+            }
+            let wake = settled.wake_at.map(|at| at + backoff(rules, commit.tries));
+            commit.wake_at = [commit.wake_at, wake].into_iter().flatten().min();
+            commit.journal.push(journal::settled(&self.connection, &work.claim, intent, &settled, result, rules, now));
+            work.span().in_scope(|| self.tell_settled(work, intent, &settled, now));
+            link = settled.link;
+        }
+        for side in Side::BOTH {
+            commit.aliases.extend(link.replicas.get(side).iter().map(|replica| Alias::Record(replica.record.clone())));
+        }
+        if !link.ical_uid.is_empty() {
+            commit.aliases.push(Alias::ICalUid(link.ical_uid.clone(), link.original_start.clone()));
+        }
+        commit.link = Some(link);
+        Some(commit)
+    }
+}
+
+impl Work {
+    fn new(claim: Claim) -> Self {
+        let fresh = Fresh {
+            link: LinkId::new(Uuid::now_v7()),
+            outlook: WriteToken::new(Uuid::now_v7()),
+            salesforce: WriteToken::new(Uuid::now_v7()),
+        };
+        Self { claim, reads: BTreeMap::new(), lookups: Vec::new(), fresh, plan: None, calls: 0 }
+    }
+
+    /// Returns the records that the lane needs and has not read.
+    fn unread(&self) -> Vec<RecordId> {
+        let noticed = self.claim.notices.iter().map(|row| &row.notice.record);
+        let replicas = self.claim.link.iter().flat_map(|link| Side::BOTH.map(|side| link.replicas.get(side).as_ref()));
+        let linked = replicas.flatten().map(|replica| &replica.record);
+        let wanted: BTreeSet<&RecordId> = noticed.chain(linked).collect();
+        wanted.into_iter().filter(|record| !self.reads.contains_key(*record)).cloned().collect()
+    }
+
+    /// Returns names found in the records that the lane may not be known by yet.
+    fn new_names(&self, connection: &ConnectionId) -> Vec<Alias> {
+        let mut names = aliases(&self.case(connection, &[]));
+        names.retain(|name| match (name, &self.claim.link) {
+            (Alias::Record(_), _) => false,
+            (Alias::Stamp(id), Some(link)) => *id != link.id,
+            (Alias::ICalUid(uid, start), Some(link)) => *uid != link.ical_uid || *start != link.original_start,
+            (Alias::Stamp(_) | Alias::ICalUid(..), None) => true,
+        });
+        names
+    }
+
+    fn case(&self, connection: &ConnectionId, enrolments: &[Enrolment]) -> Case {
+        Case {
+            connection: connection.clone(),
+            link: self.claim.link.clone(),
+            reads: self.reads.clone(),
+            notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
+            enrolments: enrolments.to_vec(),
+            lookups: self.lookups.clone(),
+            tries: self.claim.tries,
+        }
+    }
+
+    /// Moves answered reads to the other reads, so that the journal and the aliases see them.
+    fn take_reads(&mut self) {
+        for (lookup, answer) in &self.lookups {
+            if let (Lookup::Read(_), Answer::Found(found)) = (lookup, answer) {
+                self.reads.extend(found.iter().cloned());
+            }
+        }
+    }
+
+    /// Returns the span of this change, with the ids by which logs are searched.
+    fn span(&self) -> tracing::Span {
+        let first = self.claim.notices.first();
+        let link = self.plan.as_ref().and_then(|plan| plan.next.as_ref()).or(self.claim.link.as_ref());
+        let record = |side: Side| {
+            let linked = link.and_then(|link| link.replicas.get(side).as_ref()).map(|replica| &replica.record);
+            let noticed = self.claim.notices.iter().map(|row| &row.notice.record).find(|record| record.side() == side);
+            linked.or(noticed).map(|record| record.remote_id().to_owned())
+        };
+        let version = first.and_then(|row| row.notice.versions.last());
+        tracing::info_span!(
+            "sync",
+            meeting.id = link.map(|link| tracing::field::display(link.id)),
+            change.side = first.map(|row| row.notice.record.side().name()),
+            change.version = version.map(tracing::field::debug),
+            outlook.event_id = record(Side::Outlook),
+            salesforce.record_id = record(Side::Salesforce),
+        )
+    }
+
+    fn has_steps(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| !plan.steps.is_empty())
+    }
+}
+
+fn unanswered() -> Answer {
+    Answer::Failed(Why { code: "CB1200".to_owned(), message: "not answered".to_owned(), retry_after_ms: None })
+}
+
+fn searched_side(lookup: &Lookup) -> Option<Side> {
+    match lookup {
+        Lookup::Read(_) => None,
+        Lookup::Stamped { side, .. } | Lookup::Candidates { side, .. } => Some(*side),
+    }
+}
+
+fn backoff(rules: &Rules, tries: u32) -> TimeDelta {
+    let timers = &rules.policy.timers;
+    if tries == 0 {
+        return TimeDelta::zero();
+    }
+    timers.retry_min.checked_mul(1 << tries.min(20)).unwrap_or(timers.retry_max).min(timers.retry_max)
+}
+
+/// Tells whether a lane's writes failed so often that a person must look.
+///
+/// Reads never lead here: an outage of a remote says nothing about the record.
+fn give_up_on(claim: &Claim, plan: &Plan, rules: &Rules) -> bool {
+    claim.tries >= rules.policy.timers.max_tries && !plan.steps.is_empty()
+}
+
+fn give_up_link(plan: &mut Plan, now: DateTime<Utc>) {
+    for step in plan.steps.drain(..) {
+        let Some(link) = &mut plan.next else { continue };
+        link.state = LinkState::DeadLetter { reason: Reason::TooManyTries, at: now };
+        // A write that was sent before may still have taken effect: its intent stays open for the next look.
+        if step.sends == 1 {
+            *link.intents.get_mut(step.side) = None;
+        }
+    }
+    plan.outcome = Outcome::DeadLetter;
+    plan.reasons.insert(0, Reason::TooManyTries);
+}

@@ -1,0 +1,94 @@
+//! Lanes: who works on which meeting. One worker per meeting at a time, held by a lease and a fence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::execute::Executor;
+use crate::ports::{Clock, Store};
+use crate::telemetry::events;
+
+/// How lanes are worked.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    /// How long a lane is held; longer than the longest run.
+    pub lease: Duration,
+    /// Lanes that one group takes: their reads and writes share calls. 1 to 200.
+    pub group: usize,
+    /// Groups at work at the same time. 1 to 64.
+    pub workers: usize,
+    /// How long a group waits for company after the first lane is due.
+    pub gather: Duration,
+    /// Longest time without looking into the queue.
+    pub idle_look: Duration,
+}
+
+/// Hands due lanes to executors.
+pub(super) struct Lanes {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) executor: Arc<Executor>,
+    pub(super) woken: Arc<Notify>,
+    pub(super) settings: LaneSettings,
+    pub(super) owner: String,
+}
+
+impl Lanes {
+    /// Runs until stopped, then waits for the groups at work.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(self.settings.workers));
+        let groups = TaskTracker::new();
+        while !stop.is_cancelled() {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let claimed =
+                self.store.claim(&self.owner, self.clock.now(), self.settings.lease, self.settings.group).await;
+            match claimed {
+                Ok(claims) if !claims.is_empty() => {
+                    let executor = Arc::clone(&self.executor);
+                    let woken = Arc::clone(&self.woken);
+                    groups.spawn(async move {
+                        executor.run(claims).await;
+                        drop(place);
+                        woken.notify_one();
+                    });
+                }
+                Ok(_) => {
+                    drop(place);
+                    self.wait_for_work(&stop).await;
+                }
+                Err(error) => {
+                    drop(place);
+                    events::store_failed(&format!("claim lanes: {error}"));
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+            }
+        }
+        groups.close();
+        groups.wait().await;
+    }
+
+    /// Waits until something is due, plus the time in which others may become due with it.
+    async fn wait_for_work(&self, stop: &CancellationToken) {
+        let latest = self.clock.now() + TimeDelta::from_std(self.settings.idle_look).unwrap_or(TimeDelta::MAX);
+        let due = match self.store.next_due().await {
+            Ok(due) => due.unwrap_or(latest).min(latest),
+            Err(error) => {
+                events::store_failed(&format!("look for due lanes: {error}"));
+                latest
+            }
+        };
+        let due = due + TimeDelta::from_std(self.settings.gather).unwrap_or_default();
+        tokio::select! {
+            () = self.clock.sleep_until(due) => {}
+            () = self.woken.notified() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}

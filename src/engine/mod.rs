@@ -1,0 +1,238 @@
+//! The engine: takes signals in, works lanes, keeps both sides in step. Speaks to ports only; `build.rs` names adapters.
+
+mod build;
+mod enrol;
+mod execute;
+mod intake;
+mod journal;
+mod lanes;
+mod rounds;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use calbridge_core::ids::ConnectionId;
+use calbridge_core::policy::Rules;
+use calbridge_core::side::BothSides;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use build::{StartError, check, open_read_only};
+pub use enrol::WantedEnrolment;
+pub use intake::IntakeSettings;
+pub use lanes::LaneSettings;
+pub use rounds::SweepSettings;
+
+use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, ListenError, Listener, SeenCache, Store};
+use crate::telemetry::events;
+
+/// Batches that may wait for intake; a listener that is faster is slowed down, never cut short.
+const INTAKE_QUEUE: usize = 64;
+
+/// Makes a listener; called anew after each failure.
+pub type MakeListener = Box<dyn Fn() -> Box<dyn Listener> + Send + Sync>;
+
+/// Hears which part of the engine works, or what is wrong with it.
+pub type Report<'a> = &'a (dyn Fn(&str, Option<&str>) + Send + Sync);
+
+/// Everything the engine works with.
+#[expect(missing_debug_implementations, reason = "ports are trait objects; the engine itself prints its connection")]
+pub struct Parts {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The dedup cache.
+    pub cache: Arc<dyn SeenCache>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Both remotes.
+    pub calendars: BothSides<Arc<dyn Calendar>>,
+    /// Listeners, made when the engine runs.
+    pub listeners: Vec<MakeListener>,
+    /// Mailboxes to enrol.
+    pub wanted: Vec<WantedEnrolment>,
+    /// Where enrolments are told; adapters hold receivers of it.
+    pub enrolments: watch::Sender<Vec<EnrolmentRow>>,
+    /// How plans are made.
+    pub rules: Rules,
+    /// How intake behaves.
+    pub intake: IntakeSettings,
+    /// How lanes are worked.
+    pub lanes: LaneSettings,
+    /// How often everything is compared.
+    pub sweeps: SweepSettings,
+}
+
+/// A running connection.
+pub struct Engine {
+    parts: Parts,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("connection", &self.parts.connection).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes an engine that is not running yet.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Runs until `stop` is set, then drains: listeners stop, what was taken in is stored, runs at work are finished.
+    ///
+    /// `report` is told which part works, and with a fault which one does not.
+    pub async fn run(self, stop: CancellationToken, report: Report<'_>) {
+        let parts = self.parts;
+        let (batches, taken) = mpsc::channel::<Batch>(INTAKE_QUEUE);
+        let (round_asks, rounds_asked) = mpsc::unbounded_channel();
+        let (rules_told, rules) = watch::channel(Arc::new(parts.rules));
+        let woken = Arc::new(Notify::new());
+        let owner = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
+        let enrolments = parts.enrolments.subscribe();
+        let tasks = TaskTracker::new();
+
+        tasks.spawn(
+            enrol::Enroller {
+                connection: parts.connection.clone(),
+                store: Arc::clone(&parts.store),
+                clock: Arc::clone(&parts.clock),
+                calendars: parts.calendars.clone(),
+                wanted: parts.wanted,
+                told: parts.enrolments,
+            }
+            .run(stop.clone()),
+        );
+        for make in parts.listeners {
+            tasks.spawn(supervise(make, batches.clone(), stop.clone()));
+        }
+        tasks.spawn(
+            rounds::Rounds {
+                connection: parts.connection.clone(),
+                store: Arc::clone(&parts.store),
+                clock: Arc::clone(&parts.clock),
+                calendars: parts.calendars.clone(),
+                enrolments: enrolments.clone(),
+                intake: batches.clone(),
+                sweeps: parts.sweeps,
+            }
+            .run(rounds_asked, stop.clone()),
+        );
+        drop(batches);
+        tasks.spawn(
+            intake::Intake {
+                connection: parts.connection.clone(),
+                store: Arc::clone(&parts.store),
+                cache: parts.cache,
+                clock: Arc::clone(&parts.clock),
+                rules: rules.clone(),
+                rounds: round_asks,
+                lanes: Arc::clone(&woken),
+                settings: parts.intake,
+            }
+            .run(taken, stop.clone()),
+        );
+        let (learned_told, mut learned) = watch::channel(false);
+        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, stop.clone()));
+        let executor = Arc::new(execute::Executor {
+            connection: parts.connection,
+            store: Arc::clone(&parts.store),
+            clock: Arc::clone(&parts.clock),
+            calendars: parts.calendars,
+            rules,
+            enrolments,
+            owner: owner.clone(),
+            lease: parts.lanes.lease,
+        });
+        tasks.spawn(watch_store(Arc::clone(&parts.store), Arc::clone(&parts.clock), stop.clone()));
+        report("engine", Some("learning what both remotes can do"));
+        // Before it is known whether writes can be stamped, there is nothing that a lane could safely do.
+        tokio::select! {
+            _known = learned.wait_for(|learned| *learned) => {}
+            () = stop.cancelled() => {}
+        }
+        report("engine", None);
+        lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner }
+            .run(stop)
+            .await;
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Runs a listener again and again until stopped; each start reads its position from the store.
+async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: CancellationToken) {
+    let mut pause = Duration::from_millis(250);
+    while !stop.is_cancelled() {
+        let listener = make();
+        let name = listener.name();
+        let started = std::time::Instant::now();
+        events::stream_started(&name);
+        let ended = listener.run(out.clone(), stop.clone()).await;
+        if stop.is_cancelled() {
+            return;
+        }
+        if started.elapsed() > Duration::from_mins(1) {
+            pause = Duration::from_millis(250);
+        }
+        let longest = match &ended {
+            Err(ListenError::Fatal(_)) => Duration::from_mins(5),
+            Ok(()) | Err(ListenError::Passing(_)) => Duration::from_secs(30),
+        };
+        events::stream_stopped(&name, ended.as_ref().err().map(ToString::to_string).as_deref());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Tells the metrics how much waits in the store.
+async fn watch_store(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match store.status().await {
+            Ok(status) => events::store_status(&status, clock.now()),
+            Err(error) => events::store_failed(&format!("count what waits: {error}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Learns what the Salesforce org can do, before and while the engine writes to it.
+async fn learn_capabilities(
+    calendars: BothSides<Arc<dyn Calendar>>,
+    rules: watch::Sender<Arc<Rules>>,
+    learned: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match calendars.salesforce.capabilities().await {
+            Ok(found) => {
+                rules.send_modify(|rules| {
+                    let policy = &mut Arc::make_mut(rules).policy;
+                    policy.salesforce_stampable = found.link_field && found.token_field;
+                    policy.salesforce_link_unique = found.link_unique;
+                });
+                events::capabilities_learned(found);
+                learned.send_replace(true);
+                pause = Duration::from_mins(5);
+            }
+            Err(error) => {
+                events::remote_failed(&error);
+                pause = (pause * 2).min(Duration::from_mins(1));
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Rounds: lists everything in a mailbox or the org, because signals may have been missed or never existed.
+//!
+//! A round that is owed is stored as the position `wanted` of its own stream, in the same transaction as the signal that
+//! asked for it; so a crash in the middle of a round runs it again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calbridge_core::ids::{ConnectionId, MailboxId, StreamId};
+use calbridge_core::side::{BothSides, Side};
+use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, Receipt, RemoteError, Retry, Store};
+use crate::telemetry::events;
+
+/// Code of the error that says that a round's cursor has expired.
+const CURSOR_EXPIRED: &str = "CB1310";
+
+/// Asks for a round.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RoundRequest {
+    pub(super) side: Side,
+    /// The mailbox; none means the Salesforce org.
+    pub(super) mailbox: Option<MailboxId>,
+    pub(super) cause: SignalCause,
+}
+
+impl RoundRequest {
+    /// Returns the stream under which the round's progress is stored.
+    pub(super) fn stream(&self) -> StreamId {
+        match &self.mailbox {
+            Some(mailbox) => StreamId::new(format!("round/{}/{mailbox}", self.side)),
+            None => StreamId::new(format!("round/{}", self.side)),
+        }
+    }
+}
+
+/// How often rounds run without being asked for.
+#[derive(Debug, Clone)]
+pub struct SweepSettings {
+    /// Each mailbox.
+    pub outlook: Duration,
+    /// The Salesforce org.
+    pub salesforce: Duration,
+}
+
+/// Runs rounds, one at a time.
+pub(super) struct Rounds {
+    pub(super) connection: ConnectionId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) calendars: BothSides<Arc<dyn Calendar>>,
+    pub(super) enrolments: watch::Receiver<Vec<EnrolmentRow>>,
+    pub(super) intake: mpsc::Sender<Batch>,
+    pub(super) sweeps: SweepSettings,
+}
+
+impl Rounds {
+    /// Runs until stopped.
+    pub(super) async fn run(self, mut asked: mpsc::UnboundedReceiver<RoundRequest>, stop: CancellationToken) {
+        let mut owed: BTreeSet<RoundRequest> = self.owed_from_before().await;
+        let mut outlook_sweep = self.clock.now() + self.sweeps.outlook;
+        let mut salesforce_sweep = self.clock.now() + self.sweeps.salesforce;
+        loop {
+            while let Ok(request) = asked.try_recv() {
+                owed.insert(request);
+            }
+            if let Some(request) = owed.pop_first() {
+                tokio::select! {
+                    () = self.round(&request) => {}
+                    () = stop.cancelled() => return,
+                }
+                continue;
+            }
+            tokio::select! {
+                request = asked.recv() => match request {
+                    Some(request) => { owed.insert(request); }
+                    None => return,
+                },
+                () = self.clock.sleep_until(outlook_sweep) => {
+                    outlook_sweep = self.clock.now() + self.sweeps.outlook;
+                    owed.extend(self.mailboxes().into_iter().map(|mailbox| RoundRequest {
+                        side: Side::Outlook,
+                        mailbox: Some(mailbox),
+                        cause: SignalCause::Sweep,
+                    }));
+                }
+                () = self.clock.sleep_until(salesforce_sweep) => {
+                    salesforce_sweep = self.clock.now() + self.sweeps.salesforce;
+                    owed.insert(RoundRequest { side: Side::Salesforce, mailbox: None, cause: SignalCause::Sweep });
+                }
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn mailboxes(&self) -> Vec<MailboxId> {
+        self.enrolments.borrow().iter().map(|row| row.enrolment.mailbox.clone()).collect()
+    }
+
+    /// Finds rounds that an earlier process owed, and the org's first one.
+    async fn owed_from_before(&self) -> BTreeSet<RoundRequest> {
+        let mut candidates = vec![RoundRequest { side: Side::Salesforce, mailbox: None, cause: SignalCause::Gap }];
+        candidates.extend(self.mailboxes().into_iter().map(|mailbox| RoundRequest {
+            side: Side::Outlook,
+            mailbox: Some(mailbox),
+            cause: SignalCause::Gap,
+        }));
+        let mut owed = BTreeSet::new();
+        for candidate in candidates {
+            match self.store.checkpoint(&self.connection, &candidate.stream()).await {
+                Ok(Some(value)) if value == RoundRequest::WANTED => {
+                    owed.insert(candidate);
+                }
+                // A mailbox's first round is asked for by its subscription, so that nothing falls in between.
+                Ok(None) if candidate.mailbox.is_none() => {
+                    owed.insert(RoundRequest { cause: SignalCause::Enrolment, ..candidate });
+                }
+                Ok(_) => {}
+                Err(error) => events::store_failed(&format!("read round progress: {error}")),
+            }
+        }
+        owed
+    }
+
+    /// Runs one round to its end, however often it fails on the way.
+    async fn round(&self, request: &RoundRequest) {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            match self.pages(request).await {
+                Ok(records) => {
+                    events::sweep_ended(request.side, records, records);
+                    return;
+                }
+                Err(error) => {
+                    events::remote_failed(&error);
+                    let asked = match error.retry {
+                        Retry::After(asked) => asked,
+                        Retry::Never => Duration::from_mins(5),
+                    };
+                    tokio::time::sleep(asked.max(pause)).await;
+                    pause = (pause * 2).min(Duration::from_mins(5));
+                }
+            }
+        }
+    }
+
+    async fn pages(&self, request: &RoundRequest) -> Result<u64, RemoteError> {
+        let calendar = self.calendars.get(request.side);
+        let mut cursor = self.resume(request).await;
+        let mut records = 0;
+        loop {
+            let page = match calendar.list(request.mailbox.as_ref(), cursor.as_deref()).await {
+                Err(error) if error.code == CURSOR_EXPIRED && cursor.is_some() => {
+                    cursor = None;
+                    continue;
+                }
+                other => other?,
+            };
+            records += page.records.len() as u64;
+            let last = page.next.is_none();
+            let signals = page.records.into_iter().map(|(record, removed)| Signal {
+                connection: self.connection.clone(),
+                side: request.side,
+                target: Target::Record(record),
+                change: if removed { Change::Deleted } else { Change::Unknown },
+                cause: request.cause,
+                version: None,
+                facts: None,
+                position: None,
+                received_at: self.clock.now(),
+            });
+            let (receipt, taken) = Receipt::new();
+            let position = Position { stream: request.stream(), value: page.resume.unwrap_or_default() };
+            let batch = Batch {
+                signals: signals.collect(),
+                rejects: Vec::new(),
+                positions: if last { vec![position] } else { Vec::new() },
+                receipt,
+            };
+            // Without intake there is nobody left to run rounds for.
+            if self.intake.send(batch).await.is_err() || taken.await.is_err() {
+                return Ok(records);
+            }
+            if last {
+                return Ok(records);
+            }
+            cursor = page.next;
+        }
+    }
+
+    /// Returns where a sweep goes on; gaps and first rounds look at everything.
+    async fn resume(&self, request: &RoundRequest) -> Option<String> {
+        if request.cause != SignalCause::Sweep {
+            return None;
+        }
+        let stored = self.store.checkpoint(&self.connection, &request.stream()).await.ok().flatten();
+        stored.filter(|value| !value.is_empty() && value != RoundRequest::WANTED)
+    }
+}

@@ -1,0 +1,287 @@
+//! Payload and schema -> what a change event says. Values of the record itself are not kept: a signal is never trusted
+//! for its content.
+
+use std::collections::BTreeSet;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value;
+use calbridge_core::signal::Change;
+use chrono::{DateTime, Utc};
+
+use super::super::wire::TOKEN_FIELD;
+use super::changed_fields;
+
+/// Largest single value decoded; an event is at most 1 MB, so more is a broken length.
+const MAX_VALUE: usize = 16 * 1024 * 1024;
+
+/// What a change event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ChangeEvent {
+    pub(super) entity: String,
+    pub(super) record_ids: Vec<String>,
+    pub(super) change: Change,
+    /// The event stands for changes that could not be sent.
+    pub(super) gap: bool,
+    /// Not even the records are known.
+    pub(super) overflow: bool,
+    pub(super) origin: String,
+    pub(super) user: String,
+    pub(super) transaction: String,
+    pub(super) committed: DateTime<Utc>,
+    pub(super) changed: BTreeSet<String>,
+    pub(super) token: Option<String>,
+}
+
+/// Reads the schema that Salesforce gives for a schema id.
+pub(super) fn schema(json: &str) -> Result<Schema, String> {
+    // One setting for the process; it only ever lowers the library's limit of 512 MB.
+    apache_avro::util::max_allocation_bytes(MAX_VALUE);
+    Schema::parse_str(json).map_err(|_broken| "its schema cannot be read".to_owned())
+}
+
+/// Decodes a payload; it carries no schema of its own.
+///
+/// # Errors
+/// Says what is wrong without any value of the payload.
+pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent, String> {
+    let reader = GenericDatumReader::builder(schema)
+        .build()
+        .map_err(|_broken| "its schema cannot be used".to_owned())?;
+    let value = reader
+        .read_value(&mut payload)
+        .map_err(|_broken| "its payload does not fit its schema".to_owned())?;
+    let Value::Record(fields) = value else {
+        return Err("its schema is no record".to_owned());
+    };
+    let header = field(&fields, "ChangeEventHeader").ok_or("it has no change event header")?;
+    let Value::Record(header) = header else {
+        return Err("its change event header is no record".to_owned());
+    };
+    let text = |name| field(header, name).and_then(text_of).unwrap_or_default();
+    let change_type = text("changeType");
+    let (change, gap) = change_of(&change_type).ok_or("its change type is unknown")?;
+    let committed = field(header, "commitTimestamp")
+        .and_then(number_of)
+        .and_then(DateTime::from_timestamp_millis)
+        .ok_or("it has no commit time")?;
+    let mut changed = changed_fields::names(&texts(field(header, "changedFields")), schema);
+    changed.extend(changed_fields::names(&texts(field(header, "nulledFields")), schema));
+    let sequence = field(header, "sequenceNumber").and_then(number_of).unwrap_or_default();
+    Ok(ChangeEvent {
+        entity: text("entityName"),
+        record_ids: texts(field(header, "recordIds")),
+        change,
+        gap,
+        overflow: change_type == "GAP_OVERFLOW",
+        origin: text("changeOrigin"),
+        user: text("commitUser"),
+        transaction: format!("{}/{sequence}", text("transactionKey")),
+        committed,
+        changed,
+        token: field(&fields, TOKEN_FIELD)
+            .and_then(text_of)
+            .filter(|token| !token.is_empty()),
+    })
+}
+
+/// Reads `changeType` by name: the order of its symbols is not published.
+fn change_of(change_type: &str) -> Option<(Change, bool)> {
+    let (name, gap) = match change_type.strip_prefix("GAP_") {
+        Some(name) => (name, true),
+        None => (change_type, false),
+    };
+    let change = match name {
+        "CREATE" => Change::Created,
+        "UPDATE" => Change::Updated,
+        "DELETE" => Change::Deleted,
+        "UNDELETE" => Change::Undeleted,
+        "SNAPSHOT" | "OVERFLOW" => Change::Unknown,
+        _ => return None,
+    };
+    Some((change, gap))
+}
+
+fn field<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
+    let (_, value) = fields.iter().find(|(key, _)| key == name)?;
+    match value {
+        Value::Union(_, inner) => Some(inner),
+        value => Some(value),
+    }
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) | Value::Enum(_, text) => Some(text.clone()),
+        Value::Union(_, inner) => text_of(inner),
+        _ => None,
+    }
+}
+
+/// Reads any number: which Avro types Salesforce uses is not published.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "times and counters are whole; a fraction or overflow is cut to the nearest"
+)]
+fn number_of(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(i64::from(*number)),
+        Value::Long(number) | Value::TimestampMillis(number) => Some(*number),
+        Value::Float(number) => Some(*number as i64),
+        Value::Double(number) => Some(*number as i64),
+        Value::Union(_, inner) => number_of(inner),
+        _ => None,
+    }
+}
+
+fn texts(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::Array(items)) => items.iter().filter_map(text_of).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+pub(in super::super) mod tests {
+    use apache_avro::writer::datum::GenericDatumWriter;
+
+    use super::*;
+
+    /// A schema of the published shape, shortened to a few fields.
+    pub(in super::super::super) const SCHEMA: &str = r#"{
+        "type": "record", "name": "EventChangeEvent", "namespace": "com.sforce.eventbus", "uuid": "K98aAtiNFBjA-PJlcvaQ2g",
+        "fields": [
+            { "name": "ChangeEventHeader", "type": { "type": "record", "name": "ChangeEventHeader", "fields": [
+                { "name": "entityName", "type": "string" },
+                { "name": "recordIds", "type": { "type": "array", "items": "string" } },
+                { "name": "changeType", "type": { "type": "enum", "name": "ChangeType", "symbols": [
+                    "CREATE", "UPDATE", "DELETE", "UNDELETE", "GAP_CREATE", "GAP_UPDATE", "GAP_DELETE", "GAP_UNDELETE",
+                    "GAP_OVERFLOW", "SNAPSHOT"] } },
+                { "name": "changeOrigin", "type": "string" },
+                { "name": "transactionKey", "type": "string" },
+                { "name": "sequenceNumber", "type": "int" },
+                { "name": "commitTimestamp", "type": "long" },
+                { "name": "commitNumber", "type": "long" },
+                { "name": "commitUser", "type": "string" },
+                { "name": "nulledFields", "type": { "type": "array", "items": "string" } },
+                { "name": "diffFields", "type": { "type": "array", "items": "string" } },
+                { "name": "changedFields", "type": { "type": "array", "items": "string" } }
+            ] } },
+            { "name": "Subject", "type": ["null", "string"], "doc": "Data:Text", "default": null },
+            { "name": "Location", "type": ["null", "string"], "default": null },
+            { "name": "DurationInMinutes", "type": ["null", "double"], "default": null },
+            { "name": "Calbridge_Token__c", "type": ["null", "string"], "default": null }
+        ] }"#;
+
+    /// Encodes an event of [`SCHEMA`].
+    pub(in super::super::super) fn payload(
+        change_type: &str,
+        ids: &[&str],
+        changed: &[&str],
+        token: Option<&str>,
+    ) -> Vec<u8> {
+        let symbols = [
+            "CREATE",
+            "UPDATE",
+            "DELETE",
+            "UNDELETE",
+            "GAP_CREATE",
+            "GAP_UPDATE",
+            "GAP_DELETE",
+            "GAP_UNDELETE",
+            "GAP_OVERFLOW",
+            "SNAPSHOT",
+        ];
+        let at = symbols.iter().position(|symbol| *symbol == change_type).unwrap();
+        let strings =
+            |texts: &[&str]| Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect());
+        let optional = |text: Option<&str>| match text {
+            Some(text) => Value::Union(1, Box::new(Value::String(text.to_owned()))),
+            None => Value::Union(0, Box::new(Value::Null)),
+        };
+        let named = |name: &str, value: Value| (name.to_owned(), value);
+        let string = |text: &str| Value::String(text.to_owned());
+        let header = Value::Record(vec![
+            named("entityName", string("Event")),
+            named("recordIds", strings(ids)),
+            named(
+                "changeType",
+                Value::Enum(u32::try_from(at).unwrap(), change_type.to_owned()),
+            ),
+            named(
+                "changeOrigin",
+                string("com/salesforce/api/rest/66.0;client=calbridge/1"),
+            ),
+            named("transactionKey", string("0001")),
+            named("sequenceNumber", Value::Int(2)),
+            named("commitTimestamp", Value::Long(1_795_251_601_000)),
+            named("commitNumber", Value::Long(7)),
+            named("commitUser", string("0055000000Gv7qJAAR")),
+            named("nulledFields", strings(&[])),
+            named("diffFields", strings(&[])),
+            named("changedFields", strings(changed)),
+        ]);
+        let value = Value::Record(vec![
+            named("ChangeEventHeader", header),
+            named("Subject", optional(Some("secret subject"))),
+            named("Location", optional(None)),
+            named("DurationInMinutes", Value::Union(0, Box::new(Value::Null))),
+            named("Calbridge_Token__c", optional(token)),
+        ]);
+        let schema = schema(SCHEMA).unwrap();
+        let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        writer.write_value_to_vec(value).unwrap()
+    }
+
+    #[test]
+    fn the_header_is_read_and_the_records_values_are_not_kept() {
+        let payload = payload("UPDATE", &["00U5000000Gv7qJEAR"], &["0x12"], Some("t-1"));
+        let event = decode(&schema(SCHEMA).unwrap(), &payload).unwrap();
+        assert_eq!(event.change, Change::Updated);
+        assert!(!event.gap && !event.overflow);
+        assert_eq!(event.transaction, "0001/2");
+        assert_eq!(event.committed.timestamp_millis(), 1_795_251_601_000);
+        assert_eq!(event.token.as_deref(), Some("t-1"));
+        let changed: Vec<&str> = event.changed.iter().map(String::as_str).collect();
+        assert_eq!(changed, ["Calbridge_Token__c", "Subject"]);
+        assert!(!format!("{event:?}").contains("secret"));
+    }
+
+    #[test]
+    fn gaps_are_told_apart() {
+        let decoded = |change| {
+            decode(
+                &schema(SCHEMA).unwrap(),
+                &payload(change, &["00U5000000Gv7qJEAR"], &[], None),
+            )
+            .unwrap()
+        };
+        let gap = decoded("GAP_DELETE");
+        assert!(gap.gap && !gap.overflow && gap.change == Change::Deleted);
+        assert!(decoded("GAP_OVERFLOW").overflow);
+    }
+
+    #[test]
+    fn a_broken_payload_is_an_error_and_never_a_panic() {
+        let schema = schema(SCHEMA).unwrap();
+        let whole = payload("CREATE", &["00U5000000Gv7qJEAR"], &[], None);
+        // Cut inside the header it is unreadable; cut later, the library reads missing optional values as null.
+        for cut in 0..whole.len() {
+            match decode(&schema, whole.get(..cut).unwrap()) {
+                Err(_) => {}
+                Ok(event) => assert_eq!(event.record_ids, ["00U5000000Gv7qJEAR"], "cut at {cut}"),
+            }
+        }
+        assert!(decode(&schema, whole.get(..60).unwrap()).is_err());
+        let mut wild = whole;
+        for at in 0..wild.len() {
+            let kept = wild[at];
+            for byte in [0x00, 0x7f, 0x80, 0xff] {
+                wild[at] = byte;
+                // Either outcome is fine; a panic or a huge allocation is not.
+                let _outcome = decode(&schema, &wild);
+            }
+            wild[at] = kept;
+        }
+    }
+}

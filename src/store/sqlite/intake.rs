@@ -1,0 +1,362 @@
+//! Intake: signals collapse into dirty rows, in one transaction with the positions that they cover.
+
+use std::collections::{BTreeMap, HashMap};
+
+use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
+use calbridge_core::reason::Reason;
+use calbridge_core::signal::{Change, Position, SignalCause, Version};
+use chrono::{DateTime, Utc};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::dialect::{chunks, failed, push_list, span_ms};
+use super::journal;
+use super::rows::{from_json, from_name, get, ms, name_of, parse, to_json};
+use crate::ports::{DueSignal, IntakeBatch, JournalEntry, JournalKind, Reject, StoreError};
+
+/// Versions and positions that a dirty row keeps; a burst of Graph shows at most 4 versions of one record.
+const KEPT: usize = 16;
+
+/// A dirty row being collapsed into.
+#[derive(Debug)]
+struct Row<'a> {
+    connection: &'a ConnectionId,
+    record: &'a RecordId,
+    lane: Option<LaneId>,
+    generation: i64,
+    signals: i64,
+    deleted: bool,
+    cause: SignalCause,
+    versions: Vec<Version>,
+    positions: Vec<Position>,
+    first_signal_at: i64,
+    burst_started_at: i64,
+    last_signal_at: i64,
+    due_at: i64,
+    claimed: bool,
+}
+
+impl<'a> Row<'a> {
+    /// Starts a row that has seen nothing yet.
+    fn fresh(due: &'a DueSignal, lane: Option<LaneId>) -> Self {
+        let received = ms(due.signal.received_at);
+        Self {
+            connection: &due.signal.connection,
+            record: &due.record,
+            lane,
+            generation: 0,
+            signals: 0,
+            deleted: false,
+            cause: due.signal.cause,
+            versions: Vec::new(),
+            positions: Vec::new(),
+            first_signal_at: received,
+            burst_started_at: received,
+            last_signal_at: received,
+            due_at: received,
+            claimed: false,
+        }
+    }
+
+    /// Takes in one signal; latest wins, nothing is forgotten that a later read must cover.
+    fn collapse(&mut self, due: &DueSignal) {
+        let signal = &due.signal;
+        let received = ms(signal.received_at);
+        if self.claimed {
+            // A run already knows of what was there: this signal opens a new window.
+            self.claimed = false;
+            self.burst_started_at = received;
+        }
+        self.generation += 1;
+        self.signals += 1;
+        self.deleted |= signal.change == Change::Deleted;
+        if self.cause != SignalCause::Operator {
+            self.cause = signal.cause;
+        }
+        if let Some(version) = &signal.version {
+            keep(&mut self.versions, version);
+        }
+        if let Some(position) = &signal.position {
+            keep(&mut self.positions, position);
+        }
+        self.last_signal_at = self.last_signal_at.max(received);
+        self.due_at = (self.last_signal_at + span_ms(due.quiet)).min(self.burst_started_at + span_ms(due.max_wait));
+    }
+}
+
+/// Appends what is not yet there and drops the oldest beyond the limit.
+fn keep<T: PartialEq + Clone>(list: &mut Vec<T>, item: &T) {
+    if !list.contains(item) {
+        list.push(item.clone());
+    }
+    if list.len() > KEPT {
+        list.drain(..list.len() - KEPT);
+    }
+}
+
+impl SqliteStore {
+    /// Makes signals, rejects, positions and counters durable in one transaction.
+    pub(super) async fn accept_batch(&self, batch: &IntakeBatch, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut signals: BTreeMap<(&ConnectionId, String), Vec<&DueSignal>> = BTreeMap::new();
+        for due in &batch.signals {
+            signals
+                .entry((&due.signal.connection, due.record.key()))
+                .or_default()
+                .push(due);
+        }
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut rows = existing_rows(&mut tx, &signals).await?;
+        for (row, bursts) in rows.iter_mut().zip(signals.values()) {
+            for due in bursts {
+                row.collapse(due);
+            }
+        }
+        open_provisional_lanes(&mut tx, &mut rows, ms(now)).await?;
+        write_rows(&mut tx, &rows).await?;
+        for reject in &batch.rejects {
+            self.record_reject(&mut tx, reject, now).await?;
+        }
+        write_positions(&mut tx, &batch.positions, ms(now)).await?;
+        write_duplicates(&mut tx, batch).await?;
+        tx.commit().await.map_err(failed)
+    }
+
+    /// Reads how far a stream is covered.
+    pub(super) async fn read_checkpoint(
+        &self,
+        connection: &ConnectionId,
+        stream: &StreamId,
+    ) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT value FROM checkpoint WHERE connection = $1 AND stream = $2")
+            .bind(connection.as_str())
+            .bind(stream.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed)
+    }
+
+    /// Journals a message that is no signal; what could not be read is kept, sealed, for a person.
+    async fn record_reject(
+        &self,
+        connection: &mut SqliteConnection,
+        reject: &Reject,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let entry = JournalEntry {
+            sequence: 0,
+            at: now,
+            connection: reject.connection.clone(),
+            lane: None,
+            link: None,
+            kind: JournalKind::Rejected,
+            side: Some(reject.side),
+            record: None,
+            outcome: None,
+            reasons: vec![reject.reason],
+            fields: Vec::new(),
+            versions: Vec::new(),
+            positions: reject.position.iter().cloned().collect(),
+            signals: 1,
+            echoes: 0,
+            token: None,
+            calls: 0,
+            mails: 0,
+            latency_ms: None,
+            error: (!reject.detail.is_empty()).then(|| reject.detail.clone()),
+            config_version: String::new(),
+            images: BTreeMap::new(),
+        };
+        journal::append(connection, self, None, &[entry]).await?;
+        if reject.reason != Reason::Undecodable {
+            return Ok(());
+        }
+        let id = Uuid::now_v7().to_string();
+        let key = journal::data_key(connection, &self.sealer, &reject.connection, &id, ms(now)).await?;
+        sqlx::query(
+            "INSERT INTO dead_letter (dead_letter_id, connection, side, reason, detail, at, raw, key_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $1)",
+        )
+        .bind(&id)
+        .bind(reject.connection.as_str())
+        .bind(reject.side.name())
+        .bind(reject.reason.name())
+        .bind(&reject.detail)
+        .bind(ms(now))
+        .bind(key.seal("message", &id, &reject.raw)?)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Reads lanes and rows of the records, in the order of `signals`; what is unknown comes back fresh.
+async fn existing_rows<'a>(
+    connection: &mut SqliteConnection,
+    signals: &BTreeMap<(&'a ConnectionId, String), Vec<&'a DueSignal>>,
+) -> Result<Vec<Row<'a>>, StoreError> {
+    let mut by_connection: BTreeMap<&ConnectionId, Vec<&str>> = BTreeMap::new();
+    for (id, key) in signals.keys() {
+        by_connection.entry(id).or_default().push(key);
+    }
+    let mut found = HashMap::new();
+    for (id, keys) in &by_connection {
+        for chunk in chunks(keys) {
+            let mut query = QueryBuilder::new(
+                "SELECT lane_alias.value, lane_alias.lane_id AS alias_lane, dirty.generation, dirty.signals, \
+                 dirty.deleted, dirty.cause, dirty.versions, dirty.positions, dirty.first_signal_at, \
+                 dirty.burst_started_at, dirty.last_signal_at, dirty.due_at, dirty.claimed \
+                 FROM lane_alias LEFT JOIN dirty \
+                 ON dirty.connection = lane_alias.connection AND dirty.record = lane_alias.value \
+                 WHERE lane_alias.kind = 'record' AND lane_alias.connection = ",
+            );
+            query.push_bind(id.as_str().to_owned());
+            query.push(" AND lane_alias.value IN ");
+            push_list(&mut query, chunk);
+            for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
+                found.insert((*id, get::<String>(&row, "value")?), row);
+            }
+        }
+    }
+    let mut rows = Vec::with_capacity(signals.len());
+    for ((id, key), bursts) in signals {
+        let first = bursts[0];
+        let Some(stored) = found.get(&(*id, key.clone())) else {
+            rows.push(Row::fresh(first, None));
+            continue;
+        };
+        let lane = Some(parse("lane id", get(stored, "alias_lane")?)?);
+        let mut row = Row::fresh(first, lane);
+        if let Some(generation) = get(stored, "generation")? {
+            row.generation = generation;
+            row.signals = get(stored, "signals")?;
+            row.deleted = get::<i64>(stored, "deleted")? != 0;
+            row.cause = from_name("cause", get(stored, "cause")?)?;
+            row.versions = from_json("versions", get(stored, "versions")?)?;
+            row.positions = from_json("positions", get(stored, "positions")?)?;
+            row.first_signal_at = get(stored, "first_signal_at")?;
+            row.burst_started_at = get(stored, "burst_started_at")?;
+            row.last_signal_at = get(stored, "last_signal_at")?;
+            row.due_at = get(stored, "due_at")?;
+            row.claimed = get::<i64>(stored, "claimed")? != 0;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Gives records that nobody knows a lane of their own and the name that leads to it.
+async fn open_provisional_lanes(
+    connection: &mut SqliteConnection,
+    rows: &mut [Row<'_>],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut unknown = Vec::new();
+    for row in rows.iter_mut().filter(|row| row.lane.is_none()) {
+        let lane = LaneId::new(Uuid::now_v7());
+        row.lane = Some(lane);
+        unknown.push((lane.to_string(), row.connection, row.record));
+    }
+    for chunk in chunks(&unknown) {
+        let mut lanes = QueryBuilder::<Sqlite>::new("INSERT INTO lane (lane_id, connection, created_at) ");
+        lanes.push_values(chunk, |mut columns, (lane, id, _)| {
+            columns
+                .push_bind(lane.clone())
+                .push_bind(id.as_str().to_owned())
+                .push_bind(now);
+        });
+        lanes.build().execute(&mut *connection).await.map_err(failed)?;
+        let mut aliases =
+            QueryBuilder::<Sqlite>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
+        aliases.push_values(chunk, |mut columns, (lane, id, record)| {
+            columns
+                .push_bind(id.as_str().to_owned())
+                .push_bind("record")
+                .push_bind(record.key())
+                .push_bind(lane.clone())
+                .push_bind(record.remote_id().to_owned());
+        });
+        aliases.build().execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn write_rows(connection: &mut SqliteConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
+    for chunk in chunks(rows) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO dirty (connection, record, lane_id, generation, signals, deleted, cause, versions, positions, \
+             first_signal_at, burst_started_at, last_signal_at, due_at, claimed) ",
+        );
+        query.push_values(chunk, |mut columns, row| {
+            let lane = row.lane.expect("every row was given a lane before it is written");
+            columns
+                .push_bind(row.connection.as_str().to_owned())
+                .push_bind(row.record.key())
+                .push_bind(lane.to_string())
+                .push_bind(row.generation)
+                .push_bind(row.signals)
+                .push_bind(i64::from(row.deleted))
+                .push_bind(name_of(&row.cause))
+                .push_bind(to_json(&row.versions))
+                .push_bind(to_json(&row.positions))
+                .push_bind(row.first_signal_at)
+                .push_bind(row.burst_started_at)
+                .push_bind(row.last_signal_at)
+                .push_bind(row.due_at)
+                .push_bind(i64::from(row.claimed));
+        });
+        query.push(
+            " ON CONFLICT (connection, record) DO UPDATE SET generation = excluded.generation, \
+             signals = excluded.signals, deleted = excluded.deleted, cause = excluded.cause, \
+             versions = excluded.versions, positions = excluded.positions, \
+             first_signal_at = excluded.first_signal_at, burst_started_at = excluded.burst_started_at, \
+             last_signal_at = excluded.last_signal_at, due_at = excluded.due_at, claimed = excluded.claimed",
+        );
+        query.build().execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn write_positions(
+    connection: &mut SqliteConnection,
+    positions: &[(ConnectionId, Position)],
+    now: i64,
+) -> Result<(), StoreError> {
+    for (id, position) in positions {
+        sqlx::query(
+            "INSERT INTO checkpoint (connection, stream, value, updated_at) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (connection, stream) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+        )
+        .bind(id.as_str())
+        .bind(position.stream.as_str())
+        .bind(&position.value)
+        .bind(now)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn write_duplicates(connection: &mut SqliteConnection, batch: &IntakeBatch) -> Result<(), StoreError> {
+    for (stream, signals) in &batch.duplicates {
+        // The batch that dropped them also moves their stream's position, which names the connection.
+        let owner = batch
+            .positions
+            .iter()
+            .find(|(_, position)| position.stream == *stream)
+            .map_or("", |(id, _)| id.as_str());
+        sqlx::query(
+            "INSERT INTO duplicate (connection, stream, signals) VALUES ($1, $2, $3) \
+             ON CONFLICT (connection, stream) DO UPDATE SET signals = duplicate.signals + excluded.signals",
+        )
+        .bind(owner)
+        .bind(stream.as_str())
+        .bind(i64::try_from(*signals).unwrap_or(i64::MAX))
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    }
+    Ok(())
+}

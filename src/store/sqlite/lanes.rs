@@ -1,0 +1,189 @@
+//! Lanes: who works on which meeting, for how long, under which fence.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use calbridge_core::ids::{ConnectionId, LaneId};
+use calbridge_core::link::Link;
+use chrono::{DateTime, Utc};
+use sqlx::{QueryBuilder, Row as _, SqliteConnection, SqlitePool};
+
+use super::SqliteStore;
+use super::dialect::{chunks, database_now, failed, push_list, span_ms};
+use super::rows::{self, DIRTY_COLUMNS, LINK_COLUMNS, get, instant, ms, parse};
+use crate::ports::{Claim, DirtyRow, Fence, StoreError};
+
+/// Lanes that are due and that nobody holds: a record's window closed, a wake-up came, or a worker died holding it.
+const DUE_LANES: &str = "WITH due AS ( \
+         SELECT lane_id, due_at FROM dirty WHERE due_at <= $1 \
+         UNION ALL SELECT lane_id, wake_at FROM lane WHERE wake_at <= $1 \
+         UNION ALL SELECT lane_id, 0 FROM lane WHERE owner <> '' AND lease_until <= $2) \
+     SELECT due.lane_id, MIN(due.due_at) AS first_due FROM due \
+     JOIN lane ON lane.lane_id = due.lane_id AND lane.lease_until <= $2 \
+     GROUP BY due.lane_id ORDER BY first_due LIMIT $3";
+
+impl SqliteStore {
+    /// Takes due lanes, longest waiting first.
+    pub(super) async fn claim_due(
+        &self,
+        owner: &str,
+        now: DateTime<Utc>,
+        lease_for: Duration,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        if due_lanes(&mut reader, now, 1).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        drop(reader);
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let lanes = due_lanes(&mut tx, now, limit).await?;
+        let claims = self.take(&mut tx, &lanes, owner, lease_for).await?;
+        tx.commit().await.map_err(failed)?;
+        Ok(claims)
+    }
+
+    /// Puts lanes under a new fence and reads all that waits in them; order kept.
+    pub(super) async fn take(
+        &self,
+        connection: &mut SqliteConnection,
+        lanes: &[String],
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let lease_until = database_now(connection).await?.saturating_add(span_ms(lease_for));
+        let mut fences: HashMap<LaneId, (ConnectionId, i64, u32)> = HashMap::new();
+        let mut notices: HashMap<LaneId, Vec<DirtyRow>> = HashMap::new();
+        let mut links: HashMap<LaneId, Link> = HashMap::new();
+        for chunk in chunks(lanes) {
+            let mut query = QueryBuilder::new("UPDATE lane SET fence = fence + 1, owner = ");
+            query.push_bind(owner.to_owned());
+            query.push(", lease_until = ");
+            query.push_bind(lease_until);
+            query.push(" WHERE lane_id IN ");
+            push_list(&mut query, chunk);
+            query.push(" RETURNING lane_id, connection, fence, tries");
+            for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
+                let tries = u32::try_from(get::<i64>(&row, "tries")?).unwrap_or(u32::MAX);
+                let held = (rows::connection(&row)?, get(&row, "fence")?, tries);
+                fences.insert(parse("lane id", get(&row, "lane_id")?)?, held);
+            }
+
+            let mut query = QueryBuilder::new("UPDATE dirty SET claimed = 1 WHERE lane_id IN ");
+            push_list(&mut query, chunk);
+            query.push(" RETURNING ");
+            query.push(DIRTY_COLUMNS.replace("dirty.", ""));
+            for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
+                let (lane, dirty) = rows::dirty_row(&row)?;
+                notices.entry(lane).or_default().push(dirty);
+            }
+
+            for (lane, link) in self.links_of(&mut *connection, chunk).await? {
+                links.entry(lane).or_insert(link);
+            }
+        }
+        let mut claims = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let lane: LaneId = parse("lane id", lane)?;
+            let Some((connection, number, tries)) = fences.remove(&lane) else {
+                continue;
+            };
+            let mut notices = notices.remove(&lane).unwrap_or_default();
+            notices.sort_by(|a, b| a.notice.record.cmp(&b.notice.record));
+            claims.push(Claim {
+                fence: Fence { lane, number },
+                connection,
+                notices,
+                link: links.remove(&lane),
+                tries,
+            });
+        }
+        Ok(claims)
+    }
+
+    /// Reads the links of lanes; where a lane has several generations, the one in force comes first.
+    pub(super) async fn links_of<T: AsRef<str>>(
+        &self,
+        connection: &mut SqliteConnection,
+        lanes: &[T],
+    ) -> Result<Vec<(LaneId, Link)>, StoreError> {
+        let mut query = QueryBuilder::new("SELECT ");
+        query.push(LINK_COLUMNS);
+        query.push(
+            " FROM correlation LEFT JOIN data_key ON data_key.key_id = correlation.key_id \
+             WHERE correlation.lane_id IN ",
+        );
+        push_list(&mut query, lanes);
+        query.push(
+            " ORDER BY CASE correlation.state WHEN 'tombstone' THEN 1 ELSE 0 END, correlation.generation DESC, \
+             correlation.created_at DESC",
+        );
+        let found = query.build().fetch_all(connection).await.map_err(failed)?;
+        found.iter().map(|row| rows::link(row, &self.sealer)).collect()
+    }
+
+    /// Returns when the next lane that nobody holds becomes due.
+    pub(super) async fn first_due(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(failed)?;
+        let database_now = database_now(&mut reader).await?;
+        let row = sqlx::query(
+            "SELECT \
+               (SELECT dirty.due_at FROM dirty JOIN lane ON lane.lane_id = dirty.lane_id \
+                WHERE lane.lease_until <= $1 ORDER BY dirty.due_at LIMIT 1) AS due_at, \
+               (SELECT wake_at FROM lane WHERE wake_at IS NOT NULL AND lease_until <= $1 \
+                ORDER BY wake_at LIMIT 1) AS wake_at, \
+               EXISTS (SELECT 1 FROM lane WHERE owner <> '' AND lease_until <= $1) AS abandoned",
+        )
+        .bind(database_now)
+        .fetch_one(&mut *reader)
+        .await
+        .map_err(failed)?;
+        let abandoned = row.try_get::<i64, _>("abandoned").map_err(failed)? != 0;
+        let abandoned = abandoned.then(|| ms(self.clock.now()));
+        let times = [get(&row, "due_at")?, get(&row, "wake_at")?, abandoned];
+        times.into_iter().flatten().min().map(instant).transpose()
+    }
+
+    /// Prolongs leases; returns those whose lane has a newer fence or was given back.
+    pub(super) async fn renew_leases(&self, fences: &[Fence], lease_for: Duration) -> Result<Vec<Fence>, StoreError> {
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let lease_until = database_now(&mut tx).await?.saturating_add(span_ms(lease_for));
+        let mut lost = Vec::new();
+        for fence in fences {
+            let renewed =
+                sqlx::query("UPDATE lane SET lease_until = $1 WHERE lane_id = $2 AND fence = $3 AND owner <> ''")
+                    .bind(lease_until)
+                    .bind(fence.lane.to_string())
+                    .bind(fence.number)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            if renewed.rows_affected() == 0 {
+                lost.push(*fence);
+            }
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(lost)
+    }
+
+    /// Returns the pool for reading.
+    pub(super) fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+}
+
+async fn due_lanes(
+    connection: &mut SqliteConnection,
+    now: DateTime<Utc>,
+    limit: usize,
+) -> Result<Vec<String>, StoreError> {
+    let database_now = database_now(connection).await?;
+    let found = sqlx::query(DUE_LANES)
+        .bind(ms(now))
+        .bind(database_now)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await
+        .map_err(failed)?;
+    found.iter().map(|row| get(row, "lane_id")).collect()
+}

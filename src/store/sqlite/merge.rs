@@ -1,0 +1,187 @@
+//! Lanes that turn out to be one meeting become one lane, before any intent.
+//!
+//! A lane that was taken in keeps its row, pointing at the one that took it: history stays where it was written, and
+//! trace follows the pointer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use calbridge_core::ids::{ConnectionId, LaneId};
+use calbridge_core::plan::Alias;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+use super::SqliteStore;
+use super::dialect::{chunks, database_now, failed};
+use super::rows::{get, parse};
+use crate::ports::{Claim, Joined, StoreError};
+
+/// Another lane that knows one of our names.
+struct Other {
+    lane: LaneId,
+    leased: bool,
+    linked: bool,
+}
+
+impl SqliteStore {
+    /// Registers names for a claimed lane and brings it together with lanes that know one of them already.
+    ///
+    /// Names are registered at once, so that of two workers that find the same new name only one goes on alone.
+    pub(super) async fn join_lanes(
+        &self,
+        claim: &Claim,
+        aliases: &[Alias],
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Joined, StoreError> {
+        let ours = claim.fence.lane;
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let held = sqlx::query("SELECT 1 FROM lane WHERE lane_id = $1 AND fence = $2 AND owner <> ''")
+            .bind(ours.to_string())
+            .bind(claim.fence.number)
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
+        if held.is_none() {
+            return Err(StoreError::Fenced);
+        }
+        register(&mut tx, &claim.connection, aliases, ours).await?;
+        let others = others(&mut tx, &claim.connection, aliases, ours).await?;
+        if others.iter().any(|other| other.leased) {
+            return Ok(Joined::Busy);
+        }
+        let we_are_linked = !self.links_of(&mut tx, &[ours.to_string()]).await?.is_empty();
+        // One link stays one lane: two links that share a name are a matter for a person, not for a merge.
+        let winner = match others.iter().find(|other| other.linked) {
+            Some(linked) if !we_are_linked => linked.lane,
+            _ => ours,
+        };
+        let losers: Vec<LaneId> = others
+            .iter()
+            .filter(|other| !other.linked)
+            .map(|other| other.lane)
+            .chain((winner != ours).then_some(ours))
+            .collect();
+        if losers.is_empty() {
+            tx.commit().await.map_err(failed)?;
+            return Ok(Joined::Alone);
+        }
+        for loser in &losers {
+            absorb(&mut tx, *loser, winner).await?;
+        }
+        let claim = self
+            .take(&mut tx, &[winner.to_string()], owner, lease_for)
+            .await?
+            .pop()
+            .ok_or_else(|| StoreError::Database(format!("lane `{winner}` vanished while it was joined")))?;
+        tx.commit().await.map_err(failed)?;
+        Ok(Joined::Merged(Box::new(claim)))
+    }
+}
+
+/// Makes names lead to a lane, except those that lead elsewhere already.
+pub(super) async fn register(
+    connection: &mut SqliteConnection,
+    owner: &ConnectionId,
+    aliases: &[Alias],
+    lane: LaneId,
+) -> Result<(), StoreError> {
+    for chunk in chunks(aliases) {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
+        query.push_values(chunk, |mut columns, alias| {
+            let (kind, value) = alias.parts();
+            columns
+                .push_bind(owner.as_str().to_owned())
+                .push_bind(kind)
+                .push_bind(value)
+                .push_bind(lane.to_string())
+                .push_bind(remote_id(alias));
+        });
+        query.push(" ON CONFLICT (connection, kind, value) DO NOTHING");
+        query.build().execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Takes in lanes that know one of these names, where nobody works on them and they have no link.
+///
+/// The echo of a creation often comes before its commit and opens a provisional lane for the new record: it ends here.
+pub(super) async fn absorb_provisional(
+    connection: &mut SqliteConnection,
+    owner: &ConnectionId,
+    aliases: &[Alias],
+    lane: LaneId,
+) -> Result<(), StoreError> {
+    for other in others(connection, owner, aliases, lane).await? {
+        if !other.leased && !other.linked {
+            absorb(connection, other.lane, lane).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds the other lanes that these names lead to, in the order of their ids.
+async fn others(
+    connection: &mut SqliteConnection,
+    owner: &ConnectionId,
+    aliases: &[Alias],
+    lane: LaneId,
+) -> Result<Vec<Other>, StoreError> {
+    let database_now = database_now(connection).await?;
+    let mut found = BTreeMap::new();
+    for chunk in chunks(aliases) {
+        // Joined rather than `IN`: a row value would make SQLite read every alias of the connection.
+        let mut query = QueryBuilder::<Sqlite>::new("WITH name (kind, value) AS (");
+        query.push_values(chunk, |mut columns, alias| {
+            let (kind, value) = alias.parts();
+            columns.push_bind(kind).push_bind(value);
+        });
+        query.push(
+            ") SELECT DISTINCT lane.lane_id, lane.lease_until, \
+             EXISTS (SELECT 1 FROM correlation WHERE correlation.lane_id = lane.lane_id) AS linked FROM name \
+             JOIN lane_alias ON lane_alias.kind = name.kind AND lane_alias.value = name.value \
+             AND lane_alias.connection = ",
+        );
+        query.push_bind(owner.as_str().to_owned());
+        query.push(" JOIN lane ON lane.lane_id = lane_alias.lane_id WHERE lane_alias.lane_id <> ");
+        query.push_bind(lane.to_string());
+        for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
+            let other = Other {
+                lane: parse("lane id", get(&row, "lane_id")?)?,
+                leased: get::<i64>(&row, "lease_until")? > database_now,
+                linked: get::<i64>(&row, "linked")? != 0,
+            };
+            found.insert(other.lane, other);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Moves everything that waits in or leads to a lane into another one.
+async fn absorb(connection: &mut SqliteConnection, from: LaneId, into: LaneId) -> Result<(), StoreError> {
+    const MOVES: [&str; 4] = [
+        "UPDATE dirty SET lane_id = $2 WHERE lane_id = $1",
+        "UPDATE lane_alias SET lane_id = $2 WHERE lane_id = $1",
+        "UPDATE lane SET merged_into = $2 WHERE merged_into = $1",
+        "UPDATE lane SET merged_into = $2, owner = '', lease_until = 0, wake_at = NULL, fence = fence + 1 \
+         WHERE lane_id = $1",
+    ];
+    for statement in MOVES {
+        sqlx::query(statement)
+            .bind(from.to_string())
+            .bind(into.to_string())
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Returns the part of a name that a person pastes.
+fn remote_id(alias: &Alias) -> String {
+    match alias {
+        Alias::Record(record) => record.remote_id().to_owned(),
+        Alias::ICalUid(uid, _) => uid.clone(),
+        Alias::Stamp(link) => link.to_string(),
+    }
+}

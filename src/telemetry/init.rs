@@ -1,0 +1,94 @@
+//! Starts logs and metrics.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use super::names;
+use crate::config::{LogConfig, LogFormat};
+
+/// Bounds of the crossing histogram in seconds: the quiet window (0.75 s) and the goals (2 s, 8 s) are among them.
+const CROSSING_BOUNDS: &[f64] = &[0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 60.0, 300.0];
+
+/// Why telemetry did not start.
+#[derive(Debug, Error)]
+pub enum InitError {
+    /// Something else in this process takes the logs or metrics already.
+    #[error("cannot start {what}: {why}")]
+    Taken {
+        /// Logs or metrics.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The recorded metrics.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Returns everything recorded in the Prometheus text form.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds what was recorded since the last call; the listener calls it now and then so that memory stays flat.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Sends logs to stderr in the configured form.
+///
+/// # Errors
+/// [`InitError`] when the process has a subscriber already.
+pub fn logs(config: &LogConfig) -> Result<(), InitError> {
+    let failed = |why: String| InitError::Taken { what: "logs", why };
+    // Libraries below `info` drown the one line per write; the SDKs log connection details at `debug`.
+    let filter = match config.level.as_str() {
+        level @ ("debug" | "trace") => format!("info,calbridge={level},calbridge_core={level}"),
+        level => level.to_owned(),
+    };
+    let filter = EnvFilter::try_new(filter).map_err(|error| failed(error.to_string()))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    let started = match config.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
+    };
+    started.map_err(|error| failed(error.to_string()))
+}
+
+/// Records metrics of this process.
+///
+/// # Errors
+/// [`InitError`] when the process has a recorder already.
+pub fn metrics() -> Result<Metrics, InitError> {
+    let failed = |why: String| InitError::Taken { what: "metrics", why };
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(names::CROSSING_SECONDS.to_owned()), CROSSING_BOUNDS)
+        .map_err(|error| failed(error.to_string()))?
+        .install_recorder()
+        .map_err(|error| failed(error.to_string()))?;
+    for (name, help) in names::HELP {
+        let name = *name;
+        if name == names::CROSSING_SECONDS {
+            metrics::describe_histogram!(name, *help);
+        } else if name.ends_with("_total") {
+            metrics::describe_counter!(name, *help);
+        } else {
+            metrics::describe_gauge!(name, *help);
+        }
+    }
+    Ok(Metrics(handle))
+}
