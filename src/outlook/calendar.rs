@@ -357,7 +357,7 @@ impl Calendar for OutlookCalendar {
                 .and_then(|settings| zones::iana(&settings.time_zone?));
             accounts.push(Some(Account {
                 id: user.id.to_lowercase(),
-                name: user.mail.or(user.user_principal_name).unwrap_or_default(),
+                name: user.mail.or(user.sign_in_name).unwrap_or_default(),
                 zone,
             }));
         }
@@ -451,8 +451,8 @@ impl Calendar for OutlookCalendar {
 
     async fn list(&self, mailbox: Option<&MailboxId>, cursor: Option<&str>) -> Result<Page, RemoteError> {
         let mailbox = mailbox.ok_or_else(not_ours)?;
-        let answer = match cursor {
-            Some(link) => match self.client.follow(mailbox.as_str(), link).await {
+        let answer = if let Some(link) = cursor {
+            match self.client.follow(mailbox.as_str(), link).await {
                 // A link of another address was given by a service that is no longer the one we talk to.
                 Err(CallFailure::NotSent(error)) if error.code == error::UNREADABLE => {
                     return Err(remote(
@@ -462,19 +462,18 @@ impl Calendar for OutlookCalendar {
                     ));
                 }
                 answer => answer,
-            },
-            None => {
-                let now = self.clock.now();
-                let path = format!(
-                    "/users/{}/calendarView/delta?startDateTime={}&endDateTime={}",
-                    encode(mailbox.as_str()),
-                    encode(&utc(now - self.settings.window_back)),
-                    encode(&utc(now + self.settings.window_ahead)),
-                );
-                let mut call = Call::get(mailbox.as_str(), path);
-                call.prefer = Some(format!("odata.maxpagesize={PAGE_SIZE}"));
-                self.client.send(call).await
             }
+        } else {
+            let now = self.clock.now();
+            let path = format!(
+                "/users/{}/calendarView/delta?startDateTime={}&endDateTime={}",
+                encode(mailbox.as_str()),
+                encode(&utc(now - self.settings.window_back)),
+                encode(&utc(now + self.settings.window_ahead)),
+            );
+            let mut call = Call::get(mailbox.as_str(), path);
+            call.prefer = Some(format!("odata.maxpagesize={PAGE_SIZE}"));
+            self.client.send(call).await
         };
         let page: Collection = read(&success(answer)?, "delta page")?;
         let mut seen = BTreeSet::new();
@@ -529,7 +528,8 @@ fn refusal(reply: &Reply) -> WriteResult {
         // The mailbox may come back with its licence; an event that is not found will not.
         404 if error.code == error::NO_MAILBOX => WriteResult::NotNow(why),
         404 | 410 => WriteResult::Gone(why),
-        401 | 403 | 423 | 424 | 429 | 503 => WriteResult::NotNow(why),
+        401 | 403 | 423 | 424 => WriteResult::NotNow(why),
+        _ if reply.is_held_back() => WriteResult::NotNow(why),
         408 | 500.. => WriteResult::Unknown(why),
         _ => WriteResult::Refused(why),
     }

@@ -106,6 +106,13 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
+    /// Tells whether Graph turned the request away before looking at it.
+    ///
+    /// A 503 that names no pause comes from somewhere on the way and says nothing about what happened behind it.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.status == 429 || (self.status == 503 && self.retry_after.is_some())
+    }
+
     /// Reads the error envelope.
     pub(super) fn fault(&self) -> GraphFault {
         GraphFault::read(self.status, &self.body, self.retry_after)
@@ -212,7 +219,7 @@ impl GraphClient {
                     renewed = true;
                     token = self.renewed(&token).await?;
                 }
-                429 | 503 => {
+                _ if reply.is_held_back() => {
                     let pause = self.pause(&call.key, &reply);
                     if waited || pause > self.patience {
                         return Ok(reply);
@@ -301,7 +308,7 @@ impl GraphClient {
                         again.push(index);
                         continue;
                     }
-                    429 | 503 => {
+                    _ if reply.is_held_back() => {
                         let asked = calls
                             .get(index)
                             .map_or(UNNAMED_PAUSE, |call| self.pause(&call.key, &reply));

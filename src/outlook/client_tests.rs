@@ -141,6 +141,18 @@ async fn a_gateways_page_is_a_status_and_a_broken_success_is_a_lost_answer() {
     ));
 }
 
+#[test]
+fn only_a_503_that_names_a_pause_is_certainly_without_effect() {
+    let reply = |status, retry_after| Reply {
+        status,
+        body: Value::Null,
+        retry_after,
+    };
+    assert!(reply(429, None).is_held_back());
+    assert!(reply(503, Some(Duration::ZERO)).is_held_back());
+    assert!(!reply(503, None).is_held_back());
+}
+
 #[tokio::test]
 async fn a_refused_token_is_replaced_once_and_then_reported() {
     let asked = Arc::new(Mutex::new(0));

@@ -139,7 +139,8 @@ pub(super) struct User {
     /// Primary address.
     pub(super) mail: Option<String>,
     /// Sign-in name.
-    pub(super) user_principal_name: Option<String>,
+    #[serde(rename = "userPrincipalName")]
+    pub(super) sign_in_name: Option<String>,
 }
 
 /// A mailbox's settings, as far as needed.

@@ -176,17 +176,13 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     if let Some(endpoint) = &settings.custom_endpoint {
         builder = builder.with_custom_endpoint(endpoint.clone());
     }
-    match &settings.connection_string {
-        Some(text) => {
-            let opening = builder.open_with_connection_string(text.expose_secret(), Some(&settings.hub));
-            within(settings, "open the connection", Box::pin(opening)).await
-        }
-        None => {
-            let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
-            let opening = builder.open(&settings.namespace, settings.hub.clone(), credential);
-            within(settings, "open the connection", Box::pin(opening)).await
-        }
+    if let Some(text) = &settings.connection_string {
+        let opening = builder.open_with_connection_string(text.expose_secret(), Some(&settings.hub));
+        return within(settings, "open the connection", Box::pin(opening)).await;
     }
+    let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
+    let opening = builder.open(&settings.namespace, settings.hub.clone(), credential);
+    within(settings, "open the connection", Box::pin(opening)).await
 }
 
 /// Asks the hub for the ids of its partitions; also the check that it can be reached.
@@ -242,9 +238,9 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (code, retry) = if matches!(error.kind, ErrorKind::ConsumerDisconnected(_)) {
         (error::HUB_STOLEN, Retry::After(Duration::from_secs(5)))
-    } else if has(&["unauthorized"]) {
+    } else if has(&["unauthorized", "status code: 401"]) {
         (error::HUB_SIGN_IN, Retry::After(Duration::from_secs(30)))
-    } else if has(&["not-found", "notfound", "status code 404"]) && !has(&["session"]) {
+    } else if has(&["not-found", "notfound", "status code: 404"]) && !has(&["session"]) {
         (error::HUB_MISSING, Retry::After(Duration::from_secs(30)))
     } else {
         (error::HUB_UNREACHABLE, Retry::After(Duration::ZERO))

@@ -55,20 +55,19 @@ impl Reader {
             reject(NoSignal(Reason::Undecodable, "the message is larger than 1 MiB"), body);
             return understood;
         }
-        let items = match serde_json::from_slice::<Json>(body) {
-            Ok(Json::Object(mut message)) => match message.remove("value") {
-                Some(Json::Array(items)) => items,
-                _ => {
-                    reject(NoSignal(Reason::Undecodable, "the message has no list `value`"), body);
-                    return understood;
-                }
-            },
+        let found = match serde_json::from_slice::<Json>(body) {
+            Ok(Json::Object(mut message)) => message.remove("value").ok_or("the message has no list `value`"),
+            Ok(_) => Err("the message is no JSON object"),
+            Err(_) => Err("the message is no JSON"),
+        };
+        let items = match found {
+            Ok(Json::Array(items)) => items,
             Ok(_) => {
-                reject(NoSignal(Reason::Undecodable, "the message is no JSON object"), body);
+                reject(NoSignal(Reason::Undecodable, "the message's `value` is no list"), body);
                 return understood;
             }
-            Err(_) => {
-                reject(NoSignal(Reason::Undecodable, "the message is no JSON"), body);
+            Err(detail) => {
+                reject(NoSignal(Reason::Undecodable, detail), body);
                 return understood;
             }
         };

@@ -60,7 +60,7 @@ fn item(reader: &Reader) -> Json {
     })
 }
 
-fn read(reader: &Reader, items: Json) -> Understood {
+fn read(reader: &Reader, items: &Json) -> Understood {
     reader.read(json!({ "value": items }).to_string().as_bytes(), &position())
 }
 
@@ -71,7 +71,7 @@ fn reasons(understood: &Understood) -> Vec<Reason> {
 #[test]
 fn a_notification_becomes_a_signal_with_record_version_and_position() {
     let reader = reader();
-    let understood = read(&reader, json!([item(&reader)]));
+    let understood = read(&reader, &json!([item(&reader)]));
     assert!(understood.rejects.is_empty(), "{understood:?}");
     let [signal] = understood.signals.as_slice() else {
         panic!("{understood:?}")
@@ -96,7 +96,7 @@ fn other_spellings_and_missing_versions_are_understood() {
     let mut tenant = item(&reader);
     tenant["resource"] = json!(format!("users/{MAILBOX}@{TENANT}/events/AAk="));
     tenant["subscriptionExpirationDateTime"] = json!("soon");
-    let understood = read(&reader, json!([rich, tenant]));
+    let understood = read(&reader, &json!([rich, tenant]));
     assert_eq!(understood.signals.len(), 2, "{understood:?}");
     assert_eq!(understood.signals[0].change, Change::Deleted);
     assert_eq!(understood.signals[0].version, None);
@@ -110,7 +110,7 @@ fn the_validation_message_is_recognised() {
         "subscriptionId": "NA", "subscriptionExpirationDateTime": "NA", "clientState": "NA", "resource": "NA",
         "changeType": text, "resourceData": {"@odata.type": "NA", "@odata.id": "NA", "id": "NA"},
     });
-    let understood = read(&reader, json!([na, {"changeType": text}]));
+    let understood = read(&reader, &json!([na, {"changeType": text}]));
     assert_eq!(reasons(&understood), [Reason::ValidationMessage; 2]);
     assert!(understood.rejects.iter().all(|reject| reject.raw.is_empty()));
 }
@@ -134,7 +134,7 @@ fn foreign_items_are_told_from_ours() {
         change("resource", json!(format!("Users/{MAILBOX}/Messages/AAk="))),
         item(&reader),
     ]);
-    let understood = read(&reader, items);
+    let understood = read(&reader, &items);
     assert_eq!(reasons(&understood), [Reason::ForeignMessage; 5]);
     assert_eq!(understood.signals.len(), 1, "what follows is not affected");
 }
@@ -151,7 +151,7 @@ async fn lifecycle_items_become_gaps_and_nudges() {
         lifecycle("reauthorizationRequired"),
         lifecycle("subscriptionRemoved")
     ]);
-    let understood = read(&reader, items);
+    let understood = read(&reader, &items);
     assert!(understood.rejects.is_empty(), "{understood:?}");
     let causes: Vec<_> = understood
         .signals
@@ -182,7 +182,7 @@ fn what_cannot_be_read_is_kept_and_harms_nothing_else() {
         assert_eq!(reasons(&understood), [Reason::Undecodable]);
         assert_eq!(understood.rejects[0].raw.len(), body.len().min(LARGEST_MESSAGE));
     }
-    let understood = read(&reader, json!([5, {"changeType": []}, item(&reader)]));
+    let understood = read(&reader, &json!([5, {"changeType": []}, item(&reader)]));
     assert_eq!(reasons(&understood), [Reason::Undecodable; 2]);
     assert_eq!(understood.signals.len(), 1);
 }
@@ -200,7 +200,7 @@ proptest! {
         for (name, text) in ["changeType", "resource", "lifecycleEvent", "tenantId", "clientState"].iter().zip(&texts) {
             item[*name] = json!(text);
         }
-        let understood = read(&reader, json!([item]));
+        let understood = read(&reader, &json!([item]));
         prop_assert!(understood.signals.is_empty());
     }
 }
