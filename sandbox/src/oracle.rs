@@ -10,8 +10,8 @@
 //! | looped | more effective writes on one side than edits on the other |
 //! | diverged | at rest, the two sides differ in a mapped field or one of them is gone |
 //!
-//! A linked meeting goes through [`links`] (which records belong together), [`timeline`] (their states over time) and
-//! [`verdicts`]. Mapped fields: subject, time (start, end, all-day), location, show-as.
+//! A linked meeting goes through `links` (which records belong together), `timeline` (their states over time) and
+//! `verdicts`. Mapped fields: subject, time (start, end, all-day), location, show-as.
 
 mod links;
 mod shown;

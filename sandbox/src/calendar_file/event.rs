@@ -13,7 +13,7 @@ use super::{graph_time, recurrence};
 
 /// First and last year that Outlook's calendar shows; times outside are refused.
 const YEARS: std::ops::RangeInclusive<i32> = 1601..=4499;
-/// Most attendees of one event (https://learn.microsoft.com/graph/api/resources/event).
+/// Most attendees of one event (<https://learn.microsoft.com/graph/api/resources/event>).
 const MAX_ATTENDEES: usize = 500;
 
 /// An event of a calendar export, ready to be created in a mailbox.

@@ -157,7 +157,7 @@ fn decode(bytes: &[u8]) -> String {
     }
 }
 
-/// Windows-1252 differs from Latin-1 between 0x80 and 0x9F (https://encoding.spec.whatwg.org/index-windows-1252.txt).
+/// Windows-1252 differs from Latin-1 between 0x80 and 0x9F (<https://encoding.spec.whatwg.org/index-windows-1252.txt>).
 fn windows_1252(byte: u8) -> char {
     const UPPER: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘',

@@ -1,7 +1,7 @@
 //! RRULE to Graph `recurrence`, where Graph can express it.
 //!
-//! The table of both vocabularies: https://learn.microsoft.com/graph/api/resources/recurrencepattern and
-//! https://learn.microsoft.com/graph/api/resources/recurrencerange. What has no counterpart is refused with a reason.
+//! The table of both vocabularies: <https://learn.microsoft.com/graph/api/resources/recurrencepattern> and
+//! <https://learn.microsoft.com/graph/api/resources/recurrencerange>. What has no counterpart is refused with a reason.
 
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, TimeZone, Weekday};
 use chrono_tz::Tz;

@@ -78,7 +78,7 @@ pub(super) async fn run(command: Serve) -> anyhow::Result<Outcome> {
     }
     write_endpoints(&command.endpoints, sandbox.endpoints())?;
     let file = command.endpoints.display();
-    tracing::info!(control = %sandbox.endpoints().control_url, "ready; endpoints are in {file}");
+    tracing::info!("ready at {}; endpoints are in {file}", sandbox.endpoints().control_url);
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
@@ -106,8 +106,8 @@ fn write_endpoints(path: &Path, endpoints: &Endpoints) -> anyhow::Result<()> {
 fn report_calendar(loaded: &LoadedCalendar) {
     let file = loaded.file.as_deref().unwrap_or_default();
     let (created, skipped) = (loaded.created.len(), loaded.not_loaded.len() + loaded.not_loaded_beyond);
-    tracing::info!(created, skipped, "loaded {created} events of {file}, {skipped} not");
+    tracing::info!("{file}: loaded {created} events, left out {skipped}");
     for row in &loaded.not_loaded {
-        tracing::info!("{file} line {}: {} not loaded: {}", row.line, row.what, row.reason);
+        tracing::info!("{file} line {}: {} left out: {}", row.line, row.what, row.reason);
     }
 }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use windows_timezones::WindowsTimezone;
 
-/// Longest text that both clouds keep (Salesforce `Subject` and `Location`), in characters.
-const TEXT_LIMIT: usize = 255;
+/// Characters of a text that are compared: Salesforce keeps 255 of `Subject` and `Location`, and a bridge may mark its cut.
+const TEXT_LIMIT: usize = 250;
 
 /// A group of mapped fields that is judged as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -140,7 +140,7 @@ impl Shown {
     }
 }
 
-/// Trims, unifies blanks and cuts to what both clouds keep.
+/// Trims, unifies blanks and cuts to what is compared.
 fn clean(text: &str) -> String {
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
     joined.chars().take(TEXT_LIMIT).collect::<String>().trim_end().to_owned()

@@ -1,6 +1,6 @@
 //! The states of each record over time, replayed from the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -129,10 +129,10 @@ fn present_states(evidence: &Evidence) -> BTreeMap<Key, Map<String, Value>> {
 /// Where no present copy is the organiser's, the copy that came into being first speaks for the meeting.
 fn choose_authorities(records: &mut [Record]) {
     let mut first: BTreeMap<String, (u64, usize)> = BTreeMap::new();
-    let mut settled: Vec<String> = Vec::new();
+    let mut settled: BTreeSet<String> = BTreeSet::new();
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.key.0 == Cloud::Outlook) {
         if record.authority {
-            settled.push(record.ical_uid.clone());
+            settled.insert(record.ical_uid.clone());
         }
         let began = record.states.first().map_or(u64::MAX, |state| state.sequence);
         let entry = first.entry(record.ical_uid.clone()).or_insert((began, index));
