@@ -228,7 +228,7 @@ async fn the_oracle_follows_a_bridge_through_both_clouds() {
     let report = sandbox.judge(&at_once);
     assert!(report.is_clean(), "{}", report.table());
     assert_eq!((report.meetings.len(), report.unlinked_outlook, report.unlinked_salesforce), (1, 0, 0));
-    assert_eq!(report.meetings[0].salesforce, [row.clone()]);
+    assert_eq!(report.meetings[0].salesforce, std::slice::from_ref(&row));
 
     // An edit that does not cross is lost; written back with a stamp on the other side, all is well again.
     let id = event["id"].as_str().unwrap();

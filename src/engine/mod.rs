@@ -37,6 +37,7 @@ pub type MakeListener = Box<dyn Fn() -> Box<dyn Listener> + Send + Sync>;
 pub type Report<'a> = &'a (dyn Fn(&str, Option<&str>) + Send + Sync);
 
 /// Everything the engine works with.
+#[expect(missing_debug_implementations, reason = "ports are trait objects; the engine itself prints its connection")]
 pub struct Parts {
     /// The connection.
     pub connection: ConnectionId,

@@ -488,12 +488,20 @@ pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &
         (dead[0].at, dead[0].detail.as_str()),
         (at(0), "FIELD_INTEGRITY_EXCEPTION 1")
     );
-    accept(store, vec![signal(&record, 30_000)]).await;
-    let claim = claim_one(store, 40_000).await;
-    let run = Commit {
-        journal: vec![decided(None, Outcome::Skip)],
-        ..finished(&claim)
+    let good_end = JournalEntry {
+        kind: JournalKind::Settled,
+        outcome: None,
+        reasons: vec![Reason::WriteConfirmed],
+        ..decided(None, Outcome::Write)
     };
-    commit(store, &claim, run).await.unwrap();
-    assert!(store.dead_letters(10).await.unwrap().is_empty());
+    for (row, still_open) in [(decided(None, Outcome::Write), 1), (good_end, 0)] {
+        accept(store, vec![signal(&record, 30_000)]).await;
+        let claim = claim_one(store, 40_000).await;
+        let run = Commit {
+            journal: vec![row],
+            ..finished(&claim)
+        };
+        commit(store, &claim, run).await.unwrap();
+        assert_eq!(store.dead_letters(10).await.unwrap().len(), still_open);
+    }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn a_meeting_is_found_by_versions_it_had(store: &dyn Store) {
         .outlook
         .as_mut()
         .unwrap()
-        .advance(Version::ChangeKey("ck-newer".to_owned()));
+        .note_version(Version::ChangeKey("ck-newer".to_owned()));
     let run = Commit {
         link: Some(newer),
         ..finished(&claim)

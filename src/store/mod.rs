@@ -1,7 +1,7 @@
 //! Everything durable, and the dedup cache.
 //!
 //! [`sqlite`] is the embedded database; [`seen_memory`] and [`seen_redis`] remember what was delivered before. Backends of
-//! one port are right when they pass [`contract`], respectively the shared cases of the caches.
+//! one port are right when they pass `contract`, respectively the shared cases of the caches.
 
 #[cfg(test)]
 pub(crate) mod contract;

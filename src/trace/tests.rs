@@ -85,8 +85,7 @@ in step since 2026-03-02 09:00:00 UTC (2026-03-02 10:00:00 Europe/Berlin)
 
 UTC                      Berlin          side        what
 2026-03-02 09:00:01.000  03-02 10:00:01  outlook     after 3 notifications (1 of them our own writes
-                                                     coming back): decided to write to Salesforce:
-                                                     subject, time
+                                                     coming back): decided to write: subject, time
       CB2011 outlook_changed: Outlook changed and Salesforce had not
       version outlook:old-change-key | position hub/0@12 | 812 ms after the first notification | 4
         request units | token 00000000-0000-0000-0000-00000000004d

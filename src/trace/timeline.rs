@@ -14,7 +14,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use super::verdict::{Verdict, count, other_name};
+use super::verdict::{Verdict, count};
 use crate::ports::{DirtyRow, EnrolmentRow, JournalEntry, JournalKind, Traced};
 
 /// The story of one meeting.
@@ -316,10 +316,8 @@ fn told(entry: &JournalEntry) -> String {
 fn decision(entry: &JournalEntry, fields: &str) -> String {
     match entry.outcome {
         Some(Outcome::InStep) => "nothing to do".to_owned(),
-        Some(Outcome::Write) => match entry.side {
-            Some(changed) => format!("decided to write to {}{fields}", other_name(changed)),
-            None => format!("decided to write{fields}"),
-        },
+        // Which side is written stands on the next line: one run may have been told of changes on both.
+        Some(Outcome::Write) => format!("decided to write{fields}"),
         Some(Outcome::Skip) => "left alone".to_owned(),
         Some(Outcome::Wait) => "waits".to_owned(),
         Some(Outcome::Hold) => "held for a person".to_owned(),

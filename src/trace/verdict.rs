@@ -3,7 +3,6 @@
 use calbridge_core::link::{Intent, LinkState};
 use calbridge_core::plan::Outcome;
 use calbridge_core::reason::Reason;
-use calbridge_core::side::Side;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -204,9 +203,4 @@ fn todo(reason: Reason) -> String {
 pub(super) fn count(number: u32, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
-}
-
-/// Returns both sides' names for people.
-pub(super) fn other_name(side: Side) -> &'static str {
-    side_name(side.other())
 }

@@ -125,13 +125,7 @@ struct Held {
 
 impl Schedule {
     fn new(latency: Duration) -> Self {
-        Self {
-            latency,
-            queue: BTreeMap::new(),
-            holds: BTreeMap::new(),
-            serial: 0,
-            held: 0,
-        }
+        Self { latency, queue: BTreeMap::new(), holds: BTreeMap::new(), serial: 0, held: 0 }
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -153,11 +147,7 @@ impl Schedule {
             FrameKind::Other(channel) => (channel, Duration::ZERO),
         };
         let hold = if self.latency.is_zero() { Duration::ZERO } else { hold };
-        let due = self
-            .holds
-            .get(&channel)
-            .map_or(soon, |until| soon.max(*until))
-            .max(soon + hold);
+        let due = self.holds.get(&channel).map_or(soon, |until| soon.max(*until)).max(soon + hold);
         if due > soon {
             self.holds.insert(channel, due);
             self.push(due, Some(channel), frame);

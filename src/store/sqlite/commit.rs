@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::{Link, LinkState, Replica};
 use calbridge_core::plan::{Alias, Outcome};
+use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::Version;
 use calbridge_core::value::When;
@@ -17,8 +18,8 @@ use super::dialect::{chunks, failed, is_taken};
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
 use super::rows::{
-    connection as read_connection, from_json, get, link_body, meeting_time, ms, state_parts, subjects, to_json,
-    version_text,
+    connection as read_connection, from_json, get, link_body, meeting_time, ms, searchable, state_parts, subjects,
+    to_json,
 };
 use crate::ports::{Commit, DeadLetter, Fence, JournalKind, StoreError};
 
@@ -295,7 +296,7 @@ async fn clear(
 ) -> Result<BTreeSet<String>, StoreError> {
     let names = |text: &str| -> Result<BTreeSet<String>, StoreError> {
         let versions: Vec<Version> = from_json("versions", text)?;
-        Ok(versions.iter().map(version_text).collect())
+        Ok(versions.iter().filter_map(searchable).collect())
     };
     let cleared: Option<String> = sqlx::query_scalar(
         "DELETE FROM dirty WHERE connection = $1 AND record = $2 AND lane_id = $3 AND generation = $4 AND claimed = 1 \
@@ -393,13 +394,14 @@ fn is_mended(commit: &Commit) -> bool {
         .link
         .as_ref()
         .is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
+    // A write that was only decided may still be refused: then the old dead letter goes on.
     !still_dead
-        && commit.journal.iter().any(|entry| {
-            entry.kind == JournalKind::Decided
-                && matches!(
-                    entry.outcome,
-                    Some(Outcome::InStep | Outcome::Write | Outcome::Skip | Outcome::Deleted)
-                )
+        && commit.journal.iter().any(|entry| match entry.kind {
+            JournalKind::Decided => {
+                matches!(entry.outcome, Some(Outcome::InStep | Outcome::Skip | Outcome::Deleted))
+            }
+            JournalKind::Settled => entry.reasons.first() == Some(&Reason::WriteConfirmed),
+            JournalKind::Intended | JournalKind::Rejected => false,
         })
 }
 
@@ -420,7 +422,7 @@ fn current_versions(link: &Link) -> BTreeSet<String> {
         .into_iter()
         .flatten()
         .filter_map(|replica| replica.version.as_ref())
-        .map(version_text)
+        .filter_map(searchable)
         .collect()
 }
 

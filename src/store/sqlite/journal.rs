@@ -169,14 +169,17 @@ async fn insert_names(
 }
 
 /// Returns the texts under which a journaled version is found: as noted, and without the side in front.
+///
+/// Salesforce's versions are times, which nobody searches for.
 fn version_names(noted: &str) -> Vec<String> {
+    if noted.starts_with(Side::Salesforce.name()) {
+        return Vec::new();
+    }
     let mut names = vec![noted.to_owned()];
-    for side in Side::BOTH {
-        if let Some(rest) = noted.strip_prefix(side.name()) {
-            let bare = rest.trim_start_matches([' ', ':', '/', '=']);
-            if bare.len() < rest.len() {
-                names.push(bare.to_owned());
-            }
+    if let Some(rest) = noted.strip_prefix(Side::Outlook.name()) {
+        let bare = rest.trim_start_matches([' ', ':', '/', '=']);
+        if bare.len() < rest.len() {
+            names.push(bare.to_owned());
         }
     }
     names
@@ -244,5 +247,6 @@ mod tests {
         );
         assert_eq!(version_names("outlook DwAA"), ["outlook DwAA", "DwAA"]);
         assert_eq!(version_names("DwAA"), ["DwAA"]);
+        assert!(version_names("salesforce 2026-03-02T09:00:00.000Z").is_empty());
     }
 }

@@ -198,11 +198,11 @@ pub(super) fn is_named(name: &str, names: &[String]) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Returns a version's text as a person pastes it.
-pub(super) fn version_text(version: &Version) -> String {
+/// Returns a version that a person may paste: a change key. Nobody searches for a modification time.
+pub(super) fn searchable(version: &Version) -> Option<String> {
     match version {
-        Version::ChangeKey(key) => key.clone(),
-        Version::Modstamp(at) => at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+        Version::ChangeKey(key) => Some(key.clone()),
+        Version::Modstamp(_) => None,
     }
 }
 
