@@ -116,11 +116,7 @@ pub struct CheckArgs {
 #[derive(Debug, clap::Args)]
 pub struct TraceArgs {
     /// Any id of the meeting, or words of its subject
-    #[arg(
-        value_name = "ANYTHING",
-        required_unless_present = "mailbox",
-        conflicts_with = "mailbox"
-    )]
+    #[arg(value_name = "ANYTHING", required_unless_present = "mailbox", conflicts_with = "mailbox")]
     pub anything: Vec<String>,
 
     /// Meetings of this mailbox

@@ -17,19 +17,13 @@ pub(super) fn run(args: &ExplainArgs, output: &mut Output<'_>) -> Exit {
     };
     let code = Reason::find(wanted).map_or_else(|| wanted.to_uppercase(), |reason| reason.code().to_owned());
     let found = page(&code).or_else(|| {
-        PAGES
-            .iter()
-            .find(|(code, text)| title(code, text).eq_ignore_ascii_case(wanted))
-            .map(|(_, text)| *text)
+        PAGES.iter().find(|(code, text)| title(code, text).eq_ignore_ascii_case(wanted)).map(|(_, text)| *text)
     });
     if let Some(text) = found {
         output.print(text.trim_end());
         return Exit::Done;
     }
-    let names: Vec<&str> = PAGES
-        .iter()
-        .flat_map(|(code, text)| [*code, title(code, text)])
-        .collect();
+    let names: Vec<&str> = PAGES.iter().flat_map(|(code, text)| [*code, title(code, text)]).collect();
     let mend = match nearest(wanted, names) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`calbridge explain` lists all of them".to_owned(),

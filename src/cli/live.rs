@@ -57,12 +57,9 @@ impl Backend for LiveBackend {
     async fn check(&self, config: &Config) -> Vec<Finding> {
         match engine::check(config, Arc::new(EngineClock::wall())).await {
             Ok(findings) => findings,
-            Err(error) => vec![Finding {
-                what: "settings".to_owned(),
-                ok: false,
-                detail: error.to_string(),
-                code: None,
-            }],
+            Err(error) => {
+                vec![Finding { what: "settings".to_owned(), ok: false, detail: error.to_string(), code: None }]
+            }
         }
     }
 

@@ -85,11 +85,7 @@ fn shown(value: &Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::Text(text) => format!("{text:?}"),
         Value::When(When::Timed { start, end, zone: None }) => format!("{start} to {end}"),
-        Value::When(When::Timed {
-            start,
-            end,
-            zone: Some(zone),
-        }) => format!("{start} to {end} ({zone})"),
+        Value::When(When::Timed { start, end, zone: Some(zone) }) => format!("{start} to {end} ({zone})"),
         Value::When(When::AllDay { first, last }) => format!("{first} to {last}, all day"),
     }
 }

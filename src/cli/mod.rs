@@ -36,9 +36,7 @@ pub fn start(backend: &dyn Backend) -> ExitCode {
         }
     };
     let mut output = Output::standard();
-    runtime
-        .block_on(execute(std::env::args_os(), backend, &mut output))
-        .into()
+    runtime.block_on(execute(std::env::args_os(), backend, &mut output)).into()
 }
 
 /// Runs one command line; the first argument is the program's name.

@@ -58,10 +58,7 @@ impl<'a> Output<'a> {
 
     /// Writes anywhere.
     pub fn to(data: impl Write + Send + 'a, complaints: impl Write + Send + 'a) -> Self {
-        Self {
-            data: Box::new(data),
-            complaints: Box::new(complaints),
-        }
+        Self { data: Box::new(data), complaints: Box::new(complaints) }
     }
 
     /// Prints data.
@@ -89,9 +86,6 @@ impl<'a> Output<'a> {
             self.complain(&problem.to_string());
         }
         let noun = if problems.len() == 1 { "problem" } else { "problems" };
-        self.complain(&format!(
-            "{} {noun}; `calbridge explain CODE` tells more about each code",
-            problems.len()
-        ));
+        self.complain(&format!("{} {noun}; `calbridge explain CODE` tells more about each code", problems.len()));
     }
 }

@@ -14,14 +14,20 @@ pages! {
     "CB1009" "CB1010" "CB1011" "CB1012" "CB1013" "CB1014" "CB1015" "CB1101"
     "CB1102" "CB1103" "CB1104" "CB1105" "CB1106" "CB1107" "CB1108" "CB1109"
     "CB1110" "CB1111" "CB1112" "CB1113" "CB1114" "CB1115" "CB1116" "CB1117"
-    "CB1118" "CB1120" "CB2001" "CB2002" "CB2003" "CB2010" "CB2011" "CB2012"
-    "CB2013" "CB2014" "CB2015" "CB2016" "CB2017" "CB2020" "CB2021" "CB2022"
-    "CB2023" "CB2024" "CB2025" "CB2026" "CB2030" "CB2031" "CB2032" "CB2033"
-    "CB2034" "CB2035" "CB2036" "CB2037" "CB2038" "CB2039" "CB2040" "CB2041"
-    "CB2042" "CB2043" "CB2050" "CB2051" "CB2060" "CB2061" "CB2062" "CB2063"
-    "CB2064" "CB2065" "CB2066" "CB2067" "CB2068" "CB2069" "CB2070" "CB2071"
-    "CB2072" "CB2073" "CB2074" "CB2075" "CB2080" "CB2081" "CB2082" "CB2083"
-    "CB2084"
+    "CB1118" "CB1120" "CB1201" "CB1202" "CB1203" "CB1204" "CB1205" "CB1206"
+    "CB1301" "CB1302" "CB1303" "CB1304" "CB1305" "CB1306" "CB1307" "CB1308"
+    "CB1309" "CB1310" "CB1311" "CB1312" "CB1313" "CB1314" "CB1315" "CB1350"
+    "CB1351" "CB1352" "CB1353" "CB1354" "CB1355" "CB1356" "CB1357" "CB1358"
+    "CB1359" "CB1360" "CB1361" "CB1362" "CB1363" "CB1364" "CB1365" "CB1366"
+    "CB1401" "CB1402" "CB1403" "CB1404" "CB1405" "CB1410" "CB1411" "CB1450"
+    "CB1451" "CB1452" "CB1453" "CB1454" "CB2001" "CB2002" "CB2003" "CB2010"
+    "CB2011" "CB2012" "CB2013" "CB2014" "CB2015" "CB2016" "CB2017" "CB2020"
+    "CB2021" "CB2022" "CB2023" "CB2024" "CB2025" "CB2026" "CB2030" "CB2031"
+    "CB2032" "CB2033" "CB2034" "CB2035" "CB2036" "CB2037" "CB2038" "CB2039"
+    "CB2040" "CB2041" "CB2042" "CB2043" "CB2050" "CB2051" "CB2060" "CB2061"
+    "CB2062" "CB2063" "CB2064" "CB2065" "CB2066" "CB2067" "CB2068" "CB2069"
+    "CB2070" "CB2071" "CB2072" "CB2073" "CB2074" "CB2075" "CB2080" "CB2081"
+    "CB2082" "CB2083" "CB2084"
 }
 
 /// Returns the page of a code.
@@ -48,11 +54,7 @@ mod tests {
             .collect();
         files.sort();
         let known: Vec<&str> = PAGES.iter().map(|(code, _)| *code).collect();
-        assert!(
-            files == known,
-            "put these codes into `pages!`, in this order:\n    \"{}\"",
-            files.join("\" \"")
-        );
+        assert!(files == known, "put these codes into `pages!`, in this order:\n    \"{}\"", files.join("\" \""));
         for (code, text) in PAGES {
             assert!(text.starts_with(&format!("# {code} ")), "{code}");
             for part in ["**Means**", "**Causes**", "**Do**"] {
@@ -65,10 +67,7 @@ mod tests {
     fn every_reason_has_a_page_that_bears_its_name() {
         for reason in Reason::ALL {
             let text = page(reason.code()).unwrap_or_else(|| panic!("{} has no page", reason.code()));
-            assert_eq!(
-                text.lines().next(),
-                Some(format!("# {} {}", reason.code(), reason.name()).as_str())
-            );
+            assert_eq!(text.lines().next(), Some(format!("# {} {}", reason.code(), reason.name()).as_str()));
         }
     }
 }

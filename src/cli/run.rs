@@ -54,11 +54,7 @@ pub(super) async fn run(args: &ConfigArgs, backend: &dyn Backend, output: &mut O
 
     info!(version = env!("CARGO_PKG_VERSION"), connection = %config.connection, mailboxes = config.enrolments.len(),
         probes = %config.web.address, "starting");
-    let context = RunContext {
-        clock: clock(&config.rehearsal).await,
-        health: health.clone(),
-        stop: stop.clone(),
-    };
+    let context = RunContext { clock: clock(&config.rehearsal).await, health: health.clone(), stop: stop.clone() };
     let ended = backend.run(config, context).await;
 
     stop.cancel();
@@ -112,10 +108,7 @@ async fn clock(rehearsal: &Rehearsal) -> Arc<dyn Clock> {
 }
 
 async fn ask_time(url: &str) -> anyhow::Result<SandboxTime> {
-    let client = http::client(&HttpOptions {
-        timeout: Duration::from_secs(5),
-        ca_file: None,
-    })?;
+    let client = http::client(&HttpOptions { timeout: Duration::from_secs(5), ca_file: None })?;
     let time: SandboxTime = client.get(url).send().await?.error_for_status()?.json().await?;
     anyhow::ensure!(time.speed > 0.0, "it says that its time stands still");
     Ok(time)

@@ -103,19 +103,8 @@ fn as_text(config: &Config, seen: &Seen) -> String {
         Some(since) => format!("{} meetings wait, the oldest since {}", status.waiting, moment(since)),
         None => format!("{} meetings wait", status.waiting),
     });
-    let links: Vec<String> = status
-        .links
-        .iter()
-        .map(|(state, count)| format!("{count} {state}"))
-        .collect();
-    line(format!(
-        "links: {}",
-        if links.is_empty() {
-            "none".to_owned()
-        } else {
-            links.join(", ")
-        }
-    ));
+    let links: Vec<String> = status.links.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    line(format!("links: {}", if links.is_empty() { "none".to_owned() } else { links.join(", ") }));
     line(format!(
         "open writes: {}; journal: {} rows; duplicates dropped: {}",
         status.intents,
@@ -128,11 +117,7 @@ fn as_text(config: &Config, seen: &Seen) -> String {
     }
     line(format!("\nenrolments: {}", seen.enrolments.len()));
     for row in &seen.enrolments {
-        let first = if row.first_round_done {
-            "in step since the first round"
-        } else {
-            "first round still to come"
-        };
+        let first = if row.first_round_done { "in step since the first round" } else { "first round still to come" };
         line(format!(
             "  {}  -> {}  {}  enrolled {}  {first}",
             row.address,
@@ -143,11 +128,7 @@ fn as_text(config: &Config, seen: &Seen) -> String {
     }
     let soonest = seen.subscriptions.iter().map(|row| row.expires_at).min();
     line(match soonest {
-        Some(at) => format!(
-            "\nGraph subscriptions: {}, the first ends {}",
-            seen.subscriptions.len(),
-            moment(at)
-        ),
+        Some(at) => format!("\nGraph subscriptions: {}, the first ends {}", seen.subscriptions.len(), moment(at)),
         None => "\nGraph subscriptions: none".to_owned(),
     });
     line(format!("\ndead letters: {}", status.dead_letters));

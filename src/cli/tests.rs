@@ -29,20 +29,14 @@ impl Backend for Prepared {
     }
 
     async fn open_store(&self, _config: &Config) -> Result<Arc<dyn Store>, Failure> {
-        Err(Failure::Refused(
-            "database `x` belongs to process 7; stop it first".to_owned(),
-        ))
+        Err(Failure::Refused("database `x` belongs to process 7; stop it first".to_owned()))
     }
 
     async fn trace(&self, _config: &Config, request: &TraceRequest, values: bool) -> Result<TraceAnswer, Failure> {
         self.asked.lock().unwrap().push((request.clone(), values));
         Ok(TraceAnswer {
             found: self.found,
-            text: if self.found == 0 {
-                String::new()
-            } else {
-                "in step since 9:00".to_owned()
-            },
+            text: if self.found == 0 { String::new() } else { "in step since 9:00".to_owned() },
             json: json!([self.found]),
         })
     }
@@ -56,11 +50,7 @@ async fn call(backend: &Prepared, arguments: &[&str]) -> (Exit, String, String) 
         let arguments = std::iter::once("calbridge").chain(arguments.iter().copied());
         execute(arguments, backend, &mut output).await
     };
-    (
-        exit,
-        String::from_utf8(data).unwrap(),
-        String::from_utf8(complaints).unwrap(),
-    )
+    (exit, String::from_utf8(data).unwrap(), String::from_utf8(complaints).unwrap())
 }
 
 fn config_file() -> tempfile::NamedTempFile {
@@ -87,16 +77,7 @@ fn the_definition_of_the_arguments_is_sound() {
 async fn help_names_every_command_and_the_exit_codes() {
     let (exit, data, _) = call(&Prepared::default(), &["--help"]).await;
     assert_eq!(exit.code(), 0);
-    for word in [
-        "run",
-        "check",
-        "trace",
-        "status",
-        "mapping",
-        "explain",
-        "Exit codes:",
-        "nothing was found",
-    ] {
+    for word in ["run", "check", "trace", "status", "mapping", "explain", "Exit codes:", "nothing was found"] {
         assert!(data.contains(word), "{word} is missing from:\n{data}");
     }
     let (exit, data, _) = call(&Prepared::default(), &["trace", "--help"]).await;
@@ -135,30 +116,18 @@ async fn a_wrong_configuration_ends_every_command_with_2_and_all_problems() {
         let (exit, data, complaints) = call(&Prepared::default(), arguments).await;
         assert_eq!(exit, Exit::Refused, "{arguments:?}");
         assert!(data.is_empty(), "{data}");
-        assert!(
-            complaints.contains(&format!("{path}:1: `sync.mode` is `fast`")),
-            "{complaints}"
-        );
+        assert!(complaints.contains(&format!("{path}:1: `sync.mode` is `fast`")), "{complaints}");
         assert!(
             complaints.contains(&format!("{path}:2: `stoer` is not a known key; did you mean `store`?")),
             "{complaints}"
         );
-        assert!(
-            complaints.contains("problems; `calbridge explain CODE`"),
-            "{complaints}"
-        );
+        assert!(complaints.contains("problems; `calbridge explain CODE`"), "{complaints}");
     }
     let (exit, data, _) = call(&Prepared::default(), &["check", "--json", "--config", path]).await;
     assert_eq!(exit, Exit::Refused);
     let data: Value = serde_json::from_str(&data).unwrap();
     assert_eq!(data["ok"], false);
-    assert!(
-        data["problems"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|problem| problem["code"] == "CB1008")
-    );
+    assert!(data["problems"].as_array().unwrap().iter().any(|problem| problem["code"] == "CB1008"));
     let (exit, _, complaints) = call(&Prepared::default(), &["run", "--config", "/nowhere.yaml"]).await;
     assert_eq!(exit, Exit::Refused);
     assert!(complaints.contains("CB1001"), "{complaints}");
@@ -183,29 +152,11 @@ async fn trace_asks_for_what_was_given_and_ends_with_3_when_nothing_is_found() {
     let backend = Prepared::default();
     let (exit, data, complaints) = call(&backend, &["trace", "quarterly", "review", "--config", path]).await;
     assert_eq!(exit, Exit::NotFound);
-    assert!(
-        data.is_empty() && complaints.contains("nothing is known by this"),
-        "{complaints}"
-    );
+    assert!(data.is_empty() && complaints.contains("nothing is known by this"), "{complaints}");
 
-    let backend = Prepared {
-        found: 1,
-        ..Prepared::default()
-    };
-    let (exit, data, _) = call(
-        &backend,
-        &[
-            "trace",
-            "--mailbox",
-            "a@b.c",
-            "--on",
-            "2026-12-01",
-            "--values",
-            "--config",
-            path,
-        ],
-    )
-    .await;
+    let backend = Prepared { found: 1, ..Prepared::default() };
+    let (exit, data, _) =
+        call(&backend, &["trace", "--mailbox", "a@b.c", "--on", "2026-12-01", "--values", "--config", path]).await;
     assert_eq!((exit, data.trim()), (Exit::Done, "in step since 9:00"));
     let (request, values) = backend.asked.lock().unwrap().remove(0);
     assert!(values);
@@ -219,11 +170,8 @@ async fn trace_asks_for_what_was_given_and_ends_with_3_when_nothing_is_found() {
 #[tokio::test]
 async fn a_database_of_another_process_ends_status_with_2() {
     let file = config_file();
-    let (exit, _, complaints) = call(
-        &Prepared::default(),
-        &["status", "--config", file.path().to_str().unwrap()],
-    )
-    .await;
+    let (exit, _, complaints) =
+        call(&Prepared::default(), &["status", "--config", file.path().to_str().unwrap()]).await;
     assert_eq!(exit, Exit::Refused);
     assert!(complaints.contains("belongs to process 7"), "{complaints}");
 }
@@ -240,26 +188,17 @@ async fn mapping_files_are_linted_and_tested() {
 
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    std::fs::write(
-        file.path(),
-        "version: 1\nfields:\n  - { name: a, outlook: subjct, salesforce: Subject }\n",
-    )
-    .unwrap();
+    std::fs::write(file.path(), "version: 1\nfields:\n  - { name: a, outlook: subjct, salesforce: Subject }\n")
+        .unwrap();
     let (exit, _, complaints) = call(&backend, &["mapping", "lint", path]).await;
     assert_eq!(exit, Exit::Refused);
-    assert!(
-        complaints.contains(&format!("{path}:3: `subjct` is not a field of Outlook")),
-        "{complaints}"
-    );
+    assert!(complaints.contains(&format!("{path}:3: `subjct` is not a field of Outlook")), "{complaints}");
 
     let (_, default, _) = call(&backend, &["mapping", "default"]).await;
     std::fs::write(file.path(), default.replace("ShowAs: OutOfOffice", "ShowAs: Busy")).unwrap();
     let (exit, data, _) = call(&backend, &["mapping", "test", path]).await;
     assert_eq!(exit, Exit::Failed, "{data}");
-    assert!(
-        data.contains("ShowAs: expected \"Busy\", found \"OutOfOffice\""),
-        "{data}"
-    );
+    assert!(data.contains("ShowAs: expected \"Busy\", found \"OutOfOffice\""), "{data}");
     let (exit, data, _) = call(&backend, &["mapping", "test", path, "--json"]).await;
     assert_eq!(exit, Exit::Failed);
     assert_eq!(serde_json::from_str::<Value>(&data).unwrap()["ok"], false);

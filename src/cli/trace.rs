@@ -15,10 +15,7 @@ pub(super) async fn run(args: &TraceArgs, backend: &dyn Backend, output: &mut Ou
         }
     };
     let request = match (&args.mailbox, args.on) {
-        (Some(mailbox), Some(on)) => TraceRequest::Day {
-            mailbox: mailbox.clone(),
-            on,
-        },
+        (Some(mailbox), Some(on)) => TraceRequest::Day { mailbox: mailbox.clone(), on },
         _ => TraceRequest::Anything(args.anything.join(" ")),
     };
     match backend.trace(&config, &request, args.values).await {

@@ -80,9 +80,9 @@ fn url(text: &str, safe: &str, plain: &str) -> Option<String> {
     match url.scheme() {
         scheme if scheme == safe => None,
         scheme if scheme == plain && loopback => None,
-        scheme if scheme == plain => Some(format!(
-            "`{plain}` would show secrets to everybody on the way; use `{safe}`"
-        )),
+        scheme if scheme == plain => {
+            Some(format!("`{plain}` would show secrets to everybody on the way; use `{safe}`"))
+        }
         _ => Some(format!("it must begin with `{safe}://`")),
     }
 }
@@ -115,16 +115,8 @@ mod tests {
             (Kind::AmqpUrl, "amqp://127.0.0.1:5672", "amqp://hub.example.com:5672"),
             (Kind::AmqpUrl, "amqps://hub.example.com", "https://hub.example.com"),
             (Kind::SecretUrl, "redis://h:6379/0", "http://h"),
-            (
-                Kind::Host,
-                "contoso.servicebus.windows.net",
-                "sb://contoso.servicebus.windows.net/",
-            ),
-            (
-                Kind::HostPort,
-                "api.pubsub.salesforce.com:7443",
-                "api.pubsub.salesforce.com",
-            ),
+            (Kind::Host, "contoso.servicebus.windows.net", "sb://contoso.servicebus.windows.net/"),
+            (Kind::HostPort, "api.pubsub.salesforce.com:7443", "api.pubsub.salesforce.com"),
             (Kind::HostPort, "localhost:1", "localhost:0"),
             (Kind::Listen, "0.0.0.0:9465", "localhost:9465"),
             (

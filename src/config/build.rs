@@ -28,14 +28,8 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
         enrolments,
         mapping,
         policy: policy(values),
-        sync: SyncConfig {
-            workers: values.count("sync.workers"),
-            lease: secs(values, "sync.lease_secs"),
-        },
-        sweep: Sweep {
-            outlook: secs(values, "sweep.outlook_secs"),
-            salesforce: secs(values, "sweep.salesforce_secs"),
-        },
+        sync: SyncConfig { workers: values.count("sync.workers"), lease: secs(values, "sync.lease_secs") },
+        sweep: Sweep { outlook: secs(values, "sweep.outlook_secs"), salesforce: secs(values, "sweep.salesforce_secs") },
         store: StoreConfig {
             path: values.path("store.path").unwrap_or_default(),
             key_file: values.path("store.key_file"),
@@ -46,17 +40,10 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
             claim: secs(values, "redis.claim_secs"),
         },
         web: Web {
-            address: values
-                .text("web.address")
-                .parse()
-                .unwrap_or_else(|_checked_before| ([127, 0, 0, 1], 9465).into()),
+            address: values.text("web.address").parse().unwrap_or_else(|_checked_before| ([127, 0, 0, 1], 9465).into()),
         },
         log: LogConfig {
-            format: if values.text("log.format") == "json" {
-                LogFormat::Json
-            } else {
-                LogFormat::Text
-            },
+            format: if values.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },
             level: values.text("log.level"),
         },
         rehearsal: Rehearsal {
@@ -70,10 +57,7 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
         places: OPTIONS
             .iter()
             .filter(|option| {
-                matches!(
-                    option.kind,
-                    Kind::Url | Kind::SecretUrl | Kind::Host | Kind::HostPort | Kind::AmqpUrl
-                )
+                matches!(option.kind, Kind::Url | Kind::SecretUrl | Kind::Host | Kind::HostPort | Kind::AmqpUrl)
             })
             .filter_map(|option| Some((option.key, values.place(option.key)?.clone())))
             .collect(),
@@ -90,8 +74,6 @@ fn outlook(values: &Values) -> Outlook {
         concurrent_requests_per_mailbox: values.count("outlook.concurrent_requests_per_mailbox"),
         requests_per_mailbox_per_min: values.count("outlook.requests_per_mailbox_per_min"),
         subscription_lifetime: mins(values, "outlook.subscription_lifetime_mins"),
-        subscription_renew_before: mins(values, "outlook.subscription_renew_before_mins"),
-        subscription_check: secs(values, "outlook.subscription_check_secs"),
     }
 }
 
@@ -118,10 +100,7 @@ fn salesforce(values: &Values) -> Salesforce {
                 audience: values.optional_text("salesforce.audience"),
             }
         } else {
-            SalesforceAuth::ClientCredentials {
-                client_id,
-                client_secret: secret(values, "salesforce.client_secret"),
-            }
+            SalesforceAuth::ClientCredentials { client_id, client_secret: secret(values, "salesforce.client_secret") }
         },
         pubsub_endpoint: values.text("salesforce.pubsub_endpoint"),
         api_version: values.text("salesforce.api_version"),
@@ -135,11 +114,7 @@ fn policy(values: &Values) -> Policy {
     let seconds = |key| TimeDelta::seconds(values.whole(key));
     let millis = |key| TimeDelta::milliseconds(values.whole(key));
     Policy {
-        mode: if values.text("sync.mode") == "observe" {
-            Mode::Observe
-        } else {
-            Mode::Sync
-        },
+        mode: if values.text("sync.mode") == "observe" { Mode::Observe } else { Mode::Sync },
         first_contact: match values.text("sync.first_contact").as_str() {
             "outlook" => FirstContact::Outlook,
             "salesforce" => FirstContact::Salesforce,

@@ -97,10 +97,7 @@ fn is_needed(option: &Opt, top: &Section<'_>) -> bool {
 /// Tells whether a key that is missing, or its section, stands there with a slip of the pen: one message is enough.
 fn is_mistyped(option: &Opt, top: &Section<'_>, section: &Section<'_>, key: &str) -> bool {
     let section_name = option.key.split('.').next().unwrap_or(option.key);
-    let sections: Vec<&str> = OPTIONS
-        .iter()
-        .filter_map(|option| option.key.split('.').next())
-        .collect();
+    let sections: Vec<&str> = OPTIONS.iter().filter_map(|option| option.key.split('.').next()).collect();
     let keys = keys_of(section_name);
     let meant = |given: &Section<'_>, known: &[&str], wanted: &str| {
         given.entries().iter().any(|entry| {
@@ -112,10 +109,7 @@ fn is_mistyped(option: &Opt, top: &Section<'_>, section: &Section<'_>, key: &str
 
 /// Returns the keys of a section; none for an option that is no section.
 fn keys_of(section: &str) -> Vec<&'static str> {
-    OPTIONS
-        .iter()
-        .filter_map(|option| option.key.strip_prefix(section)?.strip_prefix('.'))
-        .collect()
+    OPTIONS.iter().filter_map(|option| option.key.strip_prefix(section)?.strip_prefix('.')).collect()
 }
 
 fn missing(option: &Opt, section: &Section<'_>, key: &str, problems: &mut Vec<ConfigProblem>) {
@@ -125,18 +119,11 @@ fn missing(option: &Opt, section: &Section<'_>, key: &str, problems: &mut Vec<Co
     }
     let place = section.place_of_missing(key);
     let mend = if option.kind == Kind::Secret {
-        format!(
-            "set the environment variable {} or give `{key}_file`",
-            variable(option.key)
-        )
+        format!("set the environment variable {} or give `{key}_file`", variable(option.key))
     } else {
         format!("add `{key}: {}`", option.example)
     };
-    problems.push(ConfigProblem::new(
-        place,
-        SECRET,
-        format!("`{}` is missing; {mend}", option.key),
-    ));
+    problems.push(ConfigProblem::new(place, SECRET, format!("`{}` is missing; {mend}", option.key)));
 }
 
 /// Returns the environment variable of an option.
@@ -159,12 +146,12 @@ fn read(
     match option.kind {
         Kind::Enrolments => None,
         Kind::Flag => section.flag(key).map(|found| (Checked::Flag(found.value), found.place)),
-        Kind::Whole(from, to) => section
-            .whole(key, &(from..=to))
-            .map(|found| (Checked::Whole(found.value), found.place)),
-        Kind::Decimal(from, to) => section
-            .decimal(key, &(from..=to))
-            .map(|found| (Checked::Decimal(found.value), found.place)),
+        Kind::Whole(from, to) => {
+            section.whole(key, &(from..=to)).map(|found| (Checked::Whole(found.value), found.place))
+        }
+        Kind::Decimal(from, to) => {
+            section.decimal(key, &(from..=to)).map(|found| (Checked::Decimal(found.value), found.place))
+        }
         Kind::Choice(words) => {
             let found = section.text(key)?;
             if words.contains(&found.value.as_str()) {
@@ -256,12 +243,7 @@ fn contradictions(values: &Values, problems: &mut Vec<ConfigProblem>) {
     };
     at_most("sync.quiet_ms", 1, "sync.max_wait_ms", 1);
     at_most("sync.retry_min_ms", 1, "sync.retry_max_secs", 1000);
-    at_most(
-        "outlook.subscription_renew_before_mins",
-        1,
-        "outlook.subscription_lifetime_mins",
-        1,
-    );
+    at_most("outlook.subscription_renew_before_mins", 1, "outlook.subscription_lifetime_mins", 1);
 }
 
 fn unit(key: &str) -> &'static str {

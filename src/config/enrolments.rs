@@ -19,10 +19,7 @@ pub(super) fn read(top: &Section<'_>, problems: &mut Vec<ConfigProblem>) -> Vec<
         let mailbox = section.text("mailbox");
         let user = section.text("salesforce_user");
         if let Some(found) = mailbox.as_ref().filter(|found| !is_address(&found.value)) {
-            let message = format!(
-                "`{}` is not an address; give the mailbox as `name@domain`",
-                section.name("mailbox")
-            );
+            let message = format!("`{}` is not an address; give the mailbox as `name@domain`", section.name("mailbox"));
             problems.push(ConfigProblem::new(&found.place, ENROLMENT, message));
         }
         if let Some(found) = user.as_ref().filter(|found| !is_user(&found.value)) {

@@ -111,11 +111,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<ConfigProblem>> {
     let report = Report::new();
     let mut loaded = None;
     if let Some(top) = Section::open(&tree, "", &report) {
-        let folder = sources
-            .file
-            .as_ref()
-            .and_then(|(path, _)| path.parent())
-            .unwrap_or(Path::new(""));
+        let folder = sources.file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
         let folder = name.as_deref().map(|name| (name, folder));
         let values = check(&top, sources.files, folder, &mut problems);
         let list = enrolments::read(&top, &mut problems);
@@ -126,9 +122,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<ConfigProblem>> {
     for problem in &mut problems {
         // What is missing is missing in the person's file, not in ours.
         if problem.file == DEFAULT_NAME {
-            problem.file = name
-                .clone()
-                .unwrap_or_else(|| "configuration (no file given)".to_owned());
+            problem.file = name.clone().unwrap_or_else(|| "configuration (no file given)".to_owned());
             problem.line = usize::from(name.is_some());
         }
     }
@@ -163,32 +157,20 @@ fn layered(
 }
 
 fn plain(value: &str, place: Place) -> Node {
-    Node {
-        shape: Shape::Scalar {
-            text: value.to_owned(),
-            quoted: false,
-        },
-        place,
-    }
+    Node { shape: Shape::Scalar { text: value.to_owned(), quoted: false }, place }
 }
 
 fn enrolment_list(list: &[(String, String)], place: &Place) -> Node {
     let items = list
         .iter()
         .map(|(mailbox, user)| {
-            let mut item = Node {
-                shape: Shape::Map(Vec::new()),
-                place: place.clone(),
-            };
+            let mut item = Node { shape: Shape::Map(Vec::new()), place: place.clone() };
             item.set("mailbox", Node::text(mailbox, place.clone()));
             item.set("salesforce_user", Node::text(user, place.clone()));
             item
         })
         .collect();
-    Node {
-        shape: Shape::List(items),
-        place: place.clone(),
-    }
+    Node { shape: Shape::List(items), place: place.clone() }
 }
 
 fn overlay_environment(tree: &mut Node, environment: &[(String, String)], problems: &mut Vec<ConfigProblem>) {
@@ -201,10 +183,8 @@ fn overlay_environment(tree: &mut Node, environment: &[(String, String)], proble
         match OPTIONS.iter().find(|option| variable(option.key) == *name) {
             Some(option) if option.kind.from_environment() => tree.set(option.key, Node::text(value, place)),
             Some(option) => {
-                let message = format!(
-                    "only secrets and addresses come from the environment; set `{}` in the file",
-                    option.key
-                );
+                let message =
+                    format!("only secrets and addresses come from the environment; set `{}` in the file", option.key);
                 problems.push(ConfigProblem::new(&place, ENVIRONMENT, message));
             }
             None => {
@@ -217,11 +197,7 @@ fn overlay_environment(tree: &mut Node, environment: &[(String, String)], proble
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "remove it; `calbridge config reference` lists the options".to_owned(),
                 };
-                problems.push(ConfigProblem::new(
-                    &place,
-                    ENVIRONMENT,
-                    format!("no option has this name; {mend}"),
-                ));
+                problems.push(ConfigProblem::new(&place, ENVIRONMENT, format!("no option has this name; {mend}")));
             }
         }
     }
@@ -234,10 +210,7 @@ fn mapping(values: &Values, files: &dyn Files, problems: &mut Vec<ConfigProblem>
         Some(path) => match files.read(&path) {
             Ok(text) => (path.display().to_string(), text),
             Err(why) => {
-                let place = values
-                    .place("sync.mapping_file")
-                    .cloned()
-                    .unwrap_or_else(|| Place::whole("configuration"));
+                let place = values.place("sync.mapping_file").cloned().unwrap_or_else(|| Place::whole("configuration"));
                 let message = format!(
                     "`sync.mapping_file`: cannot read `{}`: {why}; give the path of a mapping file",
                     path.display()

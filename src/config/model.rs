@@ -68,10 +68,6 @@ pub struct Outlook {
     pub requests_per_mailbox_per_min: u32,
     /// Life asked for a subscription.
     pub subscription_lifetime: Duration,
-    /// A subscription is renewed this long before its end.
-    pub subscription_renew_before: Duration,
-    /// How often subscriptions are looked after.
-    pub subscription_check: Duration,
 }
 
 /// Event Hubs.

@@ -191,12 +191,6 @@ options! {
     "outlook.subscription_lifetime_mins": Whole(60, 10080), Optional, "minutes", "4230",
         "For how long Graph subscriptions are asked to live.",
         "Too short costs renewals; too long is refused by Graph (10080 at most).";
-    "outlook.subscription_renew_before_mins": Whole(5, 10000), Optional, "minutes", "1440",
-        "How long before their end subscriptions are renewed.",
-        "Too short: a longer outage lets subscriptions end; the next sweep finds what was missed.";
-    "outlook.subscription_check_secs": Whole(5, 86400), Optional, "seconds", "300",
-        "How often subscriptions are compared with what must exist.",
-        "Too long: a lost subscription stays unnoticed; the sweep still finds the changes.";
 
     "event_hubs.namespace": Host, Always, "", "contoso.servicebus.windows.net",
         "Host of the Event Hubs namespace that Graph sends notifications to.",

@@ -20,11 +20,7 @@ pub struct ConfigProblem {
 }
 
 fn at(file: &str, line: usize) -> String {
-    if line == 0 {
-        format!("{file}: ")
-    } else {
-        format!("{file}:{line}: ")
-    }
+    if line == 0 { format!("{file}: ") } else { format!("{file}:{line}: ") }
 }
 
 /// The file with the configuration cannot be read.
@@ -49,12 +45,7 @@ pub(super) const MAPPING_UNREADABLE: &str = "CB1101";
 impl ConfigProblem {
     /// Makes a problem at a place.
     pub(super) fn new(place: &Place, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            file: place.source.to_string(),
-            line: place.line,
-            code,
-            message: message.into(),
-        }
+        Self { file: place.source.to_string(), line: place.line, code, message: message.into() }
     }
 }
 
@@ -75,11 +66,6 @@ impl From<Problem> for ConfigProblem {
 
 impl From<MappingProblem> for ConfigProblem {
     fn from(problem: MappingProblem) -> Self {
-        Self {
-            file: problem.file,
-            line: problem.line,
-            code: problem.code,
-            message: problem.message,
-        }
+        Self { file: problem.file, line: problem.line, code: problem.code, message: problem.message }
     }
 }

@@ -26,11 +26,7 @@ pub async fn probe(config: &Config) -> Vec<ConfigProblem> {
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => format!("no answer within {} s", PATIENCE.as_secs()),
         };
-        let place = config
-            .places
-            .get(key)
-            .cloned()
-            .unwrap_or_else(|| Place::whole("configuration"));
+        let place = config.places.get(key).cloned().unwrap_or_else(|| Place::whole("configuration"));
         let message = format!(
             "`{key}`: cannot reach `{host}:{port}`: {why}; mend the address, or let the firewall through to it"
         );
@@ -48,10 +44,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, u16)> {
         ("outlook.authority", Some(config.outlook.authority.as_str())),
         ("outlook.graph_url", Some(config.outlook.graph_url.as_str())),
         ("salesforce.login_url", Some(config.salesforce.login_url.as_str())),
-        (
-            "event_hubs.custom_endpoint",
-            config.event_hubs.custom_endpoint.as_deref(),
-        ),
+        ("event_hubs.custom_endpoint", config.event_hubs.custom_endpoint.as_deref()),
         ("redis.url", config.redis.url.as_ref().map(ExposeSecret::expose_secret)),
     ];
     for (key, url) in urls {

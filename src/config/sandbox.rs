@@ -88,10 +88,7 @@ impl Config {
 pub fn load_sandbox(endpoints: &Path, file: Option<&Path>) -> Result<Config, Vec<ConfigProblem>> {
     let name = endpoints.display().to_string();
     let text = Disk.read(endpoints).map_err(|why| {
-        vec![broken(
-            &name,
-            &format!("cannot read it: {why}; is `calbridge-sandbox serve --endpoints FILE` up?"),
-        )]
+        vec![broken(&name, &format!("cannot read it: {why}; is `calbridge-sandbox serve --endpoints FILE` up?"))]
     })?;
     let file = file.map(read_config).transpose()?;
     from_endpoints(&name, &text, file, environment(), &Disk)
@@ -114,12 +111,7 @@ fn from_endpoints(
             &format!("`{path}` near line {line} is not as the local sandbox writes it; let it write the file anew"),
         )]
     })?;
-    let file = file.or_else(|| {
-        Some((
-            Path::new("sandbox.yaml (built in)").to_path_buf(),
-            SANDBOX_YAML.to_owned(),
-        ))
-    });
+    let file = file.or_else(|| Some((Path::new("sandbox.yaml (built in)").to_path_buf(), SANDBOX_YAML.to_owned())));
     load(&Sources {
         file,
         given: values(&endpoints, &Place::whole(name)),

@@ -29,17 +29,11 @@ pub(super) fn from_file(
             None
         }
         Ok(text) if text.trim().is_empty() => {
-            note(format!(
-                "`{key}`: `{}` is empty; put the secret into it",
-                path.display()
-            ));
+            note(format!("`{key}`: `{}` is empty; put the secret into it", path.display()));
             None
         }
         Ok(text) if text.len() > MAX_BYTES => {
-            note(format!(
-                "`{key}`: `{}` is longer than {MAX_BYTES} bytes; is it the right file?",
-                path.display()
-            ));
+            note(format!("`{key}`: `{}` is longer than {MAX_BYTES} bytes; is it the right file?", path.display()));
             None
         }
         Ok(text) => Some(SecretString::from(text.trim().to_owned())),
@@ -51,11 +45,7 @@ pub(super) fn only_once(top: &Section<'_>, section: &str, key: &str, problems: &
     let Some(section) = top.section(section) else { return };
     let file_key = format!("{key}_file");
     if let (Some(_), Some(file)) = (section.get(key), section.get(&file_key)) {
-        let message = format!(
-            "`{}` and `{}` are both given; keep one",
-            section.name(key),
-            section.name(&file_key)
-        );
+        let message = format!("`{}` and `{}` are both given; keep one", section.name(key), section.name(&file_key));
         problems.push(ConfigProblem::new(&file.place, SECRET, message));
     }
 }

@@ -46,21 +46,13 @@ fn load_text(text: &str, environment: &[(&str, &str)], shelf: &Shelf) -> Result<
         file: Some((PathBuf::from("conf/c.yaml"), text.to_owned())),
         given: Vec::new(),
         given_enrolments: Vec::new(),
-        environment: environment
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
+        environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         files: shelf,
     })
 }
 
 fn problems(text: &str) -> Vec<String> {
-    load_text(text, &[], &Shelf::default())
-        .map(|_config| ())
-        .unwrap_err()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    load_text(text, &[], &Shelf::default()).map(|_config| ()).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
 /// The good file with one line replaced (found by its beginning), or with lines added at the end.
@@ -110,10 +102,7 @@ fn a_file_overrides_defaults_and_its_paths_count_from_its_folder() {
     assert_eq!(config.policy.timers.quiet, TimeDelta::seconds(1));
     assert_eq!(config.store.path, Path::new("conf/data/c.db"));
     assert_eq!(config.log.format, LogFormat::Json);
-    assert_eq!(
-        config.rehearsal.start_at.unwrap().to_rfc3339(),
-        "2026-11-23T08:00:00+00:00"
-    );
+    assert_eq!(config.rehearsal.start_at.unwrap().to_rfc3339(), "2026-11-23T08:00:00+00:00");
 }
 
 #[test]
@@ -134,11 +123,7 @@ fn each_wrong_line_gives_one_problem_with_line_code_and_mend() {
             "  tenant_id:",
             "conf/c.yaml:2: `outlook.tenant_id` is missing; add `tenant_id: 5f3c1e0a-6d1f-4a56-9f43-2d1f0a3b7c11` (CB1005)",
         ),
-        (
-            "  tenant_id",
-            "  tenant_id: [a]",
-            "conf/c.yaml:2: `outlook.tenant_id` is a list; expected a text (CB1004)",
-        ),
+        ("  tenant_id", "  tenant_id: [a]", "conf/c.yaml:2: `outlook.tenant_id` is a list; expected a text (CB1004)"),
         (
             "  tenant_id",
             "  tenant_id: contoso",
@@ -164,11 +149,7 @@ fn each_wrong_line_gives_one_problem_with_line_code_and_mend() {
             "  namespace: sb://contoso",
             "conf/c.yaml:6: `event_hubs.namespace` is `sb://contoso`; give the host name alone, without scheme and port (CB1010)",
         ),
-        (
-            "  hub",
-            "  hub: ~",
-            "conf/c.yaml:7: `event_hubs.hub` is missing; add `hub: graph-events` (CB1005)",
-        ),
+        ("  hub", "  hub: ~", "conf/c.yaml:7: `event_hubs.hub` is missing; add `hub: graph-events` (CB1005)"),
         (
             "  notification_url",
             "  notification_url: https://x",
@@ -234,16 +215,8 @@ fn each_wrong_line_gives_one_problem_with_line_code_and_mend() {
             "sync: { mapping_file: m.yaml }",
             "conf/c.yaml:15: `sync.mapping_file`: cannot read `conf/m.yaml`: No such file; give the path of a mapping file (CB1101)",
         ),
-        (
-            "",
-            "snyc: { mode: sync }",
-            "conf/c.yaml:15: `snyc` is not a known key; did you mean `sync`? (CB1003)",
-        ),
-        (
-            "",
-            "sync: 5",
-            "conf/c.yaml:15: `sync` is a whole number; expected a mapping of keys (CB1004)",
-        ),
+        ("", "snyc: { mode: sync }", "conf/c.yaml:15: `snyc` is not a known key; did you mean `sync`? (CB1003)"),
+        ("", "sync: 5", "conf/c.yaml:15: `sync` is a whole number; expected a mapping of keys (CB1004)"),
         (
             "",
             "network: { ca_file: ca.pem }",
@@ -274,18 +247,10 @@ fn each_wrong_line_gives_one_problem_with_line_code_and_mend() {
             "connection: { id: \"a b\" }",
             "conf/c.yaml:15: `connection.id` is `a b`; use at most 64 letters, digits, `-` and `_` (CB1010)",
         ),
-        (
-            "",
-            "outlook: {}",
-            "conf/c.yaml:15: `outlook` was already given on line 1; keep one of the two (CB1006)",
-        ),
+        ("", "outlook: {}", "conf/c.yaml:15: `outlook` was already given on line 1; keep one of the two (CB1006)"),
     ];
     for (line, replacement, expected) in table {
-        assert_eq!(
-            problems(&with(line, replacement)),
-            [*expected],
-            "{line} -> {replacement}"
-        );
+        assert_eq!(problems(&with(line, replacement)), [*expected], "{line} -> {replacement}");
     }
 }
 
@@ -293,23 +258,11 @@ fn each_wrong_line_gives_one_problem_with_line_code_and_mend() {
 fn every_option_of_a_wrong_type_is_named_with_its_line() {
     for option in OPTIONS.iter().filter(|option| option.key.contains('.')) {
         let mut tree = parse("c", GOOD).unwrap();
-        let place = calbridge_core::document::Place {
-            source: "conf/c.yaml".into(),
-            line: 77,
-            column: 1,
-        };
-        tree.set(
-            option.key,
-            Node {
-                shape: Shape::List(Vec::new()),
-                place,
-            },
-        );
+        let place = calbridge_core::document::Place { source: "conf/c.yaml".into(), line: 77, column: 1 };
+        tree.set(option.key, Node { shape: Shape::List(Vec::new()), place });
         let found = problems(&render(&tree, 0));
         assert!(
-            found
-                .iter()
-                .any(|line| line.contains(&format!("`{}` is a list; expected", option.key))),
+            found.iter().any(|line| line.contains(&format!("`{}` is a list; expected", option.key))),
             "{}: {found:#?}",
             option.key
         );
@@ -325,15 +278,13 @@ fn render(node: &Node, depth: usize) -> String {
         Shape::List(items) if items.is_empty() => "[]\n".to_owned(),
         Shape::List(items) => {
             let pad = "  ".repeat(depth);
-            items.iter().fold("\n".to_owned(), |text, item| {
-                text + &pad + "-" + &render(item, depth + 1)
-            })
+            items.iter().fold("\n".to_owned(), |text, item| text + &pad + "-" + &render(item, depth + 1))
         }
         Shape::Map(entries) => {
             let pad = "  ".repeat(depth);
-            entries.iter().fold("\n".to_owned(), |text, entry| {
-                text + &pad + &entry.key + ": " + &render(&entry.value, depth + 1)
-            })
+            entries
+                .iter()
+                .fold("\n".to_owned(), |text, entry| text + &pad + &entry.key + ": " + &render(&entry.value, depth + 1))
         }
     }
 }
@@ -348,10 +299,8 @@ fn all_problems_come_at_once_sorted_by_line_with_those_of_the_mapping() {
         "version: 1\nfields:\n  - { name: a, outlook: subjct, salesforce: Subject }\n".to_owned(),
     );
     let found = load_text(&text, &[], &shelf).map(|_config| ()).unwrap_err();
-    let short: Vec<String> = found
-        .iter()
-        .map(|problem| format!("{}:{} {}", problem.file, problem.line, problem.code))
-        .collect();
+    let short: Vec<String> =
+        found.iter().map(|problem| format!("{}:{} {}", problem.file, problem.line, problem.code)).collect();
     assert_eq!(
         short,
         [
@@ -371,19 +320,12 @@ fn an_empty_file_lacks_everything_required_and_says_so_once_each() {
     let required = OPTIONS
         .iter()
         .filter(|option| {
-            found
-                .iter()
-                .filter(|line| line.contains(&format!("`{}` is missing", option.key)))
-                .count()
-                == 1
+            found.iter().filter(|line| line.contains(&format!("`{}` is missing", option.key))).count() == 1
         })
         .count();
     assert_eq!(required, found.len(), "{found:#?}");
     assert_eq!(found.len(), 10, "{found:#?}");
-    assert!(
-        found.iter().all(|line| line.starts_with("conf/c.yaml:1: ")),
-        "{found:#?}"
-    );
+    assert!(found.iter().all(|line| line.starts_with("conf/c.yaml:1: ")), "{found:#?}");
 }
 
 #[test]
@@ -466,10 +408,8 @@ fn signing_in_with_a_signed_token_needs_user_and_key_and_no_secret() {
     );
     let mut shelf = Shelf::default();
     shelf.0.insert(PathBuf::from("/k.pem"), "key".to_owned());
-    let text = text.replace(
-        "  auth: jwt_bearer\n",
-        "  auth: jwt_bearer\n  username: a@b.c\n  private_key_file: /k.pem\n",
-    );
+    let text =
+        text.replace("  auth: jwt_bearer\n", "  auth: jwt_bearer\n  username: a@b.c\n  private_key_file: /k.pem\n");
     let config = load_text(&text, &[], &shelf).unwrap();
     assert!(matches!(config.salesforce.auth, SalesforceAuth::JwtBearer { .. }));
 }
@@ -495,11 +435,9 @@ fn the_default_file_and_the_table_of_options_name_the_same_keys() {
 #[test]
 fn the_example_for_production_is_right_once_its_secrets_are_there() {
     let mut shelf = Shelf::default();
-    for (name, value) in [
-        ("outlook_client_secret", "s"),
-        ("salesforce_key.pem", "k"),
-        ("redis_url", "redis://redis:6379"),
-    ] {
+    for (name, value) in
+        [("outlook_client_secret", "s"), ("salesforce_key.pem", "k"), ("redis_url", "redis://redis:6379")]
+    {
         shelf.0.insert(Path::new("/run/secrets").join(name), value.to_owned());
     }
     let config = load_text(include_str!("../../config/production.example.yaml"), &[], &shelf).unwrap();
@@ -510,10 +448,7 @@ fn the_example_for_production_is_right_once_its_secrets_are_there() {
 #[test]
 fn the_reference_is_current() {
     let printed = include_str!("../../config/REFERENCE.md");
-    assert!(
-        printed == reference::markdown(),
-        "run `calbridge config reference > config/REFERENCE.md`"
-    );
+    assert!(printed == reference::markdown(), "run `calbridge config reference > config/REFERENCE.md`");
 }
 
 #[test]
@@ -523,21 +458,13 @@ fn the_endpoints_file_of_the_sandbox_makes_a_whole_configuration() {
     let config = Config::for_sandbox(&endpoints().to_string(), None, &shelf).unwrap();
     assert_eq!(config.connection.as_str(), "sandbox");
     assert_eq!(config.outlook.graph_url, "https://localhost:4402/v1.0");
-    assert_eq!(
-        config.event_hubs.custom_endpoint.as_deref(),
-        Some("amqp://127.0.0.1:4404")
-    );
+    assert_eq!(config.event_hubs.custom_endpoint.as_deref(), Some("amqp://127.0.0.1:4404"));
     assert_eq!(config.policy.first_contact, FirstContact::Outlook);
     assert_eq!(config.enrolments.len(), 1);
     assert!((config.rehearsal.speed - 60.0).abs() < f64::EPSILON);
-    assert_eq!(
-        config.rehearsal.clock_url.as_deref(),
-        Some("http://127.0.0.1:4400/clock")
-    );
+    assert_eq!(config.rehearsal.clock_url.as_deref(), Some("http://127.0.0.1:4400/clock"));
 
-    let found = Config::for_sandbox("{\"ca_certificate\": 5}", None, &shelf)
-        .map(|_config| ())
-        .unwrap_err();
+    let found = Config::for_sandbox("{\"ca_certificate\": 5}", None, &shelf).map(|_config| ()).unwrap_err();
     assert_eq!(found[0].code, "CB1014");
     assert!(found[0].message.contains("`ca_certificate`"), "{found:?}");
 }
@@ -593,10 +520,7 @@ fn endpoints() -> serde_json::Value {
             salesforce_user_id: text("005000000000002AAA"),
             salesforce_username: text("anna@contoso.example"),
         }],
-        clock: Clock {
-            start_at: text("2026-11-23T08:00:00Z"),
-            speed: 60.0,
-        },
+        clock: Clock { start_at: text("2026-11-23T08:00:00Z"), speed: 60.0 },
     };
     serde_json::to_value(endpoints).unwrap()
 }
@@ -622,10 +546,7 @@ async fn an_address_that_does_not_answer_is_told_with_its_line() {
     let found = reach::probe(&config).await;
     let short: Vec<(usize, &str)> = found.iter().map(|problem| (problem.line, problem.code)).collect();
     assert_eq!(short, [(6, "CB1015"), (16, "CB1015")], "{found:#?}");
-    assert!(
-        found[0].message.contains("`outlook.graph_url`: cannot reach"),
-        "{found:#?}"
-    );
+    assert!(found[0].message.contains("`outlook.graph_url`: cannot reach"), "{found:#?}");
 }
 
 proptest! {

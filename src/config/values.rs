@@ -53,12 +53,10 @@ impl Values {
 
     /// Returns a secret given directly or, failing that, by its file.
     pub(super) fn secret(&self, key: &str) -> Option<SecretString> {
-        [key.to_owned(), format!("{key}_file")]
-            .iter()
-            .find_map(|key| match self.0.get(key.as_str()) {
-                Some((Checked::Secret(secret), _)) => Some(secret.clone()),
-                _ => None,
-            })
+        [key.to_owned(), format!("{key}_file")].iter().find_map(|key| match self.0.get(key.as_str()) {
+            Some((Checked::Secret(secret), _)) => Some(secret.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn flag(&self, key: &str) -> bool {

@@ -25,12 +25,7 @@ pub fn signals_accepted(side: Side, count: u64) {
 /// Signals were dropped because they were delivered before.
 pub fn duplicates_dropped(stream: &str, count: u64) {
     counter!(names::DUPLICATES, "stream" => stream.to_owned()).increment(count);
-    debug!(
-        stream,
-        count,
-        reason = Reason::Duplicate.name(),
-        "dropped {count} duplicates"
-    );
+    debug!(stream, count, reason = Reason::Duplicate.name(), "dropped {count} duplicates");
 }
 
 /// A message was set aside at intake; `detail` has no personal content.
@@ -250,19 +245,13 @@ pub fn subscription_expiry(earliest: DateTime<Utc>, now: DateTime<Utc>) {
 /// The memory of notifications seen failed: costs reads, never results.
 pub fn cache_failed(why: &str) {
     counter!(names::CACHE_ERRORS).increment(1);
-    warn!(
-        error = why,
-        "the memory of notifications seen failed; carrying on without it"
-    );
+    warn!(error = why, "the memory of notifications seen failed; carrying on without it");
 }
 
 /// The database failed.
 pub fn store_failed(why: &str) {
     counter!(names::STORE_ERRORS).increment(1);
-    error!(
-        error = why,
-        "the database failed; nothing is acknowledged until it works again"
-    );
+    error!(error = why, "the database failed; nothing is acknowledged until it works again");
 }
 
 /// A round over a whole mailbox or org ended.
@@ -277,9 +266,7 @@ pub fn store_status(status: &StoreStatus, now: DateTime<Utc>) {
     gauge!(names::DEAD_LETTERS_OPEN).set(level(status.dead_letters));
     gauge!(names::WAITING).set(level(status.waiting));
     gauge!(names::INTENTS_OPEN).set(level(status.intents));
-    let oldest = status
-        .oldest_waiting
-        .map_or(Duration::ZERO, |since| (now - since).to_std().unwrap_or_default());
+    let oldest = status.oldest_waiting.map_or(Duration::ZERO, |since| (now - since).to_std().unwrap_or_default());
     gauge!(names::OLDEST_WAITING_SECONDS).set(oldest.as_secs_f64());
     for (state, count) in &status.links {
         gauge!(names::LINKS, "state" => state.clone()).set(level(*count));
@@ -304,10 +291,7 @@ mod tests {
         assert_eq!(unique.len(), names::HELP.len());
         for (name, help) in names::HELP {
             assert!(name.starts_with("calbridge_") && !help.is_empty(), "{name}");
-            assert!(
-                name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
-                "{name} has other letters"
-            );
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name} has other letters");
         }
     }
 }

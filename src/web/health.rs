@@ -55,13 +55,7 @@ impl Health {
     }
 
     fn set(&self, part: &str, ready: bool, detail: &str) {
-        self.parts_mut().insert(
-            part.to_owned(),
-            Part {
-                ready,
-                detail: detail.to_owned(),
-            },
-        );
+        self.parts_mut().insert(part.to_owned(), Part { ready, detail: detail.to_owned() });
     }
 
     fn parts_mut(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Part>> {

@@ -46,10 +46,7 @@ struct Shared {
 /// # Errors
 /// [`WebError::Bind`].
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, WebError> {
-    TcpListener::bind(address).await.map_err(|error| WebError::Bind {
-        address,
-        why: error.to_string(),
-    })
+    TcpListener::bind(address).await.map_err(|error| WebError::Bind { address, why: error.to_string() })
 }
 
 /// Makes the routes; without metrics `/metrics` answers 404.
@@ -94,31 +91,17 @@ async fn alive() -> &'static str {
 
 async fn ready(State(shared): State<Shared>) -> Response {
     let ready = shared.health.is_ready();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let parts = shared.health.parts();
-    let waiting: Vec<&String> = parts
-        .iter()
-        .filter(|(_, part)| !part.ready)
-        .map(|(name, _)| name)
-        .collect();
-    (
-        status,
-        Json(json!({ "ready": ready, "not_ready": waiting, "parts": parts })),
-    )
-        .into_response()
+    let waiting: Vec<&String> = parts.iter().filter(|(_, part)| !part.ready).map(|(name, _)| name).collect();
+    (status, Json(json!({ "ready": ready, "not_ready": waiting, "parts": parts }))).into_response()
 }
 
 async fn counted(State(shared): State<Shared>) -> Response {
     match shared.metrics {
-        Some(metrics) => (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-            metrics.render(),
-        )
-            .into_response(),
+        Some(metrics) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -136,11 +119,8 @@ mod tests {
     }
 
     async fn get(url: String) -> (u16, String) {
-        let client = crate::http::client(&crate::http::HttpOptions {
-            timeout: Duration::from_secs(5),
-            ca_file: None,
-        })
-        .unwrap();
+        let client =
+            crate::http::client(&crate::http::HttpOptions { timeout: Duration::from_secs(5), ca_file: None }).unwrap();
         let answer = client.get(url).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }

@@ -17,21 +17,13 @@ pub struct Place {
 impl Place {
     /// Makes the place of a whole source without lines.
     pub fn whole(source: impl Into<Arc<str>>) -> Self {
-        Self {
-            source: source.into(),
-            line: 0,
-            column: 0,
-        }
+        Self { source: source.into(), line: 0, column: 0 }
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 {
-            f.write_str(&self.source)
-        } else {
-            write!(f, "{}:{}", self.source, self.line)
-        }
+        if self.line == 0 { f.write_str(&self.source) } else { write!(f, "{}:{}", self.source, self.line) }
     }
 }
 

@@ -21,11 +21,7 @@ impl Report {
 
     /// Notes a problem.
     pub fn note(&self, place: &Place, fault: Fault, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem {
-            place: place.clone(),
-            fault,
-            message: message.into(),
-        });
+        self.problems.borrow_mut().push(Problem { place: place.clone(), fault, message: message.into() });
     }
 
     /// Returns all problems, sorted by place.
@@ -61,22 +57,13 @@ impl<'a> Section<'a> {
             Shape::Map(entries) => entries,
             Shape::Null => &[],
             _ => {
-                let what = if path.is_empty() {
-                    "the file".to_owned()
-                } else {
-                    format!("`{path}`")
-                };
+                let what = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
                 let message = format!("{what} is {}; expected a mapping of keys", node.kind());
                 report.note(&node.place, Fault::WrongType, message);
                 return None;
             }
         };
-        Some(Self {
-            node,
-            entries,
-            path: path.to_owned(),
-            report,
-        })
+        Some(Self { node, entries, path: path.to_owned(), report })
     }
 
     /// Returns where the mapping begins.
@@ -91,11 +78,7 @@ impl<'a> Section<'a> {
 
     /// Returns the full name of a key, for messages.
     pub fn name(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Notes every key that is not one of `known`, with the nearest known one.
@@ -142,10 +125,7 @@ impl<'a> Section<'a> {
     pub fn text(&self, key: &str) -> Option<Found<String>> {
         let node = self.get(key)?;
         if let Shape::Scalar { text, .. } = &node.shape {
-            return Some(Found {
-                value: text.clone(),
-                place: node.place.clone(),
-            });
+            return Some(Found { value: text.clone(), place: node.place.clone() });
         }
         self.wrong(key, node, "a text");
         None
@@ -161,10 +141,7 @@ impl<'a> Section<'a> {
         if flag.is_none() {
             self.wrong(key, node, "`true` or `false`");
         }
-        flag.map(|value| Found {
-            value,
-            place: node.place.clone(),
-        })
+        flag.map(|value| Found { value, place: node.place.clone() })
     }
 
     /// Reads a whole number within a range.
@@ -175,11 +152,7 @@ impl<'a> Section<'a> {
             _ => None,
         };
         let Some(value) = number else {
-            self.wrong(
-                key,
-                node,
-                &format!("a whole number from {} to {}", range.start(), range.end()),
-            );
+            self.wrong(key, node, &format!("a whole number from {} to {}", range.start(), range.end()));
             return None;
         };
         if !range.contains(&value) {
@@ -192,10 +165,7 @@ impl<'a> Section<'a> {
             self.report.note(&node.place, Fault::OutOfRange, message);
             return None;
         }
-        Some(Found {
-            value,
-            place: node.place.clone(),
-        })
+        Some(Found { value, place: node.place.clone() })
     }
 
     /// Reads a number within a range.
@@ -215,10 +185,7 @@ impl<'a> Section<'a> {
             self.report.note(&node.place, Fault::OutOfRange, message);
             return None;
         }
-        Some(Found {
-            value,
-            place: node.place.clone(),
-        })
+        Some(Found { value, place: node.place.clone() })
     }
 
     /// Reads one of a closed list of words.
@@ -238,12 +205,7 @@ impl<'a> Section<'a> {
             Some(near) => format!("did you mean `{near}`? "),
             None => String::new(),
         };
-        let message = format!(
-            "`{}` is `{}`; {hint}choose one of {}",
-            self.name(key),
-            brief(&found.value),
-            list(words)
-        );
+        let message = format!("`{}` is `{}`; {hint}choose one of {}", self.name(key), brief(&found.value), list(words));
         self.report.note(&found.place, Fault::UnknownChoice, message);
     }
 
@@ -283,11 +245,7 @@ impl<'a> Section<'a> {
 
 /// Lists words in backticks.
 fn list(words: &[&str]) -> String {
-    words
-        .iter()
-        .map(|word| format!("`{word}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Cuts what is quoted in a message to a length that fits on a line.
@@ -347,17 +305,11 @@ mod tests {
             assert_eq!(section.text("version").unwrap().value, "66.0");
             assert_eq!(section.whole("count", &(1..=9)), None);
         });
-        assert_eq!(
-            problems,
-            ["a.yaml:2: `count` is a text; expected a whole number from 1 to 9"]
-        );
+        assert_eq!(problems, ["a.yaml:2: `count` is a text; expected a whole number from 1 to 9"]);
     }
 
     #[test]
     fn a_file_that_is_no_mapping_is_refused_as_a_whole() {
-        assert_eq!(
-            read("- a\n", |_| {}),
-            ["a.yaml:1: the file is a list; expected a mapping of keys"]
-        );
+        assert_eq!(read("- a\n", |_| {}), ["a.yaml:1: the file is a list; expected a mapping of keys"]);
     }
 }

@@ -55,13 +55,7 @@ pub struct Entry {
 impl Node {
     /// Makes a text value.
     pub fn text(text: impl Into<String>, place: Place) -> Self {
-        Self {
-            shape: Shape::Scalar {
-                text: text.into(),
-                quoted: true,
-            },
-            place,
-        }
+        Self { shape: Shape::Scalar { text: text.into(), quoted: true }, place }
     }
 
     /// Returns the value of a key, if this is a mapping that has it.
@@ -89,10 +83,7 @@ impl Node {
             entries.push(Entry {
                 key: key.to_owned(),
                 place: place.clone(),
-                value: Self {
-                    shape: Shape::Null,
-                    place,
-                },
+                value: Self { shape: Shape::Null, place },
             });
             entries.len() - 1
         });
@@ -154,12 +145,7 @@ pub fn overlay(lower: &mut Node, upper: Node) {
         // An empty section or value means "as before", not "without".
         (Shape::Null, Shape::Null) => lower.place = upper.place,
         (_, Shape::Null) => {}
-        (_, shape) => {
-            *lower = Node {
-                shape,
-                place: upper.place,
-            }
-        }
+        (_, shape) => *lower = Node { shape, place: upper.place },
     }
 }
 
@@ -169,35 +155,18 @@ pub fn overlay(lower: &mut Node, upper: Node) {
 /// Every duplicate key, or the first fault of syntax (nothing can be said of what follows it).
 pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
     let source: Arc<str> = Arc::from(file);
-    let top = Place {
-        source: Arc::clone(&source),
-        line: 1,
-        column: 1,
-    };
-    let mut builder = Builder {
-        source,
-        anchors: BTreeMap::new(),
-        nodes: 0,
-        duplicates: Vec::new(),
-    };
+    let top = Place { source: Arc::clone(&source), line: 1, column: 1 };
+    let mut builder = Builder { source, anchors: BTreeMap::new(), nodes: 0, duplicates: Vec::new() };
     if text.len() > MAX_BYTES {
         let message = format!("the file is longer than {MAX_BYTES} bytes; is it the right one?");
         return Err(vec![fault(top, message)]);
     }
     let node = builder.document(text, &top).map_err(|problem| vec![problem])?;
-    if builder.duplicates.is_empty() {
-        Ok(node)
-    } else {
-        Err(builder.duplicates)
-    }
+    if builder.duplicates.is_empty() { Ok(node) } else { Err(builder.duplicates) }
 }
 
 fn fault(place: Place, message: impl Into<String>) -> Problem {
-    Problem {
-        place,
-        fault: Fault::Syntax,
-        message: message.into(),
-    }
+    Problem { place, fault: Fault::Syntax, message: message.into() }
 }
 
 /// A collection that is still open.
@@ -217,11 +186,7 @@ struct Builder {
 
 impl Builder {
     fn place(&self, mark: &Marker) -> Place {
-        Place {
-            source: Arc::clone(&self.source),
-            line: mark.line().max(1),
-            column: mark.col() + 1,
-        }
+        Place { source: Arc::clone(&self.source), line: mark.line().max(1), column: mark.col() + 1 }
     }
 
     fn document(&mut self, text: &str, top: &Place) -> Result<Node, Problem> {
@@ -249,10 +214,7 @@ impl Builder {
                     continue;
                 }
                 Event::Scalar(text, style, anchor, _) => {
-                    let node = Node {
-                        shape: scalar(&text, style),
-                        place,
-                    };
+                    let node = Node { shape: scalar(&text, style), place };
                     if anchor > 0 {
                         self.anchors.insert(anchor, (node.clone(), 1));
                     }
@@ -260,10 +222,7 @@ impl Builder {
                 }
                 Event::Alias(id) => {
                     let Some((node, weight)) = self.anchors.get(&id) else {
-                        return Err(fault(
-                            place,
-                            "this alias stands inside what it repeats; write the value out",
-                        ));
+                        return Err(fault(place, "this alias stands inside what it repeats; write the value out"));
                     };
                     (node.clone(), *weight)
                 }
@@ -272,29 +231,16 @@ impl Builder {
                     return Err(fault(place, message));
                 }
                 Event::SequenceStart(_, anchor, _) => {
-                    open.push(Open {
-                        shape: Shape::List(Vec::new()),
-                        place,
-                        anchor,
-                        key: None,
-                    });
+                    open.push(Open { shape: Shape::List(Vec::new()), place, anchor, key: None });
                     continue;
                 }
                 Event::MappingStart(_, anchor, _) => {
-                    open.push(Open {
-                        shape: Shape::Map(Vec::new()),
-                        place,
-                        anchor,
-                        key: None,
-                    });
+                    open.push(Open { shape: Shape::Map(Vec::new()), place, anchor, key: None });
                     continue;
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     let Some(closed) = open.pop() else { continue };
-                    let node = Node {
-                        shape: closed.shape,
-                        place: closed.place,
-                    };
+                    let node = Node { shape: closed.shape, place: closed.place };
                     if closed.anchor > 0 {
                         let weight = weigh(&node);
                         self.anchors.insert(closed.anchor, (node.clone(), weight));
@@ -310,10 +256,7 @@ impl Builder {
             }
             self.add(&mut open, &mut root, finished)?;
         }
-        Ok(root.unwrap_or(Node {
-            shape: Shape::Null,
-            place: top.clone(),
-        }))
+        Ok(root.unwrap_or(Node { shape: Shape::Null, place: top.clone() }))
     }
 
     fn add(&mut self, open: &mut [Open], root: &mut Option<Node>, node: Node) -> Result<(), Problem> {
@@ -325,11 +268,7 @@ impl Builder {
             Shape::List(items) => items.push(node),
             Shape::Map(entries) => {
                 if let Some((key, place)) = parent.key.take() {
-                    entries.push(Entry {
-                        key,
-                        place,
-                        value: node,
-                    });
+                    entries.push(Entry { key, place, value: node });
                     return Ok(());
                 }
                 let Shape::Scalar { text, .. } = node.shape else {
@@ -357,10 +296,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Shape {
     if !quoted && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
         return Shape::Null;
     }
-    Shape::Scalar {
-        text: text.to_owned(),
-        quoted,
-    }
+    Shape::Scalar { text: text.to_owned(), quoted }
 }
 
 /// Counts the values of a tree; its depth is bounded by [`MAX_DEPTH`], aliases included, because each alias is whole.
@@ -379,20 +315,14 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        parse("a.yaml", text)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        parse("a.yaml", text).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn every_key_and_value_knows_its_line() {
         let node = parse("a.yaml", "one: 1\ntwo:\n  - a\n  - \"b\"\n").unwrap();
         let two = node.get("two").unwrap();
-        let Shape::List(items) = &two.shape else {
-            panic!("{two:?}")
-        };
+        let Shape::List(items) = &two.shape else { panic!("{two:?}") };
         assert_eq!((items[1].place.line, items[1].place.column), (4, 5));
         assert_eq!(node.get("one").unwrap().kind(), "a whole number");
         assert_eq!(items[1].kind(), "a text");

@@ -70,33 +70,15 @@ pub(super) const NOT_MAPPABLE: &[(&[&str], &str)] = &[
         ],
         "start, end, zone and all-day move as one; map `time` to `time`",
     ),
-    (
-        &["sensitivity", "IsPrivate"],
-        "private meetings stay on their side and are not mapped; remove the rule",
-    ),
-    (
-        &["Calbridge_Link__c", "Calbridge_Token__c"],
-        "calbridge keeps its own mark in it; choose another field",
-    ),
-    (
-        &["OwnerId"],
-        "the owner follows from the enrolment of the mailbox; remove the rule",
-    ),
+    (&["sensitivity", "IsPrivate"], "private meetings stay on their side and are not mapped; remove the rule"),
+    (&["Calbridge_Link__c", "Calbridge_Token__c"], "calbridge keeps its own mark in it; choose another field"),
+    (&["OwnerId"], "the owner follows from the enrolment of the mailbox; remove the rule"),
     (
         &["attendees", "organizer", "WhoId", "WhatId", "recurrence"],
         "people, related records and series are not mapped by field rules; remove the rule",
     ),
     (
-        &[
-            "id",
-            "changeKey",
-            "Id",
-            "SystemModstamp",
-            "LastModifiedDate",
-            "CreatedDate",
-            "IsDeleted",
-            "IsChild",
-        ],
+        &["id", "changeKey", "Id", "SystemModstamp", "LastModifiedDate", "CreatedDate", "IsDeleted", "IsChild"],
         "the system sets it; remove the rule",
     ),
 ];

@@ -14,11 +14,8 @@ use crate::document::{Fault, Found, Node, Place, Report, Section, Shape, nearest
 use crate::side::Side;
 use crate::value::{Fields, Value, When};
 
-const DIRECTIONS: &[(&str, Direction)] = &[
-    ("both", Direction::Both),
-    ("to_salesforce", Direction::ToSalesforce),
-    ("to_outlook", Direction::ToOutlook),
-];
+const DIRECTIONS: &[(&str, Direction)] =
+    &[("both", Direction::Both), ("to_salesforce", Direction::ToSalesforce), ("to_outlook", Direction::ToOutlook)];
 const CONFLICTS: &[(&str, Conflict)] = &[
     ("outlook_wins", Conflict::OutlookWins),
     ("salesforce_wins", Conflict::SalesforceWins),
@@ -57,14 +54,8 @@ impl MappingSpec {
                 .collect::<Problems>()
         })?;
         let report = Report::new();
-        let mut file_reader = FileReader {
-            own: Vec::new(),
-            spec: Self {
-                file: file.to_owned(),
-                fields: Vec::new(),
-                tests: Vec::new(),
-            },
-        };
+        let mut file_reader =
+            FileReader { own: Vec::new(), spec: Self { file: file.to_owned(), fields: Vec::new(), tests: Vec::new() } };
         if let Some(top) = Section::open(&tree, "", &report) {
             file_reader.top(&top);
         }
@@ -75,11 +66,7 @@ impl MappingSpec {
             .collect();
         problems.append(&mut file_reader.own);
         problems.sort_by_key(|problem| problem.line);
-        if problems.is_empty() {
-            Ok(file_reader.spec)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(file_reader.spec) } else { Err(problems) }
     }
 }
 
@@ -97,12 +84,7 @@ fn code(fault: Fault) -> &'static str {
 }
 
 fn mapping_problem(place: &Place, code: &'static str, message: String) -> MappingProblem {
-    MappingProblem {
-        file: place.source.to_string(),
-        line: place.line,
-        code,
-        message,
-    }
+    MappingProblem { file: place.source.to_string(), line: place.line, code, message }
 }
 
 /// What a field rule names on one side.
@@ -115,20 +97,14 @@ enum Named {
 impl Named {
     fn choices(self) -> Option<&'static [&'static str]> {
         match self {
-            Self::Known(Known {
-                holds: Holds::Choice(choices),
-                ..
-            }) => Some(choices),
+            Self::Known(Known { holds: Holds::Choice(choices), .. }) => Some(choices),
             _ => None,
         }
     }
 
     fn longest(self) -> Option<usize> {
         match self {
-            Self::Known(Known {
-                holds: Holds::Text(longest),
-                ..
-            }) => *longest,
+            Self::Known(Known { holds: Holds::Text(longest), .. }) => *longest,
             _ => None,
         }
     }
@@ -266,20 +242,13 @@ impl FileReader {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("choose one of `{}`", choices.join("`, `")),
                 };
-                let message = format!(
-                    "`{}`: `{}` is not a choice of the field; {hint}",
-                    section.name(key),
-                    word.value
-                );
+                let message = format!("`{}`: `{}` is not a choice of the field; {hint}", section.name(key), word.value);
                 self.note(&word.place, "CB1117", message);
             }
         }
         if is_source {
-            let missing: Vec<&str> = choices
-                .iter()
-                .copied()
-                .filter(|choice| !table.iter().any(|(from, _)| from.value == *choice))
-                .collect();
+            let missing: Vec<&str> =
+                choices.iter().copied().filter(|choice| !table.iter().any(|(from, _)| from.value == *choice)).collect();
             if let (false, Some(node)) = (missing.is_empty(), section.get(key)) {
                 let message = format!(
                     "`{}` lacks `{}`; say what becomes of every choice",
@@ -334,12 +303,8 @@ impl FileReader {
                 return None;
             }
         };
-        let given = section
-            .section(from.name())
-            .map(|values| self.values(&values, from, fields));
-        let expect = section
-            .section("expect")
-            .map(|values| self.values(&values, from.other(), fields));
+        let given = section.section(from.name()).map(|values| self.values(&values, from, fields));
+        let expect = section.section("expect").map(|values| self.values(&values, from.other(), fields));
         Some(TestSpec {
             name: section.text("name")?.value,
             line: section.place().line,
@@ -392,30 +357,14 @@ impl FileReader {
             time.require("last", "`last: 2026-12-01` (inclusive)");
             let first = self.parsed::<NaiveDate>(&time, "first", "a date such as `2026-12-01`");
             let last = self.parsed::<NaiveDate>(&time, "last", "a date such as `2026-12-01`");
-            return self.ordered(
-                &time,
-                When::AllDay {
-                    first: first?,
-                    last: last?,
-                },
-            );
+            return self.ordered(&time, When::AllDay { first: first?, last: last? });
         }
-        time.require(
-            "start",
-            "`start: 2026-12-01T09:00:00Z`, or `first` and `last` for whole days",
-        );
+        time.require("start", "`start: 2026-12-01T09:00:00Z`, or `first` and `last` for whole days");
         time.require("end", "`end: 2026-12-01T10:00:00Z`");
         let start = self.parsed::<DateTime<Utc>>(&time, "start", "an instant such as `2026-12-01T09:00:00Z`");
         let end = self.parsed::<DateTime<Utc>>(&time, "end", "an instant such as `2026-12-01T10:00:00Z`");
         let zone = self.parsed::<Tz>(&time, "zone", "an IANA zone such as `Europe/Berlin`");
-        self.ordered(
-            &time,
-            When::Timed {
-                start: start?,
-                end: end?,
-                zone,
-            },
-        )
+        self.ordered(&time, When::Timed { start: start?, end: end?, zone })
     }
 
     fn parsed<T: std::str::FromStr>(&mut self, section: &Section<'_>, key: &str, expected: &str) -> Option<T> {
@@ -448,11 +397,7 @@ fn mend_of(name: &str, fields: &'static [Known], side: &str) -> String {
         None => format!(
             "`{name}` is not a field of {side} that can be mapped; choose one of `{}`{}",
             names.collect::<Vec<_>>().join("`, `"),
-            if side == "Salesforce" {
-                " or a custom field such as `Room__c`"
-            } else {
-                ""
-            }
+            if side == "Salesforce" { " or a custom field such as `Room__c`" } else { "" }
         ),
     }
 }
@@ -468,10 +413,7 @@ fn choices(section: &Section<'_>, key: &str) -> Vec<(Found<String>, Found<String
         .filter_map(|entry| {
             table.require(&entry.key, "the choice that it becomes");
             let to = table.text(&entry.key)?;
-            let from = Found {
-                value: entry.key.clone(),
-                place: entry.place.clone(),
-            };
+            let from = Found { value: entry.key.clone(), place: entry.place.clone() };
             Some((from, to))
         })
         .collect()

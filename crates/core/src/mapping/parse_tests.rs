@@ -38,10 +38,7 @@ fn the_default_mapping_is_right_and_its_own_tests_pass() {
 #[test]
 fn each_wrong_rule_gives_one_problem_with_line_code_and_mend() {
     let table = [
-        (
-            "outlook: subject",
-            "CB1105 m.yaml:4: `fields[1].salesforce` is missing; add `salesforce: Location`",
-        ),
+        ("outlook: subject", "CB1105 m.yaml:4: `fields[1].salesforce` is missing; add `salesforce: Location`"),
         (
             "outlook: location.displayname, salesforce: Location",
             "CB1109 m.yaml:4: `location.displayname` is not a field of Outlook that can be mapped; did you mean `location.displayName`?",

@@ -37,11 +37,7 @@ impl Mapping {
     pub fn run_tests(&self, tests: &[TestSpec]) -> Vec<TestOutcome> {
         tests
             .iter()
-            .map(|test| TestOutcome {
-                name: test.name.clone(),
-                line: test.line,
-                failures: self.failures(test),
-            })
+            .map(|test| TestOutcome { name: test.name.clone(), line: test.line, failures: self.failures(test) })
             .collect()
     }
 
@@ -60,12 +56,7 @@ impl Mapping {
                     } else {
                         format!("rule `{}` does not flow to {to}; see its `direction`", rule.name)
                     };
-                    failures.push(TestFailure {
-                        field: rule.field(to).to_owned(),
-                        expected,
-                        found,
-                        hint,
-                    });
+                    failures.push(TestFailure { field: rule.field(to).to_owned(), expected, found, hint });
                 }
             }
             let round_trip = rule.flows_to(to) && rule.flows_to(test.from);
@@ -74,10 +65,7 @@ impl Mapping {
                     field: rule.field(test.from).to_owned(),
                     expected: crossed(rule, to, &given),
                     found: Value::Null,
-                    hint: format!(
-                        "rule `{}` changes the value again when it goes back and forth",
-                        rule.name
-                    ),
+                    hint: format!("rule `{}` changes the value again when it goes back and forth", rule.name),
                 });
             }
         }
