@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::journal;
-use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store};
+use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
 use crate::telemetry::events::{self, RunEnded};
 
 /// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.
@@ -185,9 +185,30 @@ impl Executor {
                 continue;
             }
             let found = self.calendars.get(side).search(&searches).await;
-            answers.extend(searches.into_iter().zip(found));
+            for (lookup, answer) in searches.into_iter().zip(found) {
+                let answer = self.without_linked(&lookup, answer).await;
+                answers.insert(lookup, answer);
+            }
         }
         answers
+    }
+
+    /// Leaves out candidates that are one side of a link already: their own record need not show it.
+    async fn without_linked(&self, lookup: &Lookup, answer: Answer) -> Answer {
+        let (Lookup::Candidates { .. }, Answer::Found(found)) = (lookup, &answer) else { return answer };
+        let mut found = found.clone();
+        let records: Vec<RecordId> = found.iter().map(|(record, _)| record.clone()).collect();
+        match self.store.linked(&self.connection, &records).await {
+            Ok(linked) => {
+                found.retain(|(record, _)| !linked.contains(record));
+                Answer::Found(found)
+            }
+            Err(error) => Answer::Failed(Why {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+                retry_after_ms: None,
+            }),
+        }
     }
 
     /// Prolongs leases when reading took long, so that nothing is sent under a lease about to end.
@@ -229,7 +250,12 @@ impl Executor {
             match result {
                 Ok(()) if work.has_steps() => to_write.push(work),
                 Ok(()) => {}
-                Err(error) => events::commit_refused(work.claim.fence.lane, &error),
+                Err(error) => {
+                    events::commit_refused(work.claim.fence.lane, &error);
+                    if !matches!(error, StoreError::Fenced) {
+                        self.give_back(&work.claim).await;
+                    }
+                }
             }
         }
         to_write

@@ -133,6 +133,7 @@ impl Rounds {
             match self.pages(request).await {
                 Ok(records) => {
                     events::sweep_ended(request.side, records, records);
+                    self.note_first_round(request).await;
                     return;
                 }
                 Err(error) => {
@@ -144,6 +145,18 @@ impl Rounds {
                     tokio::time::sleep(asked.max(pause)).await;
                     pause = (pause * 2).min(Duration::from_mins(5));
                 }
+            }
+        }
+    }
+
+    /// Takes note that a mailbox was listed once, so that its next new subscription only repairs a gap.
+    async fn note_first_round(&self, request: &RoundRequest) {
+        let of_request = |row: &&EnrolmentRow| Some(&row.enrolment.mailbox) == request.mailbox.as_ref();
+        let row = self.enrolments.borrow().iter().find(of_request).filter(|row| !row.first_round_done).cloned();
+        if let Some(row) = row {
+            let done = EnrolmentRow { first_round_done: true, ..row };
+            if let Err(error) = self.store.enrol(&done).await {
+                events::store_failed(&format!("note a first round: {error}"));
             }
         }
     }
