@@ -72,11 +72,12 @@ pub(crate) fn start_at(exports: &[Export], now: DateTime<Utc>) -> DateTime<Utc> 
 pub(crate) async fn cross(
     stage: &Stage,
     screen: &Screen,
+    number: usize,
     export: &Export,
     told: &mut story::Told,
 ) -> anyhow::Result<()> {
     let ada = stage.person(0);
-    screen.title(&format!("9  A calendar file: {}", export.name));
+    screen.title(&format!("{number}  A calendar file: {}", export.name));
     let (seen, at) = (stage.seen(), stage.clock.now());
     let loaded = ada.load_calendar(&export.bytes)?;
     let history = stage.sandbox.world().history.since(seen);
@@ -129,13 +130,11 @@ pub(crate) async fn cross(
     if loaded.not_loaded_beyond > 0 {
         others.push(format!("and {} more that could not be read", loaded.not_loaded_beyond));
     }
-    screen.paragraph(
-        Tone::Plain,
-        3,
-        &format!("{right} of {singles} single events are in Salesforce at the right time"),
-    );
+    let crossed = format!("{right} of {singles} single events crossed, each at its right time.");
+    let stay = if others.is_empty() { "" } else { " What stays behind, and why:" };
+    screen.paragraph(Tone::Plain, 3, &format!("{crossed}{stay}"));
     for other in others {
-        screen.paragraph(Tone::Plain, 3, &format!("stays in Outlook  {other}"));
+        screen.paragraph(Tone::Plain, 3, &format!("--  {other}"));
     }
     Ok(())
 }
@@ -199,14 +198,15 @@ async fn show(
         EventStart::At(_) => {
             moment(&text(row, "StartDateTime")).map_or_else(|| text(row, "StartDateTime"), |start| minute(start))
         }
-        EventStart::On(_) => format!("all day, {}", days(row)),
+        EventStart::On(_) => format!("all day, {},", days(row)),
     };
     let subject = text(row, "Subject");
     let (tone, verdict) = match differs {
-        None => (Tone::Good, "OK".to_owned()),
-        Some(what) => (Tone::Bad, format!("DIFFERS: {what}")),
+        None => (Tone::Good, format!("OK  \"{subject}\"")),
+        Some(what) => (Tone::Bad, format!("DIFFERS  \"{subject}\": {what}")),
     };
-    screen.paragraph(tone, 3, &format!("\"{subject}\"  {written}  -->  {there}  {verdict}"));
+    screen.paragraph(tone, 3, &verdict);
+    screen.paragraph(Tone::Plain, 7, &format!("{written}  is  {there} in Salesforce"));
     let id = text(row, "Id");
     let writes: Vec<Effect> = stage.writes_since(seen).into_iter().filter(|write| write.record == id).collect();
     let Some(first) = writes.first() else { return Ok(()) };
@@ -217,9 +217,9 @@ async fn show(
         latency_ms: (first.at - effect.at).num_milliseconds(),
     };
     let signals = stage.signals_in(&effect.record, effect.at).await?;
-    let counts = format!("{} in, {} out", count(signals, "notification"), count(writes.len() as u64, "write"));
-    screen.paragraph(Tone::Quiet, 8, &story::line(&effect.record, &crossing));
-    screen.paragraph(Tone::Quiet, 8, &format!("{} after the import; {counts}", seconds(crossing.latency_ms)));
+    screen.paragraph(Tone::Quiet, 7, &story::line(&effect.record, &crossing));
+    let counts = story::in_and_out(signals, writes.len() as u64);
+    screen.paragraph(Tone::Quiet, 7, &format!("{} after the import; {counts}", seconds(crossing.latency_ms)));
     Ok(())
 }
 
@@ -254,7 +254,7 @@ fn written(text: &str, line: usize) -> String {
     let bare = value.trim_end_matches('Z');
     let time =
         NaiveDateTime::parse_from_str(bare, "%Y%m%dT%H%M%S").map(|time| time.format("%Y-%m-%d %H:%M").to_string());
-    let day = || NaiveDate::parse_from_str(bare, "%Y%m%d").map(|day| format!("all day, {day}"));
+    let day = || NaiveDate::parse_from_str(bare, "%Y%m%d").map(|day| format!("all day, from {day}"));
     let time = time.or_else(|_not_a_time| day()).unwrap_or_else(|_neither| bare.to_owned());
     format!("{time} {zone}").trim_end().to_owned()
 }
@@ -289,7 +289,7 @@ mod tests {
             written("DTSTART;TZID=\"W. Europe Standard Time:20200609T090000\"", 1),
             "2020-06-09 09:00 W. Europe Standard Time"
         );
-        assert_eq!(written("DTSTART;VALUE=DATE:20270317", 1), "all day, 2027-03-17");
+        assert_eq!(written("DTSTART;VALUE=DATE:20270317", 1), "all day, from 2027-03-17");
     }
 
     #[test]

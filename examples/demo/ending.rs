@@ -1,7 +1,8 @@
 //! The ending: one meeting's trace, the numbers of the run, and the verdict.
 
-use calbridge::ports::{JournalKind, Traced};
+use calbridge::ports::{JournalEntry, JournalKind, Traced};
 use calbridge::trace;
+use calbridge_core::reason::Reason;
 use calbridge_sandbox::history::EffectKind;
 use calbridge_sandbox::oracle::{Report, Terms};
 use chrono::TimeDelta;
@@ -13,7 +14,7 @@ use crate::stage::Stage;
 use crate::story::{self, Told};
 
 /// How long nothing may have changed before the oracle calls a difference a fault.
-const SETTLE_SECS: i64 = 5;
+pub(crate) const SETTLE_SECS: i64 = 5;
 /// Widths of the table's columns.
 const NAMES: usize = 34;
 const NUMBERS: usize = 26;
@@ -24,15 +25,18 @@ struct Numbers {
     edits: u64,
     notifications: u64,
     writes: u64,
+    repeated: u64,
     echoes: u64,
     mails_expected: u64,
     mails_sent: u64,
     mails_by_people: u64,
 }
 
-/// Waits until both sides are at rest and old enough to be judged; returns the oracle's report.
-pub(crate) async fn judged(stage: &Stage, screen: &Screen) -> anyhow::Result<Report> {
+/// Waits until both sides are at rest and old enough to be judged; returns the oracle's report, and how many writes came
+/// while everybody rested.
+pub(crate) async fn judged(stage: &Stage, screen: &Screen) -> anyhow::Result<(Report, String)> {
     stage.rest(screen).await?;
+    let seen = stage.seen();
     let terms = Terms { settle: TimeDelta::seconds(SETTLE_SECS), ..Terms::default() };
     let report = stage
         .until(screen, &format!("nothing has changed for {SETTLE_SECS} s"), async || {
@@ -40,8 +44,8 @@ pub(crate) async fn judged(stage: &Stage, screen: &Screen) -> anyhow::Result<Rep
             Ok((!report.is_pending()).then_some(report))
         })
         .await?;
-    stage.rest(screen).await?;
-    Ok(report)
+    let writes = stage.writes_since(seen).len() as u64;
+    Ok((report, if writes == 0 { "no write".to_owned() } else { count(writes, "write") }))
 }
 
 /// Prints the story of one meeting as `calbridge trace` does.
@@ -66,17 +70,20 @@ pub(crate) async fn table(stage: &Stage, screen: &Screen, report: &Report) -> an
     let row = |name: &str, ours: &str, recipe: &str| {
         screen.block(&format!("   {name:<NAMES$}{ours:>NUMBERS$}{recipe:>NUMBERS$}"));
     };
+    let number = |name: &str, ours: u64, recipe: u64| row(name, &ours.to_string(), &recipe.to_string());
+    let people = recording.changes.iter().filter(|change| change.by_person).count() as u64;
     row("", "calbridge, this run", "the literal recipe");
-    row("", "", "on the same messages");
-    row("edits by people", &numbers.edits.to_string(), "the same");
-    row("notifications received", &numbers.notifications.to_string(), &heard(&recording));
-    row("writes sent", &numbers.writes.to_string(), &damage.writes.to_string());
-    row("own writes coming back: recognised", &numbers.echoes.to_string(), &damage.echoes_known.to_string());
-    row("own writes coming back: written back", &looped(report), &damage.echoes_written.to_string());
-    row("edits lost", &report.lost.len().to_string(), &damage.lost.len().to_string());
-    row("surplus Salesforce events", &surplus(report), &doubles(&damage, stage).to_string());
-    row("mails expected by calbridge", &numbers.mails_expected.to_string(), "-");
-    row("mails that its writes caused", &numbers.mails_sent.to_string(), "-");
+    number("edits by people", numbers.edits, people);
+    number("notifications of them", numbers.notifications.saturating_sub(transit.own), recording.messages.len() as u64);
+    number("writes sent", numbers.writes, damage.writes);
+    number("dropped: delivered before", numbers.repeated, damage.repeated);
+    number("own writes coming back", transit.own, damage.echoes_known + damage.echoes_written);
+    number("  recognised", numbers.echoes, damage.echoes_known);
+    number("  written back as if new", looped(report), damage.echoes_written);
+    number("edits lost", report.lost.len() as u64, damage.lost.len() as u64);
+    number("surplus Salesforce events", surplus(report), doubles(&damage, stage));
+    row("mails expected by calbridge", &numbers.mails_expected.to_string(), "not simulated");
+    row("mails its writes caused", &numbers.mails_sent.to_string(), "not simulated");
     screen.gap();
     screen.paragraph(Tone::Quiet, 3, &explanation(&recording, &transit, numbers.mails_by_people));
     Ok(())
@@ -98,24 +105,26 @@ async fn numbers(stage: &Stage, meetings: &[Traced]) -> anyhow::Result<Numbers> 
         edits: people.count() as u64,
         notifications: counts.notifications + counts.change_events,
         writes: journal.filter(|row| row.kind == JournalKind::Intended).count() as u64,
-        echoes: decisions.iter().map(|row| u64::from(row.echoes)).sum(),
+        repeated: stage.store.status().await?.duplicates.values().sum(),
+        echoes: decisions.iter().map(|row| u64::from(echoes(row))).sum(),
         mails_expected: decisions.iter().map(|row| u64::from(row.mails)).sum(),
         mails_sent: mails(true),
         mails_by_people: mails(false),
     })
 }
 
-/// Counts what the recipe would hear beside what its own writes cause.
-fn heard(recording: &Recording) -> String {
-    format!("{} and its own", recording.messages.len())
+fn looped(report: &Report) -> u64 {
+    report.looped.iter().map(|found| found.writes.saturating_sub(found.edits)).sum()
 }
 
-fn looped(report: &Report) -> String {
-    report.looped.iter().map(|found| found.writes.saturating_sub(found.edits)).sum::<u64>().to_string()
+fn surplus(report: &Report) -> u64 {
+    report.duplicated.iter().map(|found| found.records.len().saturating_sub(1) as u64).sum()
 }
 
-fn surplus(report: &Report) -> String {
-    report.duplicated.iter().map(|found| found.records.len().saturating_sub(1)).sum::<usize>().to_string()
+/// Counts the own writes among the notifications that a decision covers: deletions come back to a tombstone.
+fn echoes(row: &JournalEntry) -> u32 {
+    let tombstone = row.reasons.first() == Some(&Reason::DeletedStaysDeleted);
+    if tombstone { row.signals } else { row.echoes }
 }
 
 /// Counts the Salesforce events that the recipe made beyond one a meeting: it takes each event id for a meeting.

@@ -136,11 +136,13 @@ async fn run(args: &Args, screen: &Screen, exports: &[Export]) -> anyhow::Result
 
 async fn play(stage: &Stage, screen: &Screen, exports: &[Export], told: &mut Told) -> anyhow::Result<bool> {
     story::play(stage, screen, told).await?;
-    for export in exports {
-        calendar::cross(stage, screen, export, told).await?;
+    for (number, export) in (9..).zip(exports) {
+        calendar::cross(stage, screen, number, export, told).await?;
     }
     screen.title("Now nobody does anything: whatever still echoes must end by itself");
-    let report = ending::judged(stage, screen).await?;
+    let (report, writes) = ending::judged(stage, screen).await?;
+    let text = format!("both sides have been at rest for {} s; {writes} since then", ending::SETTLE_SECS);
+    screen.outcome(report.judged_at, &text);
     ending::trace_of(stage, screen, told).await?;
     ending::table(stage, screen, &report).await?;
     Ok(ending::verdict(screen, &report, told))
@@ -159,7 +161,8 @@ fn introduce(screen: &Screen, setup: &Setup, moved: bool) {
         format!(" and runs {} times as fast as the wall clock", setup.speed)
     };
     let text = format!(
-        "The clock shows {}{why}{fast}. Times are UTC, and like all latencies below, the clock's.",
+        "The clock shows {}{why}{fast}. Times are UTC; all times and latencies are this clock's. calbridge waits until a \
+         meeting has been quiet for 0.75 s before it writes.",
         second(setup.start_at)
     );
     screen.paragraph(Tone::Plain, 3, &text);

@@ -73,6 +73,8 @@ pub(crate) struct Recording {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
     pub(crate) writes: u64,
+    /// Messages dropped because they had come before.
+    pub(crate) repeated: u64,
     /// Own writes that came back and were known.
     pub(crate) echoes_known: u64,
     /// Own writes that came back, were not known, and were written back.
@@ -235,6 +237,7 @@ impl<'a> Play<'a> {
     fn drops(&mut self, message: &Message, own: bool) -> bool {
         let Some(version) = &message.version else { return false };
         if !self.seen.insert((message.cloud, message.meeting.clone(), version.clone())) {
+            self.damage.repeated += 1;
             return true;
         }
         let known = match message.cloud {
@@ -299,7 +302,7 @@ mod tests {
         let mut messages: Vec<_> = (0..10).map(|n| message(n + 1, Cloud::Outlook, &n.to_string())).collect();
         messages.push(message(50, Cloud::Outlook, "9"));
         let damage = play(&recording(changes, messages, 3));
-        assert_eq!((damage.writes, damage.echoes_written, damage.created_in_salesforce), (10, 0, 1));
+        assert_eq!((damage.writes, damage.repeated, damage.created_in_salesforce), (10, 1, 1));
         assert!(damage.lost.is_empty());
     }
 

@@ -25,9 +25,11 @@ struct Notice {
     change_key: Option<String>,
 }
 
-/// Numbers of a run that the recipe's explanation and the table name.
+/// Numbers of a run that the table and its explanation name.
 #[derive(Debug, Default)]
 pub(crate) struct Transit {
+    /// Messages that told of the engine's own writes.
+    pub(crate) own: u64,
     /// From the hub to the engine, and from a Salesforce change to the engine: medians.
     pub(crate) hub: Millis,
     pub(crate) salesforce: Millis,
@@ -38,7 +40,7 @@ pub(crate) fn read(sandbox: &Sandbox, meetings: &[Traced]) -> (Recording, Transi
     let effects = sandbox.world().history.since(0);
     let notices = notices(sandbox);
     let journal: Vec<&JournalEntry> = meetings.iter().flat_map(|traced| &traced.journal).collect();
-    let transit = transit(&journal, &notices, &effects);
+    let mut transit = transit(&journal, &notices, &effects);
     let origins = origins(&effects, meetings);
     let causes = causes(&effects);
     let kept_out = kept_out(&effects);
@@ -57,6 +59,8 @@ pub(crate) fn read(sandbox: &Sandbox, meetings: &[Traced]) -> (Recording, Transi
         let before = shown(effect.cloud, state);
         state.extend(effect.changed.clone());
         let after = shown(effect.cloud, state);
+        // Each change of a Salesforce record is one change event.
+        transit.own += u64::from(causes[index].is_app() && effect.cloud == Cloud::Salesforce);
         if causes[index].is_app() || kept_out.contains(effect.record.as_str()) {
             continue;
         }
@@ -91,6 +95,7 @@ pub(crate) fn read(sandbox: &Sandbox, meetings: &[Traced]) -> (Recording, Transi
         let arrived = millis(notice.enqueued) + transit.hub;
         match &causes[index] {
             Cause::App(write) => {
+                transit.own += 1;
                 let further = u32::try_from(index - write).unwrap_or(u32::MAX);
                 told.entry(*write).or_default().push((arrived - millis(effects[*write].at), further));
             }
@@ -231,7 +236,7 @@ fn transit(journal: &[&JournalEntry], notices: &[Notice], effects: &[Effect]) ->
             salesforce.extend(last.map(|at| received - at).filter(|_| !row.positions.is_empty()));
         }
     }
-    Transit { hub: median(hub), salesforce: median(salesforce) }
+    Transit { own: 0, hub: median(hub), salesforce: median(salesforce) }
 }
 
 fn median(mut samples: Vec<Millis>) -> Millis {

@@ -141,8 +141,12 @@ async fn edits_on_both_sides(
     let there = stage.crossing(screen, seen, at, Cloud::Salesforce, EffectKind::Update).await?;
     let back = stage.crossing(screen, seen, second, Cloud::Outlook, EffectKind::Update).await?;
     stage.rest(screen).await?;
-    show(stage, screen, &pair.outlook, &there, seen, at, "the edit").await?;
-    show(stage, screen, &pair.salesforce, &back, seen, at, "the edit").await?;
+    screen.outcome(there.at, &line(&pair.outlook, &there));
+    screen.outcome(back.at, &line(&pair.salesforce, &back));
+    let signals = stage.signals_in(&pair.outlook, at).await?;
+    let writes = stage.writes_since(seen).len() as u64;
+    let (slowest, counts) = (there.latency_ms.max(back.latency_ms), in_and_out(signals, writes));
+    screen.detail(&format!("{} after the edits; {counts}", seconds(slowest)));
     let row = stage.sandbox.org().get(&pair.salesforce).unwrap_or_default();
     let event = stage.sandbox.tenant().get_event(&cast.ada.mailbox().address, &pair.outlook).unwrap_or_default();
     let (subject, room) = ("Quarterly plan, final", "Auditorium");
@@ -238,9 +242,14 @@ async fn show(
     let signals = stage.signals_in(from, since).await?;
     let writes = stage.writes_since(seen).iter().filter(|effect| effect.cloud == to).count() as u64;
     screen.outcome(crossing.at, &line(from, crossing));
-    let (signals, writes_out) = (count(signals, "notification"), count(writes, "write"));
-    screen.detail(&format!("{} after {after}; {signals} in, {writes_out} out", seconds(crossing.latency_ms)));
+    let counts = in_and_out(signals, writes);
+    screen.detail(&format!("{} after {after}; {counts}", seconds(crossing.latency_ms)));
     Ok(writes)
+}
+
+/// Writes what a crossing took.
+pub(crate) fn in_and_out(signals: u64, writes: u64) -> String {
+    format!("{} in, {} out", count(signals, "notification"), count(writes, "write"))
 }
 
 /// Writes a crossing as an arrow between two records.
