@@ -198,7 +198,7 @@ async fn show(
         EventStart::At(_) => {
             moment(&text(row, "StartDateTime")).map_or_else(|| text(row, "StartDateTime"), |start| minute(start))
         }
-        EventStart::On(_) => format!("all day, {},", days(row)),
+        EventStart::On(_) => format!("all day, {}", days(row)),
     };
     let subject = text(row, "Subject");
     let (tone, verdict) = match differs {
@@ -206,7 +206,7 @@ async fn show(
         Some(what) => (Tone::Bad, format!("DIFFERS  \"{subject}\": {what}")),
     };
     screen.paragraph(tone, 3, &verdict);
-    screen.paragraph(Tone::Plain, 7, &format!("{written}  is  {there} in Salesforce"));
+    screen.paragraph(Tone::Plain, 7, &format!("{written}  =  {there}"));
     let id = text(row, "Id");
     let writes: Vec<Effect> = stage.writes_since(seen).into_iter().filter(|write| write.record == id).collect();
     let Some(first) = writes.first() else { return Ok(()) };

@@ -235,7 +235,10 @@ impl<'a> Play<'a> {
     }
 
     fn drops(&mut self, message: &Message, own: bool) -> bool {
-        let Some(version) = &message.version else { return false };
+        let Some(version) = &message.version else {
+            self.damage.echoes_known += u64::from(own);
+            return own;
+        };
         if !self.seen.insert((message.cloud, message.meeting.clone(), version.clone())) {
             self.damage.repeated += 1;
             return true;
