@@ -195,9 +195,7 @@ async fn show(
     differs: Option<&str>,
 ) -> anyhow::Result<()> {
     let there = match event.start {
-        EventStart::At(_) => {
-            moment(&text(row, "StartDateTime")).map_or_else(|| text(row, "StartDateTime"), |start| minute(start))
-        }
+        EventStart::At(_) => moment(&text(row, "StartDateTime")).map_or_else(|| text(row, "StartDateTime"), minute),
         EventStart::On(_) => format!("all day, {}", days(row)),
     };
     let subject = text(row, "Subject");

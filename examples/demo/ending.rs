@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use crate::recipe::{self, Damage, Recording};
 use crate::recording::{self, Transit};
 use crate::screen::{Screen, Tone, count};
-use crate::stage::Stage;
+use crate::stage::{Stage, notified};
 use crate::story::{self, Told};
 
 /// How long nothing may have changed before the oracle calls a difference a fault.
@@ -124,7 +124,7 @@ fn surplus(report: &Report) -> u64 {
 /// Counts the own writes among the notifications that a decision covers: deletions come back to a tombstone.
 fn echoes(row: &JournalEntry) -> u32 {
     let tombstone = row.reasons.first() == Some(&Reason::DeletedStaysDeleted);
-    if tombstone { row.signals } else { row.echoes }
+    if tombstone { notified(row) } else { row.echoes.min(notified(row)) }
 }
 
 /// Counts the Salesforce events that the recipe made beyond one a meeting: it takes each event id for a meeting.
@@ -147,7 +147,7 @@ fn explanation(recording: &Recording, transit: &Transit, mails_by_people: u64) -
     };
     let answered = middle(recording.outlook_writes.iter().map(|write| write.answered).collect());
     let told =
-        middle(recording.outlook_writes.iter().flat_map(|write| write.told.first()).map(|told| told.0).collect());
+        middle(recording.outlook_writes.iter().filter_map(|write| write.told.first()).map(|told| told.0).collect());
     format!(
         "The recipe's column is computed by playing it (examples/demo/recipe.rs) through this run's {} and {} with the \
          times measured here: a message takes {} ms from the hub and {} ms from Salesforce; an Outlook write is answered \

@@ -119,11 +119,23 @@ async fn run(args: &Args, screen: &Screen, exports: &[Export]) -> anyhow::Result
     screen.outcome(stage.clock.now(), "listening: 3 mailboxes over Event Hubs, the Salesforce org over Pub/Sub");
 
     let mut told = Told::default();
-    let good = play(&stage, screen, exports, &mut told).await;
+    let good = tokio::select! {
+        good = play(&stage, screen, exports, &mut told) => good,
+        _asked = tokio::signal::ctrl_c() => {
+            screen.waited();
+            screen.paragraph(Tone::Plain, 0, "Stopped by Ctrl-C.");
+            stage.end().await?;
+            return Ok(false);
+        }
+    };
     match &good {
         Ok(_) => {
             let took = began.elapsed().as_secs_f64();
-            screen.paragraph(Tone::Quiet, 3, &format!("The whole run took {took:.0} s."));
+            let next = match args.profile {
+                Profile::Quiet => " Next: `-- --profile office`, where notifications are late, repeated and too many.",
+                Profile::Office => "",
+            };
+            screen.paragraph(Tone::Quiet, 3, &format!("The whole run took {took:.0} s.{next}"));
         }
         Err(error) => screen.paragraph(Tone::Bad, 0, &format!("Something did not cross: {error:#}")),
     }

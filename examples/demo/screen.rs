@@ -103,7 +103,7 @@ impl Screen {
         if self.terminal {
             let line = format!("   ... {:>4.1} s: waiting until {what}", since.as_secs_f64());
             let line: String = line.chars().take(WIDTH - 1).collect();
-            self.raw(&format!("\r\x1b[K\x1b[2m{line}\x1b[0m"));
+            raw(&format!("\r\x1b[K\x1b[2m{line}\x1b[0m"));
         } else if since >= *told + STILL_WAITING {
             *told = since;
             self.put(Tone::Quiet, &format!("   ... {:>4.1} s: waiting until {what}", since.as_secs_f64()));
@@ -113,7 +113,7 @@ impl Screen {
     /// Takes the line of [`Self::waiting`] away.
     pub(crate) fn waited(&self) {
         if self.terminal {
-            self.raw("\r\x1b[K");
+            raw("\r\x1b[K");
         }
     }
 
@@ -129,17 +129,17 @@ impl Screen {
     fn put(&self, tone: Tone, line: &str) {
         let line = line.trim_end();
         if self.colours && tone != Tone::Plain && !line.is_empty() {
-            self.raw(&format!("\x1b[{}m{line}\x1b[0m\n", tone.code()));
+            raw(&format!("\x1b[{}m{line}\x1b[0m\n", tone.code()));
         } else {
-            self.raw(&format!("{line}\n"));
+            raw(&format!("{line}\n"));
         }
     }
+}
 
-    fn raw(&self, text: &str) {
-        // A reader who went away (`| head`) is no reason to stop in the middle of a write.
-        let mut out = std::io::stdout().lock();
-        let _written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
+fn raw(text: &str) {
+    // A reader who went away (`| head`) is no reason to stop in the middle of a write.
+    let mut out = std::io::stdout().lock();
+    let _written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Breaks text at blanks; a word that is longer than the width stands alone.

@@ -214,7 +214,7 @@ impl Stage {
         let Some(traced) = self.traced(id).await? else { return Ok(0) };
         let decisions = traced.journal.iter().filter(|row| row.kind == JournalKind::Decided && row.at >= since);
         let writing = decisions.filter(|row| row.outcome == Some(Outcome::Write));
-        Ok(writing.map(|row| u64::from(row.signals.saturating_sub(row.echoes))).sum())
+        Ok(writing.map(|row| u64::from(notified(row).saturating_sub(row.echoes))).sum())
     }
 
     /// Returns the enrolments, as the trace needs them.
@@ -237,6 +237,15 @@ impl Stage {
     pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
+}
+
+/// Most stream positions that a journal row keeps.
+const POSITIONS: usize = 16;
+
+/// Counts the notifications that a decision covers; what a sweep found has no place in a stream and is none.
+pub(crate) fn notified(row: &JournalEntry) -> u32 {
+    let places = row.positions.len();
+    if places < POSITIONS { row.signals.min(u32::try_from(places).unwrap_or(u32::MAX)) } else { row.signals }
 }
 
 /// Returns a cloud's name for people.
