@@ -66,14 +66,24 @@ pub(crate) async fn keep_running(stage: &Stage, screen: &Screen) -> anyhow::Resu
     follow(stage, screen).await
 }
 
-async fn follow(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        asked = tokio::signal::ctrl_c() => asked.context("listen for Ctrl-C")?,
+        _asked = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn follow(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
+    let asked = asked_to_stop();
+    tokio::pin!(asked);
     let mut changes = stage.sandbox.world().history.watch();
     let mut seen = stage.seen();
     loop {
         tokio::select! {
-            _asked = tokio::signal::ctrl_c() => break,
-            _asked = terminate.recv() => break,
+            asked = &mut asked => break asked?,
             _changed = changes.changed() => {}
         }
         let effects = stage.sandbox.world().history.since(seen);

@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use calbridge::ports::JournalEntry;
+use calbridge::ports::{JournalKind, Traced};
 use calbridge_core::plan::Outcome;
+use calbridge_core::reason::Reason;
 use calbridge_sandbox::calendar_file::{self, EventStart};
 use calbridge_sandbox::history::{Cloud, Effect, EffectKind};
 use calbridge_sandbox::oracle::{Field, Shown};
@@ -96,12 +97,10 @@ pub(crate) async fn cross(
     let mut right = 0;
     let mut others = Vec::new();
     for (event, effect) in loaded.created.iter().zip(made) {
-        let decision = settled(stage, screen, &effect.record).await?;
-        let arrived = arrived(stage, &effect.record).await?;
         let subject = effect.changed.get("subject").and_then(Value::as_str).unwrap_or_default();
         let subject = if subject.is_empty() { "(no subject)" } else { subject };
-        match arrived {
-            Some(row) if !event.series => {
+        match fate(stage, screen, &effect.record).await? {
+            Fate::Crossed(row) => {
                 let differs = differs(stage, event, effect, &row);
                 show(stage, screen, seen, (event, effect), &row, &written(&text, event.line), differs.as_deref())
                     .await?;
@@ -110,15 +109,11 @@ pub(crate) async fn cross(
                     Some(what) => told.faults.push(format!("\"{subject}\" of {}: {what}", export.name)),
                 }
             }
-            _ => {
-                let reason = decision.reasons.first().copied();
-                let stays = decision.outcome == Some(Outcome::Skip);
-                if !event.series && !stays {
-                    told.faults.push(format!("\"{subject}\" of {} is not in Salesforce", export.name));
+            Fate::Stays { why, fault } => {
+                if fault {
+                    told.faults.push(format!("\"{subject}\" of {} is not in Salesforce: {why}", export.name));
                 }
-                let words =
-                    reason.map_or("no reason given".to_owned(), |r| format!("{} ({} {r})", r.words(), r.code()));
-                others.push(format!("\"{subject}\" (line {}): {words}", event.line));
+                others.push(format!("\"{subject}\" (line {}): {why}", event.line));
                 told.staying.push(effect.record.clone());
             }
         }
@@ -130,7 +125,10 @@ pub(crate) async fn cross(
     if loaded.not_loaded_beyond > 0 {
         others.push(format!("and {} more that could not be read", loaded.not_loaded_beyond));
     }
-    let crossed = format!("{right} of {singles} single events crossed, each at its right time.");
+    let crossed = match singles {
+        0 => "No single event is in it.".to_owned(),
+        _ => format!("{right} of {} crossed, at the right time.", count(singles, "single event")),
+    };
     let stay = if others.is_empty() { "" } else { " What stays behind, and why:" };
     screen.paragraph(Tone::Plain, 3, &format!("{crossed}{stay}"));
     for other in others {
@@ -139,28 +137,47 @@ pub(crate) async fn cross(
     Ok(())
 }
 
-/// Waits until the engine is done with a record.
-async fn settled(stage: &Stage, screen: &Screen, record: &str) -> anyhow::Result<JournalEntry> {
-    let decision = stage.decided(screen, record).await?;
-    if decision.outcome != Some(Outcome::Write) {
-        return Ok(decision);
-    }
-    stage
-        .until(screen, &format!("the write of {} is confirmed", short(record)), async || {
-            let Some(traced) = stage.traced(record).await? else { return Ok(None) };
-            let open =
-                traced.link.is_none_or(|link| link.intents.salesforce.is_some() || link.replicas.salesforce.is_none());
-            Ok((!open).then_some(()))
-        })
-        .await?;
-    Ok(decision)
+/// What became of an event.
+enum Fate {
+    /// It is this row of Salesforce.
+    Crossed(Value),
+    /// It is in Outlook only; a fault, unless a rule of calbridge or of Salesforce keeps it there.
+    Stays { why: String, fault: bool },
 }
 
-/// Returns the Salesforce row of an Outlook record.
-async fn arrived(stage: &Stage, record: &str) -> anyhow::Result<Option<Value>> {
-    let link = stage.traced(record).await?.and_then(|traced| traced.link);
-    let id = link.and_then(|link| link.replicas.salesforce).map(|replica| replica.record.remote_id().to_owned());
-    Ok(id.and_then(|id| stage.sandbox.org().get(&id)).filter(|row| row["IsDeleted"] != true))
+/// Waits until the engine is done with a record.
+async fn fate(stage: &Stage, screen: &Screen, record: &str) -> anyhow::Result<Fate> {
+    stage
+        .until(screen, &format!("{} is in Salesforce or says why not", short(record)), async || {
+            Ok(stage.traced(record).await?.and_then(|traced| fate_of(stage, &traced)))
+        })
+        .await
+}
+
+fn fate_of(stage: &Stage, traced: &Traced) -> Option<Fate> {
+    let link = traced.link.as_ref();
+    if let Some(letter) = traced.dead_letters.last() {
+        let why = format!("{}: {}", worded(letter.reason), letter.detail);
+        return Some(Fate::Stays { why, fault: letter.reason != Reason::Refused });
+    }
+    if let Some(replica) = link.and_then(|link| link.replicas.salesforce.as_ref())
+        && link.is_some_and(|link| link.intents.salesforce.is_none())
+    {
+        let row = stage.sandbox.org().get(replica.record.remote_id());
+        return row.filter(|row| row["IsDeleted"] != true).map(Fate::Crossed);
+    }
+    let decided = traced.journal.iter().rev().find(|row| row.kind == JournalKind::Decided)?;
+    let reason = decided.reasons.first()?;
+    let stays = |fault| Some(Fate::Stays { why: worded(*reason), fault });
+    match decided.outcome? {
+        Outcome::Skip => stays(false),
+        Outcome::Hold | Outcome::DeadLetter | Outcome::Deleted => stays(true),
+        Outcome::InStep | Outcome::Write | Outcome::Wait => None,
+    }
+}
+
+fn worded(reason: Reason) -> String {
+    format!("{} ({} {reason})", reason.words(), reason.code())
 }
 
 /// Says in what a Salesforce row differs from the event of the file; none means in nothing.

@@ -121,9 +121,10 @@ async fn run(args: &Args, screen: &Screen, exports: &[Export]) -> anyhow::Result
     let mut told = Told::default();
     let good = tokio::select! {
         good = play(&stage, screen, exports, &mut told) => good,
-        _asked = tokio::signal::ctrl_c() => {
+        asked = after::asked_to_stop() => {
+            asked?;
             screen.waited();
-            screen.paragraph(Tone::Plain, 0, "Stopped by Ctrl-C.");
+            screen.paragraph(Tone::Plain, 0, "Stopped before the end.");
             stage.end().await?;
             return Ok(false);
         }
