@@ -127,6 +127,7 @@ pub(crate) async fn cross(
     }
     let crossed = match singles {
         0 => "No single event is in it.".to_owned(),
+        _ if right == 0 => format!("0 of {} crossed.", count(singles, "single event")),
         _ => format!("{right} of {} crossed, at the right time.", count(singles, "single event")),
     };
     let stay = if others.is_empty() { "" } else { " What stays behind, and why:" };

@@ -7,7 +7,7 @@ use calbridge_sandbox::history::EffectKind;
 use calbridge_sandbox::oracle::{Report, Terms};
 use chrono::TimeDelta;
 
-use crate::recipe::{self, Damage, Recording};
+use crate::recipe::{self, Recording};
 use crate::recording::{self, Transit};
 use crate::screen::{Screen, Tone, count};
 use crate::stage::{Stage, notified};
@@ -81,7 +81,7 @@ pub(crate) async fn table(stage: &Stage, screen: &Screen, report: &Report) -> an
     number("  recognised", numbers.echoes, damage.echoes_known);
     number("  written back as if new", looped(report), damage.echoes_written);
     number("edits lost", report.lost.len() as u64, damage.lost.len() as u64);
-    number("surplus Salesforce events", surplus(report), doubles(&damage, stage));
+    number("surplus Salesforce events", surplus(report), damage.surplus);
     row("mails expected by calbridge", &numbers.mails_expected.to_string(), "not simulated");
     row("mails its writes caused", &numbers.mails_sent.to_string(), "not simulated");
     screen.gap();
@@ -125,17 +125,6 @@ fn surplus(report: &Report) -> u64 {
 fn echoes(row: &JournalEntry) -> u32 {
     let tombstone = row.reasons.first() == Some(&Reason::DeletedStaysDeleted);
     if tombstone { notified(row) } else { row.echoes.min(notified(row)) }
-}
-
-/// Counts the Salesforce events that the recipe made beyond one a meeting: it takes each event id for a meeting.
-fn doubles(damage: &Damage, stage: &Stage) -> u64 {
-    let effects = stage.sandbox.world().history.since(0);
-    let by_engine = effects.iter().filter(|effect| {
-        effect.actor.is_app()
-            && effect.kind == EffectKind::Create
-            && effect.cloud == calbridge_sandbox::history::Cloud::Salesforce
-    });
-    damage.created_in_salesforce.saturating_sub(by_engine.count() as u64)
 }
 
 fn explanation(recording: &Recording, transit: &Transit, mails_by_people: u64) -> String {

@@ -67,6 +67,8 @@ pub(crate) struct Recording {
     /// Writes to Outlook and to Salesforce; used in turn.
     pub(crate) outlook_writes: Vec<WriteTimes>,
     pub(crate) salesforce_writes: Vec<WriteTimes>,
+    /// iCalUId of each Outlook event: what its copies share.
+    pub(crate) uids: BTreeMap<String, String>,
 }
 
 /// What the recipe would have done.
@@ -81,8 +83,8 @@ pub(crate) struct Damage {
     pub(crate) echoes_written: u64,
     /// People's edits that are not on both sides in the end, although no later edit replaced them.
     pub(crate) lost: BTreeSet<(String, Field)>,
-    /// Salesforce events created.
-    pub(crate) created_in_salesforce: u64,
+    /// Salesforce events created beyond one a meeting: to the recipe, each copy's event id is a meeting.
+    pub(crate) surplus: u64,
 }
 
 /// Plays the recipe through a recording.
@@ -130,6 +132,8 @@ struct Play<'a> {
     outlook: Worker,
     salesforce: Worker,
     sent: [usize; 2],
+    /// iCalUIds of the meetings created in Salesforce.
+    created: BTreeSet<String>,
     damage: Damage,
 }
 
@@ -145,6 +149,7 @@ impl<'a> Play<'a> {
             outlook: Worker::default(),
             salesforce: Worker::default(),
             sent: [0, 0],
+            created: BTreeSet::new(),
             damage: Damage::default(),
         }
     }
@@ -226,12 +231,17 @@ impl<'a> Play<'a> {
             self.damage.writes += 1;
             self.damage.echoes_written += u64::from(own);
             if !there && cloud == Cloud::Outlook {
-                self.damage.created_in_salesforce += 1;
+                self.create(&message.meeting);
             }
             let times = self.times(cloud.other());
             self.worker(cloud).busy = true;
             self.later(now + times.takes, Step::Effect(cloud.other(), message.meeting, source, times));
         }
+    }
+
+    fn create(&mut self, meeting: &str) {
+        let uid = self.recording.uids.get(meeting).map_or(meeting, String::as_str);
+        self.damage.surplus += u64::from(!self.created.insert(uid.to_owned()));
     }
 
     fn drops(&mut self, message: &Message, own: bool) -> bool {
@@ -296,7 +306,8 @@ mod tests {
 
     fn recording(changes: Vec<Change>, messages: Vec<Message>, told_after: Millis) -> Recording {
         let times = WriteTimes { takes: 5, answered: 10, told: vec![(told_after, 0)] };
-        Recording { changes, messages, outlook_writes: vec![times.clone()], salesforce_writes: vec![times] }
+        let uids = ["m", "copy"].map(|id| (id.to_owned(), "uid".to_owned())).into();
+        Recording { changes, messages, outlook_writes: vec![times.clone()], salesforce_writes: vec![times], uids }
     }
 
     #[test]
@@ -305,8 +316,19 @@ mod tests {
         let mut messages: Vec<_> = (0..10).map(|n| message(n + 1, Cloud::Outlook, &n.to_string())).collect();
         messages.push(message(50, Cloud::Outlook, "9"));
         let damage = play(&recording(changes, messages, 3));
-        assert_eq!((damage.writes, damage.repeated, damage.created_in_salesforce), (10, 1, 1));
+        assert_eq!((damage.writes, damage.repeated, damage.surplus), (10, 1, 0));
         assert!(damage.lost.is_empty());
+    }
+
+    #[test]
+    fn a_copy_in_another_mailbox_becomes_a_second_salesforce_event() {
+        let mut copy = edit(5, Cloud::Outlook, Field::Subject, "plan");
+        copy.meeting = "copy".to_owned();
+        let mut told = message(6, Cloud::Outlook, "2");
+        told.meeting = "copy".to_owned();
+        let changes = vec![edit(0, Cloud::Outlook, Field::Subject, "plan"), copy];
+        let damage = play(&recording(changes, vec![message(1, Cloud::Outlook, "1"), told], 3));
+        assert_eq!((damage.writes, damage.surplus), (2, 1));
     }
 
     #[test]

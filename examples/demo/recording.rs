@@ -59,6 +59,9 @@ pub(crate) fn read(sandbox: &Sandbox, meetings: &[Traced]) -> (Recording, Transi
         let before = shown(effect.cloud, state);
         state.extend(effect.changed.clone());
         let after = shown(effect.cloud, state);
+        if !effect.ical_uid.is_empty() {
+            recording.uids.insert(effect.record.clone(), effect.ical_uid.clone());
+        }
         // Each change of a Salesforce record is one change event.
         transit.own += u64::from(causes[index].is_app() && effect.cloud == Cloud::Salesforce);
         if causes[index].is_app() || kept_out.contains(effect.record.as_str()) {

@@ -103,7 +103,8 @@ impl Screen {
         if self.terminal {
             let line = format!("   ... {:>4.1} s: waiting until {what}", since.as_secs_f64());
             let line: String = line.chars().take(WIDTH - 1).collect();
-            raw(&format!("\r\x1b[K\x1b[2m{line}\x1b[0m"));
+            let (dim, plain) = if self.colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+            raw(&format!("\r\x1b[K{dim}{line}{plain}"));
         } else if since >= *told + STILL_WAITING {
             *told = since;
             self.put(Tone::Quiet, &format!("   ... {:>4.1} s: waiting until {what}", since.as_secs_f64()));
