@@ -124,8 +124,8 @@ impl Stage {
         what: &str,
         look: impl AsyncFn() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        // A minute of the clock, and some real seconds for a machine that is busy with something else.
-        let patience = Duration::from_secs(15) + Duration::from_mins(1).div_f64(self.speed);
+        // What the slowest office takes on the clock, and some real seconds for a machine that is busy with something else.
+        let patience = Duration::from_secs(10) + Duration::from_secs(45).div_f64(self.speed);
         let since = Instant::now();
         let mut told = Duration::ZERO;
         let mut changes = self.sandbox.world().history.watch();
