@@ -219,7 +219,6 @@ async fn learn_capabilities(
                 rules.send_modify(|rules| {
                     let policy = &mut Arc::make_mut(rules).policy;
                     policy.salesforce_stampable = found.link_field && found.token_field;
-                    policy.salesforce_link_unique &= found.link_unique;
                 });
                 events::capabilities_learned(found);
                 learned.send_replace(true);
