@@ -6,6 +6,7 @@ mod execute;
 mod intake;
 mod journal;
 mod lanes;
+mod look;
 mod rounds;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use build::{StartError, check, open_read_only};
 pub use enrol::WantedEnrolment;
 pub use intake::IntakeSettings;
 pub use lanes::LaneSettings;
+pub use look::{Looked, look};
 pub use rounds::SweepSettings;
 
 use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, ListenError, Listener, SeenCache, Store};
