@@ -73,7 +73,7 @@ dependencies() {
 $found"
     fi
     grep -rlE 'calbridge_sandbox' src | while read -r file; do
-        case $file in *tests.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
+        case $file in *tests.rs | */tests/* | */testing.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
     done
 }
 
