@@ -4,6 +4,7 @@
 //! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
 
 pub(crate) mod meetings;
+pub(crate) mod process;
 
 use std::path::PathBuf;
 use std::sync::Arc;
