@@ -9,9 +9,9 @@ group() { # TITLE PAGES...
     for page in "$@"; do
         code=$(basename "$page" .md)
         name=$(sed -n '1s/^# CB[0-9]* //p' "$page")
-        # The first sentence of the paragraph that begins with **Means**.
-        means=$(sed -n '/^\*\*Means\*\*/,/^$/p' "$page" | tr '\n' ' ' \
-            | sed 's/^\*\*Means\*\* *//; s/ *$//; s/\([^.]\{12,\}[^.0-9]\)\. .*$/\1./; s/|/\\|/g')
+        # The first sentence of what follows **Means**, up to the next heading of that kind.
+        means=$(awk '/^\*\*/ { inside = /^\*\*Means\*\*/; sub(/^\*\*[A-Za-z]*\*\* */, "") } inside { printf "%s ", $0 }' "$page" \
+            | sed 's/^ *//; s/ *$//; s/\([^.]\{12,\}[^.0-9]\)\. .*$/\1./; s/|/\\|/g')
         printf '| [%s](%s.md) | `%s` | %s |\n' "$code" "$code" "$name" "$means"
     done
 }
