@@ -218,7 +218,6 @@ async fn throttling_and_outages_only_delay() {
     same_end_state_despite(switching(|switches| {
         switches.outlook_throttle_next = 4;
         switches.outlook_unavailable_next = 4;
-        switches.salesforce_limit_next = 3;
         switches.salesforce_unavailable_next = 3;
         switches.salesforce_lock_next = 2;
     }))

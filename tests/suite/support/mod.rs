@@ -50,6 +50,7 @@ impl Rehearsal {
     /// Starts a sandbox only.
     pub(crate) async fn without_engine(options: Options, settings: &str) -> Self {
         calbridge_sandbox::tls::install_crypto_provider();
+        log_if_asked();
         let speed = options.speed;
         let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
@@ -183,4 +184,13 @@ fn read_settings(sandbox: &Sandbox, folder: &TempDir, settings: &str) -> Config 
 )]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Prints logs when `CALBRIDGE_TEST_LOG` names what to log, such as `calbridge=debug`.
+fn log_if_asked() {
+    if let Some(filter) = environment("CALBRIDGE_TEST_LOG") {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+        // Another test of this process may have done it before.
+        let _first = subscriber.try_init();
+    }
 }
