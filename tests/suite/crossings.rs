@@ -370,6 +370,46 @@ async fn a_deletion_on_one_side_beats_an_edit_on_the_other_whose_values_stay_in_
     rehearsal.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_texts_and_times_cross_once_and_survive_an_edit_on_the_other_side() {
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let person = rehearsal.person(0);
+    let long = "long ".repeat(70);
+    let subjects = [
+        long.as_str(),
+        "",
+        "  outer  and   inner blanks  ",
+        "quotes ' \" \\ and % _ {} <b>&amp;</b>",
+        "\u{1F600} \u{65E5}\u{672C} e\u{301} \u{202E}rtl",
+        "no\u{a0}break and\ttab",
+    ];
+    for (number, subject) in subjects.iter().enumerate() {
+        let mut made = in_outlook(subject);
+        made["location"]["displayName"] = json!(format!("{subject} {number}"));
+        made["body"]["content"] = json!(format!("{subject}\n\n\tindented {number}\n"));
+        // Seconds, no length, several days.
+        let ends = ["2026-12-01T10:00:30", "2026-12-01T10:00:00", "2026-12-04T09:00:00"][number % 3];
+        made["end"]["dateTime"] = json!(ends);
+        person.create_in_outlook(&made).unwrap();
+    }
+    rehearsal.until("all crossed", |r| r.salesforce().len() == subjects.len()).await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.written(), (0, subjects.len()), "nothing is written twice: {:#?}", rehearsal.writes(Cloud::Outlook));
+    rehearsal.assert_clean();
+    for row in rehearsal.salesforce() {
+        person.update_in_salesforce(&id_of(&row), &fields(json!({"ShowAs": "Free"}))).unwrap();
+    }
+    rehearsal.until("the choice crossed", |r| r.outlook(0).iter().all(|event| event["showAs"] == "free")).await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.written(), (subjects.len(), subjects.len()));
+    let kept: Vec<Value> = rehearsal.outlook(0).iter().map(|event| event["subject"].clone()).collect();
+    for subject in subjects {
+        assert!(kept.contains(&json!(subject.trim())), "{subject:?} in {kept:#?}");
+    }
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}
+
 fn find(records: &[Value], field: &str, value: &str) -> Value {
     let found = records.iter().find(|record| record[field] == value);
     found.unwrap_or_else(|| panic!("{field} is {value} in {records:#?}")).clone()

@@ -70,13 +70,18 @@ impl Rehearsal {
         self.start_engine_with(self.sandbox.endpoints().mailboxes.len()).await;
     }
 
-    /// Starts the engine and waits until it listens, with so many mailboxes enrolled.
-    pub(crate) async fn start_engine_with(&mut self, mailboxes: usize) {
+    /// Starts the engine and does not wait for anything.
+    pub(crate) async fn start_engine_behind(&mut self) {
         let engine = Engine::build(&self.config, Arc::clone(&self.clock)).await.expect("the engine starts");
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let running = tokio::spawn(async move { engine.run(stopping, &|_part, _fault| {}).await });
         self.engine = Some((running, stop));
+    }
+
+    /// Starts the engine and waits until it listens, with so many mailboxes enrolled.
+    pub(crate) async fn start_engine_with(&mut self, mailboxes: usize) {
+        self.start_engine_behind().await;
         let partitions = self.sandbox.endpoints().event_hubs.partitions;
         self.until("the engine listens", |rehearsal| {
             let readers = rehearsal.sandbox.hub_handle().readers().len();
