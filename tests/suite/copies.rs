@@ -64,8 +64,10 @@ async fn is_one_event_all_its_life(options: Options) {
     assert!((0..3).all(|number| rehearsal.outlook(number).is_empty()));
     let writes = rehearsal.writes(Cloud::Salesforce);
     let kinds: Vec<EffectKind> = writes.iter().map(|write| write.kind).collect();
-    use EffectKind::{Create, Delete, Update};
-    assert_eq!(kinds, [Create, Update, Update, Update, Delete]);
+    assert_eq!(
+        kinds,
+        [EffectKind::Create, EffectKind::Update, EffectKind::Update, EffectKind::Update, EffectKind::Delete]
+    );
     assert!(writes.iter().all(|write| write.record == id_of(&row)));
     assert!(rehearsal.writes(Cloud::Outlook).is_empty());
     let story = rehearsal.story(&event).await;

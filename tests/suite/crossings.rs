@@ -394,7 +394,12 @@ async fn odd_texts_and_times_cross_once_and_survive_an_edit_on_the_other_side() 
     }
     rehearsal.until("all crossed", |r| r.salesforce().len() == subjects.len()).await;
     rehearsal.rest().await;
-    assert_eq!(rehearsal.written(), (0, subjects.len()), "nothing is written twice: {:#?}", rehearsal.writes(Cloud::Outlook));
+    assert_eq!(
+        rehearsal.written(),
+        (0, subjects.len()),
+        "nothing is written twice: {:#?}",
+        rehearsal.writes(Cloud::Outlook)
+    );
     rehearsal.assert_clean();
     for row in rehearsal.salesforce() {
         person.update_in_salesforce(&id_of(&row), &fields(json!({"ShowAs": "Free"}))).unwrap();

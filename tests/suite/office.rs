@@ -84,7 +84,7 @@ impl Meeting {
         } else {
             let cloud = self.side(rehearsal);
             let (act, what) = match self.choices.random_range(0..10) {
-                _ if last && self.number % 2 == 0 => {
+                _ if last && self.number.is_multiple_of(2) => {
                     self.delete(rehearsal, cloud);
                     (Act::Edit, "deleted".to_owned())
                 }
@@ -217,7 +217,7 @@ impl Meeting {
         match cloud {
             Cloud::Outlook => person.delete_in_outlook(&id_of(&self.event(rehearsal).expect("it is there"))).unwrap(),
             Cloud::Salesforce => {
-                person.delete_in_salesforce(&id_of(&self.row(rehearsal).expect("it is there"))).unwrap()
+                person.delete_in_salesforce(&id_of(&self.row(rehearsal).expect("it is there"))).unwrap();
             }
         }
     }
@@ -308,7 +308,6 @@ fn by_meeting<'a>(history: &'a [Effect], meetings: &[Meeting]) -> BTreeMap<usize
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[expect(clippy::print_stderr, reason = "the seed must be known when the test fails, and its figures when it does not")]
 async fn two_hundred_random_edits_are_each_written_once_on_the_other_side_and_never_on_their_own() {
     let seed: u64 = environment(SEED).map_or_else(rand::random, |seed| seed.parse().expect("the seed is a number"));
     eprintln!("{SEED}={seed}");
