@@ -5,6 +5,7 @@
 
 pub(crate) mod look;
 pub(crate) mod meetings;
+pub(crate) mod process;
 pub(crate) mod redis;
 
 use std::path::PathBuf;

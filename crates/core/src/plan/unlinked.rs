@@ -186,7 +186,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
             salesforce: salesforce.clone(),
             agreed: target,
         });
-        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash() });
+        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash().to_owned() });
     }
     let timers = &run.rules.policy.timers;
     let token = run.fresh.token(side);
@@ -251,7 +251,7 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
     for rule in run.rules.mapping.rules() {
         let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
         if rule.agree(&o, &s) || rule.direction != Direction::Both {
-            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash() });
+            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash().to_owned() });
         } else {
             differs = true;
         }
