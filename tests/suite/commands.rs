@@ -296,6 +296,11 @@ async fn check_proves_what_is_in_order_and_names_what_is_missing() {
     assert_eq!(failed(&ended).len(), 1, "{}", ended.data);
     assert!(failed(&ended)[0].starts_with("FAILED  outlook: mailbox nobody@contoso.example: "), "{}", ended.data);
     assert!(failed(&ended)[0].contains("correct the address or remove the enrolment"), "{}", ended.data);
+    bench.settings(&format!("enrolments:\n  - mailbox: {known}\n    salesforce_user: nobody@acme.example\n"));
+    let ended = bench.call(&["check"]).await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(failed(&ended).len(), 1, "{}", ended.data);
+    assert!(failed(&ended)[0].starts_with("FAILED  salesforce: user nobody@acme.example: "), "{}", ended.data);
     bench.end().await;
 }
 

@@ -165,7 +165,8 @@ impl Bench {
                 let ended = self.call(&["trace", anything, "--json"]).await;
                 if ended.code == 0 {
                     let story = ended.json()[0].clone();
-                    if will_do(&story) {
+                    // Without lines it is a live look at something that no signal has named yet.
+                    if story["lines"].is_array() && will_do(&story) {
                         return story;
                     }
                 }
@@ -176,6 +177,25 @@ impl Bench {
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(story) => story,
             Err(_elapsed) => panic!("gave up waiting for another story of {anything}: {last:?}"),
+        }
+    }
+
+    /// Runs a command again and again until what it left will do.
+    pub(crate) async fn call_until(&self, arguments: &[&str], will_do: impl Fn(&Ended) -> bool) -> Ended {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                let ended = self.call(arguments).await;
+                if will_do(&ended) {
+                    return ended;
+                }
+                last = Some(ended);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => panic!("gave up waiting for another answer to {arguments:?}: {last:?}"),
         }
     }
 
