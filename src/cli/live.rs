@@ -108,7 +108,7 @@ async fn never_seen(config: &Config, store: &dyn Store, text: &str) -> Result<Tr
                     outcome.name()
                 ),
                 json: serde_json::json!([{
-                    "verdict": {"kind": "never_seen"},
+                    "verdict": {"is": "never_seen"},
                     "live": {"record": record.key(), "side": side, "outcome": outcome, "reasons": reasons},
                 }]),
             }
@@ -118,7 +118,7 @@ async fn never_seen(config: &Config, store: &dyn Store, text: &str) -> Result<Tr
             text: format!("never seen; looking it up just now failed: {message} ({code}; see `calbridge explain {code}`)\n"),
             json: serde_json::json!([]),
         },
-        Looked::Nowhere => TraceAnswer { found: 0, text: String::new(), json: serde_json::json!([]) },
+        Looked::Nowhere => TraceAnswer { found: 0, text: trace::text(&[]), json: serde_json::json!([]) },
     })
 }
 

@@ -152,15 +152,22 @@ impl Engine {
         let watched = parts.connection.clone();
         tasks.spawn(watch_store(watched, Arc::clone(&parts.store), Arc::clone(&parts.clock), stop.clone()));
         report("engine", Some("learning what both remotes can do"));
+        report("enrolments", Some("no mailbox is paired with a user yet"));
+        let mut paired = executor.enrolments.clone();
         // Before it is known whether writes can be stamped, there is nothing that a lane could safely do.
         tokio::select! {
             _known = learned.wait_for(|learned| *learned) => {}
             () = stop.cancelled() => {}
         }
         report("engine", None);
-        lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner }
-            .run(stop)
-            .await;
+        let lanes = lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner };
+        let pairing = async {
+            tokio::select! {
+                paired = paired.wait_for(|rows| !rows.is_empty()) => if paired.is_ok() { report("enrolments", None) },
+                () = stop.cancelled() => {}
+            }
+        };
+        tokio::join!(lanes.run(stop.clone()), pairing);
         tasks.close();
         tasks.wait().await;
     }

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use calbridge_core::reason::Reason;
+use calbridge_core::side::Side;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -89,5 +91,23 @@ pub fn metrics() -> Result<Metrics, InitError> {
             metrics::describe_gauge!(name, *help);
         }
     }
+    begin_at_zero();
     Ok(Metrics(handle))
+}
+
+/// Shows the counters that alerts are made on before anything was counted: an absent series looks like a broken scrape,
+/// and the first step from nothing to 1 is no increase.
+fn begin_at_zero() {
+    for side in Side::BOTH {
+        metrics::counter!(names::CROSSINGS, "to" => side.name()).increment(0);
+        metrics::counter!(names::ECHOES, "side" => side.name()).increment(0);
+        metrics::counter!(names::SIGNALS, "side" => side.name()).increment(0);
+        for operation in ["create", "update", "delete"] {
+            metrics::counter!(names::WRITES, "side" => side.name(), "operation" => operation).increment(0);
+        }
+    }
+    for reason in [Reason::Refused, Reason::TooManyTries, Reason::DuplicateLink] {
+        metrics::counter!(names::DEAD_LETTERS, "reason" => reason.name()).increment(0);
+    }
+    metrics::counter!(names::MAILS_EXPECTED).increment(0);
 }

@@ -72,7 +72,7 @@ async fn each_fault_of_the_configuration_gives_one_message_with_file_line_and_me
 
     let table: &[(usize, &str, usize, &str, &str)] = &[
         // Wrong keys.
-        (2, "  tenant: contoso.example", 2, "CB1003", "`outlook.tenant` is not a known key; did you mean `tenant_id`?"),
+        (2, "  tenant_idd: contoso.example", 2, "CB1003", "`outlook.tenant_idd` is not a known key; did you mean `tenant_id`?"),
         (15, "snyc: { mode: sync }", 15, "CB1003", "did you mean `sync`?"),
         (14, "  - { mailbox: anna@contoso.example, user: a@b.example }", 14, "CB1003", "expected one of `mailbox`, `salesforce_user`"),
         (15, "outlook: {}", 15, "CB1006", "was already given on line 1; keep one of the two"),
@@ -223,7 +223,7 @@ async fn addresses_that_do_not_answer_are_told_with_their_lines_and_do_not_keep_
     let mut text = with_line(GOOD, 4, &format!("  client_secret: quince\n  authority: https://{closed}\n  graph_url: https://{closed}/v1.0"));
     text = text.replace("  hub: graph-events", &format!("  hub: graph-events\n  custom_endpoint: amqp://{closed}"));
     text = text.replace("  login_url: https://acme.my.salesforce.com", &format!("  login_url: https://{closed}\n  pubsub_endpoint: {closed}"));
-    text.push_str(&format!("web: {{ address: \"{web}\" }}\n"));
+    text.push_str(&format!("web: {{ address: \"{web}\" }}\nstore: {{ path: calbridge.db }}\n"));
     std::fs::write(&file, &text).unwrap();
     let path = file.to_str().unwrap();
     let line = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).unwrap() + 1;
@@ -296,6 +296,11 @@ async fn check_proves_what_is_in_order_and_names_what_is_missing() {
     assert_eq!(failed(&ended).len(), 1, "{}", ended.data);
     assert!(failed(&ended)[0].starts_with("FAILED  outlook: mailbox nobody@contoso.example: "), "{}", ended.data);
     assert!(failed(&ended)[0].contains("correct the address or remove the enrolment"), "{}", ended.data);
+    bench.settings(&format!("enrolments:\n  - mailbox: {known}\n    salesforce_user: nobody@acme.example\n"));
+    let ended = bench.call(&["check"]).await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(failed(&ended).len(), 1, "{}", ended.data);
+    assert!(failed(&ended)[0].starts_with("FAILED  salesforce: user nobody@acme.example: "), "{}", ended.data);
     bench.end().await;
 }
 
@@ -326,7 +331,7 @@ async fn a_second_run_on_the_same_database_ends_with_2_and_names_the_holder() {
 async fn a_database_that_is_not_there_is_told_by_the_commands_that_only_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("calbridge.yaml");
-    std::fs::write(&file, GOOD).unwrap();
+    std::fs::write(&file, with_line(GOOD, 15, "store: { path: calbridge.db }")).unwrap();
     for arguments in [&["status"][..], &["trace", "anything"]] {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--config", file.to_str().unwrap()]);

@@ -18,7 +18,7 @@ async fn an_outage_never_makes_the_engine_look_dead_and_readiness_names_what_is_
     let running = bench.start();
     let told = bench.answers("/readyz", |status, text| status == 503 && text.contains("learning")).await;
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((&told["ready"], &told["not_ready"]), (&json!(false), &json!(["engine"])), "{told:#}");
+    assert_eq!((&told["ready"], &told["not_ready"]), (&json!(false), &json!(["engine", "enrolments"])), "{told:#}");
     assert_eq!(bench.ask("/healthz").await, Some((200, "ok\n".to_owned())));
     running.log_until("the outage", |line| line.contains("salesforce failed")).await;
     assert_eq!(bench.ask("/healthz").await.map(|(status, _)| status), Some(200), "the outage is known by now");

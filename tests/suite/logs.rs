@@ -128,9 +128,9 @@ async fn logs_metrics_and_dead_letters_hold_ids_and_reasons_and_nothing_personal
     let mut complete = 0;
     for line in &lines {
         for span in spans(line) {
-            let known: Vec<&str> = span.keys().map(String::as_str).collect();
-            assert!(span.contains_key("change.side"), "{known:?}: {line}");
-            let ids = ["meeting.id", "change.version", "outlook.event_id", "salesforce.record_id"];
+            // A run that a timer woke has no change of its own; it has the ids all the same.
+            assert!(span.contains_key("outlook.event_id") || span.contains_key("salesforce.record_id"), "{line}");
+            let ids = ["meeting.id", "change.side", "change.version", "outlook.event_id", "salesforce.record_id"];
             complete += usize::from(ids.iter().all(|id| span.contains_key(*id)));
         }
     }

@@ -353,6 +353,8 @@ impl PartitionReader {
             Err(error) => return Ended::Failed(error),
         };
         info!(eventhub.sequence = ?self.handed, "reading a partition");
+        // Shown from the start: an absent series looks like a broken scrape.
+        metrics::counter!("calbridge_duplicates_total", "stream" => self.stream.to_string()).increment(0);
         let mut events = pin!(receiver.stream_events());
         loop {
             match self.step(client, events.as_mut()).await {

@@ -14,6 +14,7 @@ use calbridge::ports::StoreStatus;
 use calbridge_sandbox::Options;
 use calbridge_sandbox::history::{Cloud, Effect};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -22,6 +23,9 @@ use super::{PATIENCE, Rehearsal, SETTINGS};
 
 /// How often a condition that no event announces is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Lines of its log that a failed test shows.
+const SHOWN: usize = 60;
 
 /// A sandbox, and the files that the program is given.
 pub(crate) struct Bench {
@@ -161,7 +165,8 @@ impl Bench {
                 let ended = self.call(&["trace", anything, "--json"]).await;
                 if ended.code == 0 {
                     let story = ended.json()[0].clone();
-                    if will_do(&story) {
+                    // Without lines it is a live look at something that no signal has named yet.
+                    if story["lines"].is_array() && will_do(&story) {
                         return story;
                     }
                 }
@@ -172,6 +177,25 @@ impl Bench {
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(story) => story,
             Err(_elapsed) => panic!("gave up waiting for another story of {anything}: {last:?}"),
+        }
+    }
+
+    /// Runs a command again and again until what it left will do.
+    pub(crate) async fn call_until(&self, arguments: &[&str], will_do: impl Fn(&Ended) -> bool) -> Ended {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                let ended = self.call(arguments).await;
+                if will_do(&ended) {
+                    return ended;
+                }
+                last = Some(ended);
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => panic!("gave up waiting for another answer to {arguments:?}: {last:?}"),
         }
     }
 
@@ -198,18 +222,32 @@ pub(crate) async fn call(arguments: &[&str]) -> Ended {
     Running::start(arguments).ended().await
 }
 
-/// A program at work, with all it has printed so far.
+/// A program at work, with all it has printed so far; a test that fails shows the end of its log.
 pub(crate) struct Running {
     child: Child,
     data: Lines,
     complaints: Lines,
+    /// Where it runs, so that nothing of its own lands in the repository.
+    _folder: TempDir,
+}
+
+impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "a test that fails must show what the program said")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            eprintln!("the log of the program ends with:\n{}", log[log.len().saturating_sub(SHOWN)..].join("\n"));
+        }
+    }
 }
 
 impl Running {
     /// Starts the program; it sees no environment variable of ours.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
         let mut child = Command::new(env!("CARGO_BIN_EXE_calbridge"))
             .args(arguments)
+            .current_dir(folder.path())
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -219,7 +257,7 @@ impl Running {
             .expect("the program starts");
         let data = Lines::of(child.stdout.take().expect("stdout is piped"));
         let complaints = Lines::of(child.stderr.take().expect("stderr is piped"));
-        Self { child, data, complaints }
+        Self { child, data, complaints, _folder: folder }
     }
 
     /// Returns its process id.
@@ -269,7 +307,7 @@ impl Running {
 /// Collects the lines of a stream while the program runs.
 struct Lines {
     seen: Arc<Mutex<Vec<String>>>,
-    reading: JoinHandle<()>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Lines {
@@ -282,11 +320,13 @@ impl Lines {
                 into.lock().unwrap().push(line);
             }
         });
-        Self { seen, reading }
+        Self { seen, reading: Some(reading) }
     }
 
-    async fn all(self) -> String {
-        self.reading.await.expect("reading does not panic");
+    async fn all(&mut self) -> String {
+        if let Some(reading) = self.reading.take() {
+            reading.await.expect("reading does not panic");
+        }
         let mut text = self.seen.lock().unwrap().join("\n");
         text.push('\n');
         text
