@@ -11,7 +11,8 @@ fail() {
 }
 
 format() {
-    cargo fmt --all --check
+    files=$(cargo fmt --all -- --check -l) || fail "not formatted; run \`cargo fmt --all\`:
+$files"
 }
 
 lints() {
