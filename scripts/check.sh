@@ -75,6 +75,9 @@ dependencies() {
         [ -z "$found" ] || fail "only engine/build.rs may name adapters:
 $found"
     fi
+    grep -rlE 'calbridge_sandbox' src | while read -r file; do
+        case $file in *tests.rs | */tests/* | */testing.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
+    done
 }
 
 # The program, from where scripts/test.sh built it or by cargo.

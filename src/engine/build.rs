@@ -40,11 +40,11 @@ pub enum StartError {
 }
 
 /// Both remotes of a connection, ready to be called.
-struct Adapters {
+pub(super) struct Adapters {
     outlook: Outlook,
     salesforce: Arc<Client>,
     salesforce_settings: salesforce::Settings,
-    calendars: BothSides<Arc<dyn Calendar>>,
+    pub(super) calendars: BothSides<Arc<dyn Calendar>>,
     enrolments: watch::Sender<Vec<EnrolmentRow>>,
 }
 
@@ -134,7 +134,7 @@ fn store_settings(config: &Config) -> StoreSettings {
     }
 }
 
-fn adapters(config: &Config, clock: &Arc<dyn Clock>) -> Result<Adapters, StartError> {
+pub(super) fn adapters(config: &Config, clock: &Arc<dyn Clock>) -> Result<Adapters, StartError> {
     let client = http::client(&HttpOptions {
         timeout: config.network.request_timeout,
         ca_file: config.network.ca_file.clone(),

@@ -1,5 +1,7 @@
 //! Starts logs and metrics.
 
+use std::io::IsTerminal as _;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -52,16 +54,15 @@ impl Metrics {
 /// [`InitError`] when the process has a subscriber already.
 pub fn logs(config: &LogConfig) -> Result<(), InitError> {
     let failed = |why: String| InitError::Taken { what: "logs", why };
-    // Libraries below `info` drown the one line per write; the SDKs log connection details at `debug`.
-    let filter = match config.level.as_str() {
-        level @ ("debug" | "trace") => format!("info,calbridge={level},calbridge_core={level}"),
-        level => level.to_owned(),
-    };
+    // The SDKs tell of every connection at `info` and log addresses at `debug`: below a warning they are not ours to show.
+    let level = config.level.as_str();
+    let others = if level == "error" { "error" } else { "warn" };
+    let filter = format!("{others},calbridge={level},calbridge_core={level}");
     let filter = EnvFilter::try_new(filter).map_err(|error| failed(error.to_string()))?;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
     let started = match config.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     };
     started.map_err(|error| failed(error.to_string()))

@@ -68,18 +68,16 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     if run.now < intent.give_up_at {
         return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
     }
-    let source = run.link().replicas.get(intent.side.other()).as_ref().map(|replica| replica.record.clone());
-    let source_is_there = match &source {
-        Some(record) => match run.read(record)? {
-            Observed::Present(_) => true,
-            Observed::Absent(_) => false,
+    let from = intent.side.other();
+    if let Some(source) = run.link().replicas.get(from).clone() {
+        match run.read(&source.record)? {
+            Observed::Present(_) => {
+                resend(run, intent);
+                return Ok(());
+            }
+            Observed::Absent(evidence) => presence::prove_absence(run, from, &source, *evidence)?,
             Observed::Unread(why) => return Err(run.wait_for_read(why)),
-        },
-        None => false,
-    };
-    if source_is_there {
-        resend(run, intent);
-        return Ok(());
+        }
     }
     let (at, link) = (run.now, run.link_mut());
     *link.intents.get_mut(intent.side) = None;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::run::{Run, Stop, present};
 use super::{Decision, Outcome};
 use crate::case::{Enrolment, Lookup};
+use crate::ids::{RecordId, SalesforceId};
 use crate::link::{Action, BaseField, Home, Intent, Link, LinkState, Replica};
 use crate::mapping::{Direction, TIME};
 use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
@@ -176,7 +177,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
             salesforce: salesforce.clone(),
             agreed: target,
         });
-        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash() });
+        agreed.insert(rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash().to_owned() });
     }
     let timers = &run.rules.policy.timers;
     let token = run.fresh.token(side);
@@ -198,19 +199,33 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
     });
 }
 
+/// Returns the record that a stamp names as its partner.
+fn partner_of(run: &Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Option<RecordId> {
+    if stamp.partner.is_empty() {
+        return None;
+    }
+    match stamped.record.side() {
+        Side::Outlook => SalesforceId::parse(&stamp.partner).ok().map(RecordId::Salesforce),
+        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| RecordId::Outlook {
+            mailbox: enrolment.mailbox.clone(),
+            event: stamp.partner.clone(),
+        }),
+    }
+}
+
 /// Rebuilds a link that the database lost from the stamp that a write left in the record.
 ///
 /// Nothing is written: fields that agree become the base, and a pair that differs waits for a person, because nobody
 /// knows any more which side changed.
 fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outcome, Stop> {
     let side = stamped.record.side();
-    let mailbox = match side {
-        // The Salesforce record names no partner; its owner's mailbox is searched for the event that was its source.
-        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| enrolment.mailbox.clone()),
-        Side::Outlook => None,
+    let partner = match partner_of(run, stamped, stamp) {
+        Some(record) => match run.read(&record)? {
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            observed => present(observed),
+        },
+        None => None,
     };
-    let lookup = Lookup::Stamped { side: side.other(), link: stamp.link, mailbox };
-    let partner = run.found(&lookup)?.iter().find_map(|(_, observed)| present(observed));
     let Some(partner) = partner else {
         run.cover();
         return Err(run.end(Outcome::Hold, Reason::StampUnknown));
@@ -227,7 +242,7 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
     for rule in run.rules.mapping.rules() {
         let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
         if rule.agree(&o, &s) || rule.direction != Direction::Both {
-            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash() });
+            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash().to_owned() });
         } else {
             differs = true;
         }
