@@ -72,6 +72,19 @@ fn absence_is_a_deletion_only_with_evidence() {
 }
 
 #[test]
+fn a_signalled_change_contradicts_the_absence() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.absent(side, Evidence::NotFound);
+        scene.replica(side).missing_since = Some(now() - TimeDelta::minutes(5));
+        scene.signal(record(side), false, vec![crate::scene::version(side, 2)]);
+        assert_eq!(scene.plan().wake_at, Some(now() + TimeDelta::seconds(30)), "{side}");
+        scene.case.notices[0].versions.clear();
+        deletes_partner(&scene.plan(), side, deleted_reason(side));
+    }
+}
+
+#[test]
 fn a_record_found_again_needs_new_evidence() {
     for side in Side::BOTH {
         let mut scene = Scene::in_step();
@@ -113,7 +126,7 @@ fn a_record_that_no_signal_named_is_read_first() {
     let mut scene = Scene::in_step();
     scene.case.reads.remove(&event(1));
     let lookup = Lookup::Read(event(1));
-    assert_eq!(scene.needs(), [lookup.clone()]);
+    assert_eq!(scene.needs(), std::slice::from_ref(&lookup));
     scene.answer(lookup, Answer::Found(vec![(event(1), Observed::Present(Box::new(snapshot(Side::Outlook))))]));
     assert_eq!(scene.plan().outcome, Outcome::InStep);
 }
@@ -160,8 +173,19 @@ fn a_meeting_that_became_private_leaves_the_other_side_and_its_values_are_not_ke
     for side in Side::BOTH {
         scene.edit(side, |snapshot| snapshot.traits.private = true);
     }
-    let plan = scene.plan();
-    assert_eq!(plan.steps[0].action, Action::Delete(record(Side::Salesforce)), "Outlook's own record stays");
+    tombstone(&scene.plan(), Reason::BecamePrivate);
+}
+
+#[test]
+fn a_private_record_is_never_deleted_because_it_could_not_be_restored() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.edit(side, |snapshot| snapshot.traits.private = true);
+        scene.absent(side.other(), Evidence::Deleted);
+        let plan = scene.plan();
+        tombstone(&plan, Reason::BecamePrivate);
+        assert!(plan.reasons.contains(&deleted_reason(side.other())));
+    }
 }
 
 #[test]
@@ -267,6 +291,18 @@ fn when_the_last_copy_vanishes_the_meeting_is_gone() {
 }
 
 #[test]
+fn a_copy_missed_once_may_still_speak_for_the_meeting() {
+    let mut scene = spoken_for_by_a_copy(&[2]);
+    scene.absent(Side::Outlook, Evidence::NotFound);
+    scene.signal(event(1), true, Vec::new());
+    scene.read(event(2), Observed::Absent(Evidence::NotFound));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::AbsenceUnproven));
+    scene.replica(Side::Outlook).missing_since = Some(now() - TimeDelta::seconds(30));
+    deletes_partner(&scene.plan(), Side::Outlook, Reason::DeletedInOutlook);
+}
+
+#[test]
 fn when_the_organisers_copy_goes_the_meeting_is_gone_whoever_keeps_a_copy() {
     let mut scene = Scene::in_step();
     scene.link().copies.insert(event(2));
@@ -279,20 +315,46 @@ fn when_the_organisers_copy_goes_the_meeting_is_gone_whoever_keeps_a_copy() {
 #[test]
 fn reads_older_than_what_is_known_are_read_again_and_then_believed() {
     for side in Side::BOTH {
-        let mut scene = Scene::in_step();
-        let mut newer = snapshot(side);
-        newer.version = crate::scene::version(side, 2);
-        newer.modified += TimeDelta::minutes(1);
-        scene.replica(side).advance(&newer);
-        for (tries, pause) in [(0, 1), (1, 5), (2, 30)] {
-            scene.case.tries = tries;
+        let mut scene = known_to_be_newer(side);
+        let mut looks = Vec::new();
+        let plan = loop {
             let plan = scene.plan();
-            assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::StaleRead));
-            assert_eq!(plan.wake_at, Some(now() + TimeDelta::seconds(pause)));
-        }
-        scene.case.tries = 3;
-        assert_ne!(scene.plan().reasons[0], Reason::StaleRead, "a record restored from a backup looks just like this");
+            if plan.reasons[0] != Reason::StaleRead {
+                break plan;
+            }
+            assert!(plan.outcome == Outcome::Wait && plan.steps.is_empty());
+            looks.push((plan.wake_at.unwrap() - now()).num_seconds());
+            scene.now = plan.wake_at.unwrap();
+            scene.case.link = plan.next;
+        };
+        assert_eq!(looks, [1, 6, 36]);
+        assert_eq!(plan.outcome, Outcome::InStep, "a record restored from a backup looks just like this");
     }
+}
+
+#[test]
+fn the_patience_for_stale_reads_is_not_used_up_by_other_failures() {
+    for side in Side::BOTH {
+        let mut scene = known_to_be_newer(side);
+        scene.case.tries = 12;
+        assert_eq!(scene.plan().reasons[0], Reason::StaleRead, "{side}");
+        // Nor by another old version, seen long ago.
+        let long_ago = now() - TimeDelta::hours(1);
+        scene.replica(side).stale = Some((crate::scene::version(side, 0), long_ago));
+        assert_eq!(scene.plan().reasons[0], Reason::StaleRead, "{side}");
+        scene.replica(side).stale = Some((crate::scene::version(side, 1), long_ago));
+        assert_eq!(scene.plan().outcome, Outcome::InStep, "{side}");
+    }
+}
+
+/// A scene in which the reads of a side show something older than what is known.
+fn known_to_be_newer(side: Side) -> Scene {
+    let mut scene = Scene::in_step();
+    let mut newer = snapshot(side);
+    newer.version = crate::scene::version(side, 2);
+    newer.modified += TimeDelta::minutes(1);
+    scene.replica(side).advance(&newer);
+    scene
 }
 
 #[test]
