@@ -582,7 +582,7 @@ pub trait Store: Send + Sync {
     /// Returns all dead letters, newest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Stores an enrolment, keeping an earlier `enrolled_at`.
+    /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     async fn enrol(&self, row: &EnrolmentRow) -> Result<(), StoreError>;
 
     /// Returns all enrolments of a connection.

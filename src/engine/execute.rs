@@ -63,10 +63,11 @@ impl Executor {
         let mut group = self.join(group).await;
         self.read(&mut group).await;
         self.plan(&mut group, &rules).await;
-        self.renew_if_late(&group, started).await;
-        let written = self.commit_plans(group, &rules).await;
-        if !written.is_empty() {
-            self.write(written, &rules).await;
+        let group = self.still_held(group, started).await;
+        let recorded = self.commit_plans(group, &rules).await;
+        let recorded = self.still_held(recorded, started).await;
+        if !recorded.is_empty() {
+            self.write(recorded, &rules).await;
         }
     }
 
@@ -211,15 +212,22 @@ impl Executor {
         }
     }
 
-    /// Prolongs leases when reading took long, so that nothing is sent under a lease about to end.
-    async fn renew_if_late(&self, group: &[Work], started: Instant) {
-        if self.clock.monotonic().duration_since(started) < self.lease / 3 {
-            return;
+    /// Prolongs leases when the group took long, and leaves out lanes that another worker has by now.
+    ///
+    /// Without an answer nothing is left: what was recorded is found again by the next run of the lane.
+    async fn still_held(&self, mut group: Vec<Work>, started: Instant) -> Vec<Work> {
+        if group.is_empty() || self.clock.monotonic().duration_since(started) < self.lease / 3 {
+            return group;
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
-        if let Err(error) = self.store.renew(&fences, self.lease).await {
-            events::store_failed(&format!("renew leases: {error}"));
+        match self.store.renew(&fences, self.lease).await {
+            Ok(lost) => group.retain(|work| !lost.contains(&work.claim.fence)),
+            Err(error) => {
+                events::store_failed(&format!("renew leases: {error}"));
+                group.clear();
+            }
         }
+        group
     }
 
     /// Commits what was planned: finished lanes are released, lanes with writes have their intents recorded.

@@ -101,7 +101,7 @@ impl Rounds {
         self.enrolments.borrow().iter().map(|row| row.enrolment.mailbox.clone()).collect()
     }
 
-    /// Finds rounds that an earlier process owed, and the org's first one.
+    /// Finds rounds that an earlier process owed.
     async fn owed_from_before(&self) -> BTreeSet<RoundRequest> {
         let mut candidates = vec![RoundRequest { side: Side::Salesforce, mailbox: None, cause: SignalCause::Gap }];
         candidates.extend(self.mailboxes().into_iter().map(|mailbox| RoundRequest {
@@ -115,10 +115,7 @@ impl Rounds {
                 Ok(Some(value)) if value == RoundRequest::WANTED => {
                     owed.insert(candidate);
                 }
-                // A mailbox's first round is asked for by its subscription, so that nothing falls in between.
-                Ok(None) if candidate.mailbox.is_none() => {
-                    owed.insert(RoundRequest { cause: SignalCause::Enrolment, ..candidate });
-                }
+                // A first round is asked for by the listener, once it stands, so that nothing falls in between.
                 Ok(_) => {}
                 Err(error) => events::store_failed(&format!("read round progress: {error}")),
             }

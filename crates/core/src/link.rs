@@ -64,6 +64,9 @@ pub struct Replica {
     pub superseded: VecDeque<Version>,
     /// Since when reads say "not found"; none while it is found.
     pub missing_since: Option<DateTime<Utc>>,
+    /// Set while reads show something older than what is known: which version, and since when.
+    #[serde(default)]
+    pub stale: Option<(Version, DateTime<Utc>)>,
     /// The stamp of our last confirmed write.
     pub stamped: Option<Stamp>,
     /// This copy is the organiser's: when it goes, the meeting is gone.
@@ -79,6 +82,7 @@ impl Replica {
             modified: None,
             superseded: VecDeque::new(),
             missing_since: None,
+            stale: None,
             stamped: None,
             organizer: true,
         }
@@ -115,7 +119,12 @@ impl Replica {
     ///
     /// Change keys have no order: a key that was seen before and is not the newest one is older, and so is any snapshot
     /// with an earlier modification time, because a lagging read may show a version that nobody saw in its time.
+    /// Salesforce's answer to a write names no version; a read without the stamp of that write is older than it.
     pub fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        let token = |stamp: &Option<Stamp>| stamp.as_ref().and_then(|stamp| stamp.token);
+        if self.stamped.is_some() && token(&self.stamped) != token(&snapshot.stamp) {
+            return true;
+        }
         if self.modified.is_some_and(|known| snapshot.modified < known) {
             return true;
         }

@@ -16,7 +16,7 @@ pub struct Mapping {
 }
 
 /// One checked rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rule {
     /// Name, unique in the mapping.
     pub name: String,
@@ -34,6 +34,9 @@ pub struct Rule {
     pub conflict: Conflict,
     /// Who decides when there is no base.
     pub initial: Initial,
+    /// See [`Rule::hash`]; computed once, because every plan compares it.
+    #[serde(skip)]
+    hash: String,
 }
 
 /// How values of a rule convert.
@@ -78,8 +81,29 @@ impl Rule {
     }
 
     /// Returns the hash of everything that decides how values convert.
-    pub fn hash(&self) -> String {
-        fingerprint(&(&self.outlook, &self.salesforce, &self.kind))
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn from_checked(field: &FieldSpec) -> Self {
+        let kind = if field.outlook == TIME {
+            Kind::Time
+        } else if field.to_salesforce.is_empty() && field.to_outlook.is_empty() {
+            Kind::Text { max_length: field.max_length }
+        } else {
+            Kind::Choice { to_salesforce: field.to_salesforce.clone(), to_outlook: field.to_outlook.clone() }
+        };
+        Self {
+            name: field.name.clone(),
+            outlook: field.outlook.clone(),
+            salesforce: field.salesforce.clone(),
+            hash: fingerprint(&(&field.outlook, &field.salesforce, &kind)),
+            kind,
+            direction: field.direction,
+            on_create: field.on_create,
+            conflict: field.conflict,
+            initial: field.initial,
+        }
     }
 }
 
@@ -124,25 +148,7 @@ impl Mapping {
     }
 
     fn from_checked(fields: &[FieldSpec]) -> Self {
-        let rules: Vec<Rule> = fields
-            .iter()
-            .map(|field| Rule {
-                name: field.name.clone(),
-                outlook: field.outlook.clone(),
-                salesforce: field.salesforce.clone(),
-                kind: if field.outlook == TIME {
-                    Kind::Time
-                } else if field.to_salesforce.is_empty() && field.to_outlook.is_empty() {
-                    Kind::Text { max_length: field.max_length }
-                } else {
-                    Kind::Choice { to_salesforce: field.to_salesforce.clone(), to_outlook: field.to_outlook.clone() }
-                },
-                direction: field.direction,
-                on_create: field.on_create,
-                conflict: field.conflict,
-                initial: field.initial,
-            })
-            .collect();
+        let rules: Vec<Rule> = fields.iter().map(Rule::from_checked).collect();
         let version = fingerprint(&rules);
         Self { rules, version }
     }

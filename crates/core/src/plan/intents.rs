@@ -68,24 +68,22 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     if run.now < intent.give_up_at {
         return Err(run.wait(Reason::WriteUnknown, intent.give_up_at));
     }
-    let source = run.link().replicas.get(intent.side.other()).as_ref().map(|replica| replica.record.clone());
-    let source_is_there = match &source {
-        Some(record) => match run.read(record)? {
-            Observed::Present(_) => true,
-            Observed::Absent(_) => false,
+    let from = intent.side.other();
+    if let Some(source) = run.link().replicas.get(from).clone() {
+        match run.read(&source.record)? {
+            Observed::Present(_) => {
+                resend(run, intent);
+                return Ok(());
+            }
+            Observed::Absent(evidence) => presence::prove_absence(run, from, &source, *evidence)?,
             Observed::Unread(why) => return Err(run.wait_for_read(why)),
-        },
-        None => false,
-    };
-    if source_is_there {
-        resend(run, intent);
-        return Ok(());
+        }
     }
-    let (at, link) = (run.now, run.link_mut());
-    *link.intents.get_mut(intent.side) = None;
-    link.state = LinkState::Tombstone { reason: Reason::BothGone, at };
-    run.cover_all();
-    Err(run.end(Outcome::Deleted, Reason::BothGone))
+    // Nothing was made and there is nothing to make it from; presence decides what follows, as another mailbox's copy may
+    // speak for the meeting.
+    drop_intent(run, intent);
+    run.reasons.push(Reason::WriteNeverApplied);
+    Ok(())
 }
 
 fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), Stop> {
@@ -131,9 +129,8 @@ fn prove_gone(run: &mut Run<'_>, intent: &Intent, evidence: Evidence) -> Result<
 
 /// Handles a change or deletion that the record does not show.
 fn unapplied(run: &mut Run<'_>, intent: &Intent, snapshot: &Snapshot) -> Result<(), Stop> {
-    let known = run.link().replicas.get(intent.side);
-    if run.may_lag() && known.as_ref().is_some_and(|replica| replica.is_stale(snapshot)) {
-        return Err(run.wait_for_fresh_read());
+    if let Some(known) = run.link().replicas.get(intent.side).clone() {
+        run.await_fresh(&known, snapshot)?;
     }
     let conditional = intent.side == Side::Outlook && run.rules.policy.outlook_conditional_writes;
     if conditional && intent.expected.as_ref() == Some(&snapshot.version) {
@@ -184,7 +181,7 @@ impl crate::link::Link {
         if let Some(replaced) = replica.version.take() {
             replica.supersede(replaced);
         }
-        replica.missing_since = None;
+        (replica.missing_since, replica.stale) = (None, None);
         replica.stamped = Some(intent.stamp.clone());
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
                 if reason != Reason::InStep {
                     run.decide(rule, reason, None, &outlook, &salesforce, &outlook);
                 }
-                let moved = BaseField { outlook, salesforce, rule: rule.hash() };
+                let moved = BaseField { outlook, salesforce, rule: rule.hash().to_owned() };
                 run.link_mut().base.insert(rule.name.clone(), moved);
             }
             Verdict::Take(from, reason) => {
@@ -69,11 +69,13 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
                 let target = rule.canonical(side, rule.convert(side, value, present));
                 let agreed = match from {
                     Side::Outlook => {
-                        BaseField { outlook: outlook.clone(), salesforce: target.clone(), rule: rule.hash() }
+                        BaseField { outlook: outlook.clone(), salesforce: target.clone(), rule: rule.hash().to_owned() }
                     }
-                    Side::Salesforce => {
-                        BaseField { outlook: target.clone(), salesforce: salesforce.clone(), rule: rule.hash() }
-                    }
+                    Side::Salesforce => BaseField {
+                        outlook: target.clone(),
+                        salesforce: salesforce.clone(),
+                        rule: rule.hash().to_owned(),
+                    },
                 };
                 if target == *present {
                     run.link_mut().base.insert(rule.name.clone(), agreed);

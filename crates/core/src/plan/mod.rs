@@ -19,8 +19,6 @@ mod unlinked;
 
 pub use run::{aliases, plan};
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +159,3 @@ pub struct Settled {
     /// The write this is about.
     pub token: WriteToken,
 }
-
-/// Values that were written or lost, kept apart from the journal so that they can be erased.
-pub type Image = BTreeMap<String, Value>;

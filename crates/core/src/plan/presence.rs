@@ -33,6 +33,20 @@ enum Standing<'a> {
     Never,
 }
 
+/// Forgets doubts about records that the reads of this run show, wherever the run ends.
+pub(super) fn note_sightings(run: &mut Run<'_>) {
+    for side in Side::BOTH {
+        let reads = &run.case.reads;
+        let Some(replica) = run.link_mut().replicas.get_mut(side) else { continue };
+        if let Some(snapshot) = reads.get(&replica.record).and_then(present) {
+            replica.missing_since = None;
+            if !replica.is_stale(snapshot) {
+                replica.stale = None;
+            }
+        }
+    }
+}
+
 /// Returns both snapshots, or ends the run with what follows from a missing side.
 pub(super) fn both_present<'a>(run: &mut Run<'a>) -> Result<Pair<'a>, Stop> {
     follow_copies(run);
@@ -109,7 +123,7 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
             prove_absence(run, side, &replica, *evidence)?;
             if side == Side::Outlook
                 && !replica.organizer
-                && let Some(heir) = heir(run)?
+                && let Some(heir) = heir(run, &replica)?
             {
                 run.link_mut().copies.remove(&replica.record);
                 run.reasons.push(Reason::CopyVanished);
@@ -121,11 +135,7 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
             }))
         }
         Observed::Present(snapshot) => {
-            if run.may_lag() && (replica.is_stale(snapshot) || lacks_our_stamp(&replica, snapshot)) {
-                return Err(run.wait_for_fresh_read());
-            }
-            let replica = run.link_mut().replicas.get_mut(side).as_mut().expect("read through it above");
-            replica.missing_since = None;
+            run.await_fresh(&replica, snapshot)?;
             if snapshot.traits.cancelled {
                 return Ok(Standing::Gone(Reason::Cancelled));
             }
@@ -134,29 +144,28 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
     }
 }
 
-/// Tells whether a read lacks the stamp of our last confirmed write, so that it must be older than that write.
-///
-/// Salesforce's answer to a write names no version, so the stamp is the only sign.
-fn lacks_our_stamp(replica: &Replica, snapshot: &Snapshot) -> bool {
-    let ours = replica.stamped.as_ref().and_then(|stamp| stamp.token);
-    let theirs = snapshot.stamp.as_ref().and_then(|stamp| stamp.token);
-    ours.is_some() && ours != theirs
-}
-
 /// Ends the run until the absence of a record is proven.
 ///
 /// Proof is a deleted row, a delete signal together with a read that finds nothing, or two such reads some time apart.
 pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
-    let proof = run.rules.policy.timers.absence_proof;
-    let since = replica.missing_since;
-    let proven = evidence == Evidence::Deleted
-        || run.delete_was_signalled(&replica.record)
-        || since.is_some_and(|since| run.now - since >= proof);
-    if proven {
+    if evidence == Evidence::Deleted || run.delete_was_signalled(&replica.record) {
         return Ok(());
     }
-    let now = run.now;
-    let since = since.unwrap_or(now);
+    prove_by_time(run, side, replica)
+}
+
+/// Ends the run until "not found" has been the answer for long enough.
+///
+/// A signal that the record changed says that it was there, so the time counts from the latest one.
+fn prove_by_time(run: &mut Run<'_>, side: Side, replica: &Replica) -> Result<(), Stop> {
+    let proof = run.rules.policy.timers.absence_proof;
+    let notices = run.case.notices.iter();
+    let changed = notices.filter(|notice| notice.record == replica.record && !notice.versions.is_empty());
+    let changed_at = changed.map(|notice| notice.last_signal_at).max();
+    let since = replica.missing_since.unwrap_or(run.now).max(changed_at.unwrap_or_default());
+    if run.now - since >= proof {
+        return Ok(());
+    }
     if let Some(replica) = run.link_mut().replicas.get_mut(side) {
         replica.missing_since = Some(since);
     }
@@ -164,36 +173,47 @@ pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, ev
 }
 
 /// Finds another copy that can speak for a meeting whose speaking attendee copy vanished.
-fn heir<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
+///
+/// That there is none needs proof as well: a lagging read misses a copy that is there.
+fn heir<'a>(run: &mut Run<'a>, vanished: &Replica) -> Result<Option<&'a Snapshot>, Stop> {
     let copies: Vec<RecordId> = run.link().copies.iter().cloned().collect();
     let mut alive = Vec::new();
+    let mut missed = false;
     for copy in copies {
         match run.read(&copy)? {
             Observed::Present(snapshot) if !snapshot.traits.cancelled => alive.push(snapshot.as_ref()),
             Observed::Unread(why) => return Err(run.wait_for_read(why)),
-            Observed::Present(_) | Observed::Absent(_) => {}
+            Observed::Absent(_) => missed |= !run.delete_was_signalled(&copy),
+            Observed::Present(_) => {}
         }
     }
     let heir = unlinked::authority(alive.into_iter());
-    if let Some(snapshot) = heir {
-        speak_through(run, snapshot);
+    match heir {
+        Some(snapshot) => speak_through(run, snapshot),
+        None if missed => prove_by_time(run, Side::Outlook, vanished)?,
+        None => {}
     }
     Ok(heir)
 }
 
-/// Removes the copy of a meeting that became private.
+/// Removes the copy of a meeting that became private; where both did, each stays on its side.
 fn leave_private(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) -> Result<(), Stop> {
-    let other = match (outlook.traits.private, salesforce.traits.private) {
-        (false, false) => return Ok(()),
-        (true, _) => salesforce,
-        (false, true) => outlook,
-    };
-    Err(delete(run, other, Reason::BecamePrivate))
+    match (outlook.traits.private, salesforce.traits.private) {
+        (false, false) => Ok(()),
+        (true, false) => Err(delete(run, salesforce, Reason::BecamePrivate)),
+        (false, true) => Err(delete(run, outlook, Reason::BecamePrivate)),
+        (true, true) => Err(bury(run, Reason::BecamePrivate)),
+    }
 }
 
 /// Plans the deletion of the side that is still there.
 fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
     let side = snapshot.record.side();
+    if snapshot.traits.private {
+        // Its values may not be kept, so it could never be restored: what is private stays on its side.
+        run.reasons.push(reason);
+        return bury(run, Reason::BecamePrivate);
+    }
     if let Err(refusal) = may_write(snapshot) {
         // What cannot be deleted stays where it is; the tombstone keeps it from being created again.
         run.reasons.push(reason);

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Alias, Decision, MailEffect, Outcome, Plan, Planned, cover, intents, merge, presence, unlinked};
 use crate::case::{Answer, Case, Enrolment, Fresh, Lookup};
 use crate::ids::RecordId;
-use crate::link::{Intent, Link, LinkState};
+use crate::link::{Intent, Link, LinkState, Replica};
 use crate::mapping::Rule;
 use crate::observed::{Observed, RecordKind, Snapshot, Why};
 use crate::policy::{Mode, Rules};
@@ -64,6 +64,7 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
         LinkState::DeadLetter { .. } | LinkState::Held { .. } => run.link_mut().state = LinkState::Live,
         LinkState::Live => {}
     }
+    presence::note_sightings(run);
     intents::resolve(run)?;
     let pair = presence::both_present(run)?;
     let outcome = merge::plan(run, &pair)?;
@@ -187,16 +188,28 @@ impl<'a> Run<'a> {
         self.wait(Reason::ReadFailed, until)
     }
 
-    /// Ends the run because a read was older than what is known.
-    pub(super) fn wait_for_fresh_read(&mut self) -> Stop {
-        let pauses = self.rules.policy.timers.stale_rereads;
-        let pause = pauses[(self.case.tries as usize).min(pauses.len() - 1)];
-        self.wait(Reason::StaleRead, self.now + pause)
-    }
-
-    /// Tells whether a read may still lag; when all pauses are used up, what it shows is the truth.
-    pub(super) fn may_lag(&self) -> bool {
-        (self.case.tries as usize) < self.rules.policy.timers.stale_rereads.len()
+    /// Ends the run when a read is older than what is known; one that stays the same through all pauses is the truth.
+    ///
+    /// Such a truth exists: a record restored from a backup.
+    pub(super) fn await_fresh(&mut self, replica: &Replica, snapshot: &Snapshot) -> Result<(), Stop> {
+        if !replica.is_stale(snapshot) {
+            return Ok(());
+        }
+        let since = match &replica.stale {
+            Some((version, since)) if *version == snapshot.version => *since,
+            _ => self.now,
+        };
+        if let Some(replica) = self.link_mut().replicas.get_mut(snapshot.record.side()) {
+            replica.stale = Some((snapshot.version.clone(), since));
+        }
+        let mut again_at = since;
+        for pause in self.rules.policy.timers.stale_rereads {
+            again_at += pause;
+            if again_at > self.now {
+                return Err(self.wait(Reason::StaleRead, again_at));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the pause before the next try; doubles with each failed run.

@@ -1,0 +1,12 @@
+//! `plan` and `settle`, one question at a time: every cell of their tables, and the laws that hold for any input.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a finding, and here helpers are tests too")]
+
+mod cover;
+mod intents;
+mod laws;
+mod merge;
+mod presence;
+mod scene;
+mod settle;
+mod unlinked;
