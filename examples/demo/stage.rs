@@ -124,7 +124,7 @@ impl Stage {
         what: &str,
         look: impl AsyncFn() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        // What the slowest office takes on the clock, and some real seconds for a machine that is busy with something else.
+        // What the slowest office takes on the clock, and some real seconds for a machine that has more to do.
         let patience = Duration::from_secs(10) + Duration::from_secs(45).div_f64(self.speed);
         let since = Instant::now();
         let mut told = Duration::ZERO;
