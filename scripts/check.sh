@@ -1,5 +1,6 @@
 #!/bin/sh
-# Checks that need no services: format, lints, docs, licences, dependency rule, generated files, pages of codes.
+# Checks that need no services: format, pages of codes, links in documents, licences, dependency rule, lints, docs of the
+# code, generated files, examples in documents.
 # `scripts/check.sh NAME...` runs single checks; `scripts/test.sh` runs this first, then every test.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,7 +11,8 @@ fail() {
 }
 
 format() {
-    cargo fmt --all --check
+    files=$(cargo fmt --all -- --check -l) || fail "not formatted; run \`cargo fmt --all\`:
+$files"
 }
 
 lints() {
@@ -49,6 +51,7 @@ dependencies() {
             fail "the core links \`$name\`; it must stay free of IO, clocks and randomness"
         fi
     done
+    # As a dev-dependency it cannot be named outside tests either: the program would not compile.
     if cargo tree -p calbridge --edges normal,build --prefix none --locked --format '{p}' | grep -q '^calbridge-sandbox v'; then
         fail "the engine links the sandbox; it may be a dev-dependency only"
     fi
@@ -73,17 +76,53 @@ dependencies() {
 $found"
     fi
     grep -rlE 'calbridge_sandbox' src | while read -r file; do
-        case $file in *tests.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
+        case $file in *tests.rs | */tests/* | */testing.rs) ;; *) grep -q 'cfg(test)' "$file" || fail "$file names the sandbox outside tests" ;; esac
     done
+}
+
+# The program, from where scripts/test.sh built it or by cargo.
+calbridge() {
+    if [ -n "${CALBRIDGE:-}" ]; then
+        "$CALBRIDGE" "$@"
+    else
+        cargo run --quiet --locked --bin calbridge -- "$@"
+    fi
 }
 
 # config/REFERENCE.md is printed from the table of options; mapping files pass their own tests.
 generated() {
-    cargo run --quiet --locked --bin calbridge -- config reference | cmp -s - config/REFERENCE.md \
+    calbridge config reference | cmp -s - config/REFERENCE.md \
         || fail "config/REFERENCE.md is old; run: calbridge config reference > config/REFERENCE.md"
     for file in mappings/*.yaml; do
-        cargo run --quiet --locked --bin calbridge -- mapping test "$file" > /dev/null || fail "$file does not pass its own tests"
+        calbridge mapping lint "$file" > /dev/null || fail "$file has problems"
+        calbridge mapping test "$file" > /dev/null || fail "$file does not pass its own tests"
     done
+}
+
+# Whole mapping files in the documents (blocks that begin with `version: 1`) are right and pass their tests, and the example
+# of a production configuration is complete but for its secrets.
+examples() {
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    for page in docs/MAPPING.md README.md; do
+        awk -v folder="$scratch" -v page="$(basename "$page" .md)" '
+            /^```yaml$/ { inside = 1; first = 1; next }
+            /^```$/ { inside = 0; whole = 0 }
+            inside && first { first = 0; whole = ($0 == "version: 1"); if (whole) count += 1 }
+            whole { print > (folder "/" page "-" count ".yaml") }' "$page"
+    done
+    for file in "$scratch"/*.yaml; do
+        [ -e "$file" ] || fail "no document shows a whole mapping file any more"
+        calbridge mapping lint "$file" > "$scratch/said" 2>&1 || fail "an example is wrong: $(cat "$scratch/said")"
+        calbridge mapping test "$file" > "$scratch/said" 2>&1 || fail "an example fails: $(cat "$scratch/said")"
+    done
+    sed "s|/run/secrets/|$scratch/|; s|/data/|$scratch/|" config/production.example.yaml > "$scratch/config.yaml"
+    echo secret | tee "$scratch/outlook_client_secret" > "$scratch/salesforce_client_secret"
+    echo redis://localhost:6379 > "$scratch/redis_url"
+    calbridge check --offline --config "$scratch/config.yaml" > "$scratch/said" 2>&1 \
+        || fail "config/production.example.yaml is not in order: $(cat "$scratch/said")"
+    rm -rf "$scratch"
+    trap - EXIT
 }
 
 # Every code that the program can say has a page, and every page belongs to a code.
@@ -99,7 +138,22 @@ pages() {
     done
 }
 
-all="format lints docs licences dependencies generated pages"
+# Relative links in documents lead somewhere; the index of codes is current; every decision is listed.
+documents() {
+    git ls-files --cached --others --exclude-standard '*.md' | while read -r page; do
+        folder=$(dirname "$page")
+        grep -oE '\]\([^)# ]+' "$page" | sed 's/^](//' | grep -vE '^[a-z]+:' | while read -r link; do
+            [ -e "$folder/$link" ] || fail "$page links to \`$link\`, which is not there"
+        done
+    done
+    scripts/index-errors.sh | cmp -s - docs/errors/README.md \
+        || fail "docs/errors/README.md is old; run: scripts/index-errors.sh > docs/errors/README.md"
+    for page in docs/decisions/0*.md; do
+        grep -q "($(basename "$page"))" docs/decisions/README.md || fail "$page is not listed in docs/decisions/README.md"
+    done
+}
+
+all="format pages documents licences dependencies lints docs generated examples"
 for check in ${*:-$all}; do
     case " $all " in
         *" $check "*) ;;

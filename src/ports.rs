@@ -570,6 +570,9 @@ pub trait Store: Send + Sync {
         lease_for: Duration,
     ) -> Result<Joined, StoreError>;
 
+    /// Returns those of the records that belong to a link, in force or buried.
+    async fn linked(&self, connection: &ConnectionId, records: &[RecordId]) -> Result<Vec<RecordId>, StoreError>;
+
     /// Commits what runs decided, all in one transaction; each result stands for one claim, in order.
     async fn commit(&self, commits: Vec<(Fence, Commit)>, now: DateTime<Utc>) -> Vec<Result<(), StoreError>>;
 
@@ -579,7 +582,7 @@ pub trait Store: Send + Sync {
     /// Returns all dead letters, newest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Stores an enrolment, keeping an earlier `enrolled_at`.
+    /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     async fn enrol(&self, row: &EnrolmentRow) -> Result<(), StoreError>;
 
     /// Returns all enrolments of a connection.

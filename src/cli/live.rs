@@ -10,7 +10,7 @@ use chrono_tz::Tz;
 use super::backend::{Backend, Failure, RunContext, TraceAnswer, TraceRequest};
 use crate::clock::EngineClock;
 use crate::config::Config;
-use crate::engine::{self, Engine, StartError};
+use crate::engine::{self, Engine, Looked, StartError};
 use crate::ports::{EnrolmentRow, Finding, Store, StoreError, TraceQuery};
 use crate::trace;
 
@@ -78,10 +78,48 @@ impl Backend for LiveBackend {
             Some(query) => store.trace(&query, MOST_MEETINGS).await?,
             None => Vec::new(),
         };
+        if let (true, TraceRequest::Anything(text)) = (found.is_empty(), request) {
+            return never_seen(config, &*store, text).await;
+        }
         let stories: Vec<_> = found.iter().map(|traced| trace::story(traced, &enrolments, values)).collect();
         let json = serde_json::to_value(&stories).map_err(|error| Failure::Failed(error.into()))?;
         Ok(TraceAnswer { found: stories.len(), text: trace::text(&stories), json })
     }
+}
+
+/// Tells what would happen to a record that no signal ever named, from a live look at it.
+async fn never_seen(config: &Config, store: &dyn Store, text: &str) -> Result<TraceAnswer, Failure> {
+    // Words are no id: only a single token can be looked up.
+    let looked = if text.split_whitespace().count() == 1 {
+        engine::look(config, Arc::new(EngineClock::wall()), store, text).await?
+    } else {
+        Looked::Nowhere
+    };
+    Ok(match looked {
+        Looked::There { record, outcome, reasons } => {
+            let reason = reasons.first().copied();
+            let why = reason.map_or_else(String::new, |reason| format!(" ({}: {})", reason.code(), reason.words()));
+            let side = record.side();
+            TraceAnswer {
+                found: 1,
+                text: format!(
+                    "never seen: no notification or sweep named it yet\n\nlooked up just now: it is in {side}; a run would \
+                     end with `{}`{why}\n",
+                    outcome.name()
+                ),
+                json: serde_json::json!([{
+                    "verdict": {"is": "never_seen"},
+                    "live": {"record": record.key(), "side": side, "outcome": outcome, "reasons": reasons},
+                }]),
+            }
+        }
+        Looked::Unread { code, message } => TraceAnswer {
+            found: 0,
+            text: format!("never seen; looking it up just now failed: {message} ({code}; see `calbridge explain {code}`)\n"),
+            json: serde_json::json!([]),
+        },
+        Looked::Nowhere => TraceAnswer { found: 0, text: trace::text(&[]), json: serde_json::json!([]) },
+    })
 }
 
 /// Returns the query for a day of an enrolled mailbox, in the mailbox's zone.

@@ -121,7 +121,6 @@ fn policy(values: &Values) -> Policy {
             _ => FirstContact::NewOnly,
         },
         outlook_conditional_writes: values.flag("outlook.conditional_writes"),
-        salesforce_link_unique: values.flag("salesforce.link_unique"),
         salesforce_stampable: true,
         timers: Timers {
             quiet: millis("sync.quiet_ms"),

@@ -244,9 +244,6 @@ options! {
     "salesforce.api_version": ApiVersion, Optional, "", "66.0",
         "REST API version.",
         "Versions that the org does not know are answered with 404.";
-    "salesforce.link_unique": Flag, Optional, "", "true",
-        "The field Calbridge_Link__c is unique in the org, so Salesforce itself refuses a second event for one meeting.",
-        "On while the field is not unique, a create whose answer was lost may be repeated; off is safe and slower.";
     "salesforce.conditional_updates": Flag, Optional, "", "true",
         "Send `If-Unmodified-Since` where Salesforce accepts it.",
         "Off, edits that fall between read and write are overwritten more often (they stay in the journal).";

@@ -40,11 +40,11 @@ pub enum StartError {
 }
 
 /// Both remotes of a connection, ready to be called.
-struct Adapters {
+pub(super) struct Adapters {
     outlook: Outlook,
     salesforce: Arc<Client>,
     salesforce_settings: salesforce::Settings,
-    calendars: BothSides<Arc<dyn Calendar>>,
+    pub(super) calendars: BothSides<Arc<dyn Calendar>>,
     enrolments: watch::Sender<Vec<EnrolmentRow>>,
 }
 
@@ -121,8 +121,44 @@ pub async fn check(config: &Config, clock: Arc<dyn Clock>) -> Result<Vec<Finding
     let adapters = adapters(config, &clock)?;
     let (mut findings, salesforce) =
         tokio::join!(adapters.calendars.outlook.check(), adapters.calendars.salesforce.check());
+    let signed_in = salesforce.first().is_some_and(|finding| finding.ok);
     findings.extend(salesforce);
+    if signed_in {
+        findings.extend(users(config, &*adapters.calendars.salesforce).await);
+    }
     Ok(findings)
+}
+
+/// Looks for the Salesforce user of every enrolment; one finding for all that are there, one for each that is not.
+async fn users(config: &Config, salesforce: &dyn Calendar) -> Vec<Finding> {
+    let wanted: Vec<String> = config
+        .enrolments
+        .iter()
+        .map(|wanted| wanted.salesforce_user.clone().unwrap_or_else(|| wanted.mailbox.clone()))
+        .collect();
+    let found = match salesforce.accounts(&wanted).await {
+        Ok(found) => found,
+        Err(error) => {
+            let (detail, code) = (error.message, Some(error.code));
+            return vec![Finding { what: "salesforce: users".to_owned(), ok: false, detail, code }];
+        }
+    };
+    let there = found.iter().flatten().count();
+    let mut findings = Vec::new();
+    if there > 0 {
+        let detail = format!("{there} of {} found", wanted.len());
+        findings.push(Finding { what: "salesforce: users".to_owned(), ok: true, detail, code: None });
+    }
+    for (name, _missing) in wanted.iter().zip(&found).filter(|(_, found)| found.is_none()) {
+        let detail = "no active user has this name or address; correct `salesforce_user` of the enrolment";
+        findings.push(Finding {
+            what: format!("salesforce: user {name}"),
+            ok: false,
+            detail: detail.to_owned(),
+            code: Some("CB1011"),
+        });
+    }
+    findings
 }
 
 fn store_settings(config: &Config) -> StoreSettings {
@@ -134,7 +170,7 @@ fn store_settings(config: &Config) -> StoreSettings {
     }
 }
 
-fn adapters(config: &Config, clock: &Arc<dyn Clock>) -> Result<Adapters, StartError> {
+pub(super) fn adapters(config: &Config, clock: &Arc<dyn Clock>) -> Result<Adapters, StartError> {
     let client = http::client(&HttpOptions {
         timeout: config.network.request_timeout,
         ca_file: config.network.ca_file.clone(),

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::journal;
-use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store};
+use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
 use crate::telemetry::events::{self, RunEnded};
 
 /// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.
@@ -63,10 +63,11 @@ impl Executor {
         let mut group = self.join(group).await;
         self.read(&mut group).await;
         self.plan(&mut group, &rules).await;
-        self.renew_if_late(&group, started).await;
-        let written = self.commit_plans(group, &rules).await;
-        if !written.is_empty() {
-            self.write(written, &rules).await;
+        let group = self.still_held(group, started).await;
+        let recorded = self.commit_plans(group, &rules).await;
+        let recorded = self.still_held(recorded, started).await;
+        if !recorded.is_empty() {
+            self.write(recorded, &rules).await;
         }
     }
 
@@ -185,20 +186,48 @@ impl Executor {
                 continue;
             }
             let found = self.calendars.get(side).search(&searches).await;
-            answers.extend(searches.into_iter().zip(found));
+            for (lookup, answer) in searches.into_iter().zip(found) {
+                let answer = self.without_linked(&lookup, answer).await;
+                answers.insert(lookup, answer);
+            }
         }
         answers
     }
 
-    /// Prolongs leases when reading took long, so that nothing is sent under a lease about to end.
-    async fn renew_if_late(&self, group: &[Work], started: Instant) {
-        if self.clock.monotonic().duration_since(started) < self.lease / 3 {
-            return;
+    /// Leaves out candidates that are one side of a link already: their own record need not show it.
+    async fn without_linked(&self, lookup: &Lookup, answer: Answer) -> Answer {
+        let (Lookup::Candidates { .. }, Answer::Found(found)) = (lookup, &answer) else { return answer };
+        let mut found = found.clone();
+        let records: Vec<RecordId> = found.iter().map(|(record, _)| record.clone()).collect();
+        match self.store.linked(&self.connection, &records).await {
+            Ok(linked) => {
+                found.retain(|(record, _)| !linked.contains(record));
+                Answer::Found(found)
+            }
+            Err(error) => Answer::Failed(Why {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+                retry_after_ms: None,
+            }),
+        }
+    }
+
+    /// Prolongs leases when the group took long, and leaves out lanes that another worker has by now.
+    ///
+    /// Without an answer nothing is left: what was recorded is found again by the next run of the lane.
+    async fn still_held(&self, mut group: Vec<Work>, started: Instant) -> Vec<Work> {
+        if group.is_empty() || self.clock.monotonic().duration_since(started) < self.lease / 3 {
+            return group;
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
-        if let Err(error) = self.store.renew(&fences, self.lease).await {
-            events::store_failed(&format!("renew leases: {error}"));
+        match self.store.renew(&fences, self.lease).await {
+            Ok(lost) => group.retain(|work| !lost.contains(&work.claim.fence)),
+            Err(error) => {
+                events::store_failed(&format!("renew leases: {error}"));
+                group.clear();
+            }
         }
+        group
     }
 
     /// Commits what was planned: finished lanes are released, lanes with writes have their intents recorded.
@@ -229,7 +258,12 @@ impl Executor {
             match result {
                 Ok(()) if work.has_steps() => to_write.push(work),
                 Ok(()) => {}
-                Err(error) => events::commit_refused(work.claim.fence.lane, &error),
+                Err(error) => {
+                    events::commit_refused(work.claim.fence.lane, &error);
+                    if !matches!(error, StoreError::Fenced) {
+                        self.give_back(&work.claim).await;
+                    }
+                }
             }
         }
         to_write

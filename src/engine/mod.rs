@@ -6,6 +6,7 @@ mod execute;
 mod intake;
 mod journal;
 mod lanes;
+mod look;
 mod rounds;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use build::{StartError, check, open_read_only};
 pub use enrol::WantedEnrolment;
 pub use intake::IntakeSettings;
 pub use lanes::LaneSettings;
+pub use look::{Looked, look};
 pub use rounds::SweepSettings;
 
 use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, ListenError, Listener, SeenCache, Store};
@@ -138,7 +140,7 @@ impl Engine {
         let (learned_told, mut learned) = watch::channel(false);
         tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, stop.clone()));
         let executor = Arc::new(execute::Executor {
-            connection: parts.connection,
+            connection: parts.connection.clone(),
             store: Arc::clone(&parts.store),
             clock: Arc::clone(&parts.clock),
             calendars: parts.calendars,
@@ -147,17 +149,25 @@ impl Engine {
             owner: owner.clone(),
             lease: parts.lanes.lease,
         });
-        tasks.spawn(watch_store(Arc::clone(&parts.store), Arc::clone(&parts.clock), stop.clone()));
+        let watched = parts.connection.clone();
+        tasks.spawn(watch_store(watched, Arc::clone(&parts.store), Arc::clone(&parts.clock), stop.clone()));
         report("engine", Some("learning what both remotes can do"));
+        report("enrolments", Some("no mailbox is paired with a user yet"));
+        let mut paired = executor.enrolments.clone();
         // Before it is known whether writes can be stamped, there is nothing that a lane could safely do.
         tokio::select! {
             _known = learned.wait_for(|learned| *learned) => {}
             () = stop.cancelled() => {}
         }
         report("engine", None);
-        lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner }
-            .run(stop)
-            .await;
+        let lanes = lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner };
+        let pairing = async {
+            tokio::select! {
+                paired = paired.wait_for(|rows| !rows.is_empty()) => if paired.is_ok() { report("enrolments", None) },
+                () = stop.cancelled() => {}
+            }
+        };
+        tokio::join!(lanes.run(stop.clone()), pairing);
         tasks.close();
         tasks.wait().await;
     }
@@ -191,12 +201,25 @@ async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: Cancellat
     }
 }
 
-/// Tells the metrics how much waits in the store.
-async fn watch_store(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+/// Tells the metrics how much waits in the store and when the first subscription ends.
+async fn watch_store(
+    connection: ConnectionId,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
         match store.status().await {
             Ok(status) => events::store_status(&status, clock.now()),
             Err(error) => events::store_failed(&format!("count what waits: {error}")),
+        }
+        match store.subscriptions(&connection).await {
+            Ok(rows) => {
+                if let Some(earliest) = rows.iter().map(|row| row.expires_at).min() {
+                    events::subscription_expiry(earliest, clock.now());
+                }
+            }
+            Err(error) => events::store_failed(&format!("look at subscriptions: {error}")),
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
@@ -219,7 +242,6 @@ async fn learn_capabilities(
                 rules.send_modify(|rules| {
                     let policy = &mut Arc::make_mut(rules).policy;
                     policy.salesforce_stampable = found.link_field && found.token_field;
-                    policy.salesforce_link_unique = found.link_unique;
                 });
                 events::capabilities_learned(found);
                 learned.send_replace(true);

@@ -101,7 +101,7 @@ impl Rounds {
         self.enrolments.borrow().iter().map(|row| row.enrolment.mailbox.clone()).collect()
     }
 
-    /// Finds rounds that an earlier process owed, and the org's first one.
+    /// Finds rounds that an earlier process owed.
     async fn owed_from_before(&self) -> BTreeSet<RoundRequest> {
         let mut candidates = vec![RoundRequest { side: Side::Salesforce, mailbox: None, cause: SignalCause::Gap }];
         candidates.extend(self.mailboxes().into_iter().map(|mailbox| RoundRequest {
@@ -115,10 +115,7 @@ impl Rounds {
                 Ok(Some(value)) if value == RoundRequest::WANTED => {
                     owed.insert(candidate);
                 }
-                // A mailbox's first round is asked for by its subscription, so that nothing falls in between.
-                Ok(None) if candidate.mailbox.is_none() => {
-                    owed.insert(RoundRequest { cause: SignalCause::Enrolment, ..candidate });
-                }
+                // A first round is asked for by the listener, once it stands, so that nothing falls in between.
                 Ok(_) => {}
                 Err(error) => events::store_failed(&format!("read round progress: {error}")),
             }
@@ -133,6 +130,7 @@ impl Rounds {
             match self.pages(request).await {
                 Ok(records) => {
                     events::sweep_ended(request.side, records, records);
+                    self.note_first_round(request).await;
                     return;
                 }
                 Err(error) => {
@@ -144,6 +142,18 @@ impl Rounds {
                     tokio::time::sleep(asked.max(pause)).await;
                     pause = (pause * 2).min(Duration::from_mins(5));
                 }
+            }
+        }
+    }
+
+    /// Takes note that a mailbox was listed once, so that its next new subscription only repairs a gap.
+    async fn note_first_round(&self, request: &RoundRequest) {
+        let of_request = |row: &&EnrolmentRow| Some(&row.enrolment.mailbox) == request.mailbox.as_ref();
+        let row = self.enrolments.borrow().iter().find(of_request).filter(|row| !row.first_round_done).cloned();
+        if let Some(row) = row {
+            let done = EnrolmentRow { first_round_done: true, ..row };
+            if let Err(error) = self.store.enrol(&done).await {
+                events::store_failed(&format!("note a first round: {error}"));
             }
         }
     }

@@ -281,6 +281,10 @@ impl Store for LittleStore {
     ) -> Result<Joined, StoreError> {
         not_here()
     }
+    async fn linked(&self, _connection: &ConnectionId, _records: &[RecordId]) -> Result<Vec<RecordId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn commit(&self, _: Vec<(Fence, Commit)>, _: DateTime<Utc>) -> Vec<Result<(), StoreError>> {
         Vec::new()
     }

@@ -8,11 +8,9 @@ use super::calendar::{Describe, SalesforceCalendar};
 use super::client::Call;
 use super::error::Failure;
 use super::pubsub;
-use super::wire::{LINK_FIELD, TOKEN_FIELD};
+use super::wire::{LINK_FIELD, LINK_LENGTH, TOKEN_FIELD, TOKEN_LENGTH};
 use crate::ports::{Finding, RemoteError};
 
-/// Length of a link id or token in text form.
-const STAMP_LENGTH: u32 = 36;
 
 /// What is used of the org's limits.
 #[derive(Debug, Deserialize)]
@@ -123,14 +121,14 @@ fn mapped_fields(describe: &Describe, mapped: &[String]) -> Finding {
 /// Looks at both stamp fields: there, writable, long enough, unique where it must be.
 fn stamp_fields(describe: &Describe) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for name in [LINK_FIELD, TOKEN_FIELD] {
+    for (name, length) in [(LINK_FIELD, LINK_LENGTH), (TOKEN_FIELD, TOKEN_LENGTH)] {
         let what = format!("field {name}");
         let finding = match describe.field(name) {
             None => bad(
                 &what,
                 "CB1365",
                 format!(
-                    "Event has no field `{name}` that the integration user can see; create it on Activity as Text({STAMP_LENGTH}) \
+                    "Event has no field `{name}` that the integration user can see; create it on Activity as Text({length}) \
                      and grant field-level security; until then nothing is written to salesforce"
                 ),
             ),
@@ -139,11 +137,11 @@ fn stamp_fields(describe: &Describe) -> Vec<Finding> {
                 "CB1365",
                 format!("`{name}` is read-only for the integration user; grant edit access in field-level security"),
             ),
-            Some(field) if field.length > 0 && field.length < STAMP_LENGTH => bad(
+            Some(field) if field.length > 0 && field.length < length => bad(
                 &what,
                 "CB1365",
                 format!(
-                    "`{name}` holds {} characters; make it Text({STAMP_LENGTH})",
+                    "`{name}` holds {} characters; make it Text({length})",
                     field.length
                 ),
             ),

@@ -22,6 +22,12 @@ pub(super) const LINK_FIELD: &str = "Calbridge_Link__c";
 /// Custom field that holds the token of our last write.
 pub(super) const TOKEN_FIELD: &str = "Calbridge_Token__c";
 
+/// Characters of the link field: a uuid.
+pub(super) const LINK_LENGTH: u32 = 36;
+
+/// Characters of the token field: a whole stamp with the partner's Outlook id, which has up to 152.
+pub(super) const TOKEN_LENGTH: u32 = 255;
+
 /// Fields read of every row, whatever the mapping names.
 const ALWAYS: [&str; 18] = [
     "Id",
@@ -111,11 +117,16 @@ fn snapshot(record: &RecordId, row: &Json, mapped: &[String], read_at: DateTime<
 
 /// Reads the stamp; a token without a link id is not ours to judge.
 fn stamp(row: &Json) -> Option<Stamp> {
-    Some(Stamp {
-        link: stamped_link(row)?,
-        partner: String::new(),
-        token: text_of(row, TOKEN_FIELD).and_then(|token| token.parse().ok()),
-    })
+    let link = stamped_link(row)?;
+    // The token field repeats the link: after a person copied only one of the two, neither speaks for this record.
+    let whole = text_of(row, TOKEN_FIELD).and_then(Stamp::decode).filter(|stamp| stamp.link == link);
+    Some(whole.unwrap_or(Stamp { link, partner: String::new(), token: None }))
+}
+
+/// Writes the stamp for the token field; an Outlook id too long for the field is left out, then only a search finds it.
+fn token_text(stamp: &Stamp) -> String {
+    let whole = stamp.encode();
+    if whole.len() <= TOKEN_LENGTH as usize { whole } else { Stamp { partner: String::new(), ..stamp.clone() }.encode() }
 }
 
 /// Reads the link id of a row.
@@ -139,6 +150,7 @@ fn traits(row: &Json) -> Traits {
         original_start: String::new(),
         kind,
         is_organizer: true,
+        organizer: None,
         // How many are invited stands in EventRelation, which nothing needs yet; that somebody is, decides.
         attendees: u32::from(flag_of(row, "IsGroupEvent")),
         private: flag_of(row, "IsPrivate"),
@@ -197,7 +209,7 @@ fn when(row: &Json) -> Option<When> {
     when.is_ordered().then_some(when)
 }
 
-/// Writes the body of a row: the given fields only, the stamp, and for a creation its owner and link.
+/// Writes the body of a row: the given fields only, the stamp, and for a creation its owner.
 ///
 /// # Errors
 /// Says which field cannot be written, without its value.
@@ -206,14 +218,14 @@ pub(super) fn body(intent: &Intent) -> Result<Map<String, Json>, String> {
     match &intent.action {
         Action::Create(Home::Owner(owner)) => {
             body.insert("OwnerId".to_owned(), json!(owner));
-            body.insert(LINK_FIELD.to_owned(), json!(intent.link.to_string()));
         }
         Action::Create(Home::Mailbox(_)) => {
             return Err("the new event has a mailbox where an owner is needed".to_owned());
         }
         Action::Update(_) | Action::Delete(_) => {}
     }
-    body.insert(TOKEN_FIELD.to_owned(), json!(intent.token.to_string()));
+    body.insert(LINK_FIELD.to_owned(), json!(intent.link.to_string()));
+    body.insert(TOKEN_FIELD.to_owned(), json!(token_text(&intent.stamp)));
     Ok(body)
 }
 
@@ -404,7 +416,7 @@ mod tests {
             stamp: Stamp {
                 link: LinkId::new(uuid::Uuid::from_u128(1)),
                 partner: "x".to_owned(),
-                token: None,
+                token: Some(WriteToken::new(uuid::Uuid::from_u128(2))),
             },
             recorded_at: DateTime::UNIX_EPOCH,
             give_up_at: DateTime::UNIX_EPOCH,
@@ -417,7 +429,8 @@ mod tests {
     fn a_row_becomes_a_snapshot() {
         let link = "00000000-0000-0000-0000-000000000001";
         let token = "00000000-0000-0000-0000-000000000002";
-        let snapshot = present(&row(json!({ LINK_FIELD: link, TOKEN_FIELD: token, "IsPrivate": true })));
+        let stamp = format!("v1;{link};AAk=;{token}");
+        let snapshot = present(&row(json!({ LINK_FIELD: link, TOKEN_FIELD: stamp, "IsPrivate": true })));
         assert_eq!(
             snapshot.version,
             Version::Modstamp("2026-11-20T17:00:01.250Z".parse().unwrap())
@@ -512,18 +525,18 @@ mod tests {
                 "IsAllDayEvent": true, "StartDateTime": "2026-12-01T00:00:00.000Z",
                 "EndDateTime": "2026-12-02T00:00:00.000Z", "DurationInMinutes": 2880,
                 LINK_FIELD: "00000000-0000-0000-0000-000000000001",
-                TOKEN_FIELD: "00000000-0000-0000-0000-000000000002",
+                TOKEN_FIELD: "v1;00000000-0000-0000-0000-000000000001;x;00000000-0000-0000-0000-000000000002",
             })
         );
     }
 
     #[test]
-    fn an_update_carries_only_its_fields_and_the_token() {
+    fn an_update_carries_only_its_fields_and_the_stamp() {
         let id = SalesforceId::parse("00U5000000Gv7qJ").unwrap();
         let fields = Fields::from([("Subject".to_owned(), Value::text("B"))]);
         let body = body(&intent(Action::Update(RecordId::Salesforce(id)), fields)).unwrap();
         let names: Vec<&str> = body.keys().map(String::as_str).collect();
-        assert_eq!(names, [TOKEN_FIELD, "Subject"]);
+        assert_eq!(names, [LINK_FIELD, TOKEN_FIELD, "Subject"]);
     }
 
     #[test]

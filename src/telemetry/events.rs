@@ -100,11 +100,14 @@ pub fn capabilities_learned(found: Capabilities) {
     if found.link_field && found.token_field {
         debug!(link_unique = found.link_unique, "salesforce has the stamp fields");
     } else {
+        let fields = [("Calbridge_Link__c", found.link_field), ("Calbridge_Token__c", found.token_field)];
+        let missing: Vec<&str> = fields.into_iter().filter_map(|(name, there)| (!there).then_some(name)).collect();
+        let missing = missing.join("` and `");
         error!(
             error.code = Reason::MissingStampField.code(),
             link_field = found.link_field,
             token_field = found.token_field,
-            "salesforce lacks a stamp field, nothing is written to it; see `calbridge check`"
+            "salesforce lacks `{missing}` on Event, nothing is written to it; see `calbridge check`"
         );
     }
 }

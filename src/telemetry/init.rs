@@ -1,5 +1,9 @@
 //! Starts logs and metrics.
 
+use std::io::IsTerminal as _;
+
+use calbridge_core::reason::Reason;
+use calbridge_core::side::Side;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -52,16 +56,15 @@ impl Metrics {
 /// [`InitError`] when the process has a subscriber already.
 pub fn logs(config: &LogConfig) -> Result<(), InitError> {
     let failed = |why: String| InitError::Taken { what: "logs", why };
-    // Libraries below `info` drown the one line per write; the SDKs log connection details at `debug`.
-    let filter = match config.level.as_str() {
-        level @ ("debug" | "trace") => format!("info,calbridge={level},calbridge_core={level}"),
-        level => level.to_owned(),
-    };
+    // The SDKs tell of every connection at `info` and log addresses at `debug`: below a warning they are not ours to show.
+    let level = config.level.as_str();
+    let others = if level == "error" { "error" } else { "warn" };
+    let filter = format!("{others},calbridge={level},calbridge_core={level}");
     let filter = EnvFilter::try_new(filter).map_err(|error| failed(error.to_string()))?;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
     let started = match config.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     };
     started.map_err(|error| failed(error.to_string()))
@@ -88,5 +91,23 @@ pub fn metrics() -> Result<Metrics, InitError> {
             metrics::describe_gauge!(name, *help);
         }
     }
+    begin_at_zero();
     Ok(Metrics(handle))
+}
+
+/// Shows the counters that alerts are made on before anything was counted: an absent series looks like a broken scrape,
+/// and the first step from nothing to 1 is no increase.
+fn begin_at_zero() {
+    for side in Side::BOTH {
+        metrics::counter!(names::CROSSINGS, "to" => side.name()).increment(0);
+        metrics::counter!(names::ECHOES, "side" => side.name()).increment(0);
+        metrics::counter!(names::SIGNALS, "side" => side.name()).increment(0);
+        for operation in ["create", "update", "delete"] {
+            metrics::counter!(names::WRITES, "side" => side.name(), "operation" => operation).increment(0);
+        }
+    }
+    for reason in [Reason::Refused, Reason::TooManyTries, Reason::DuplicateLink] {
+        metrics::counter!(names::DEAD_LETTERS, "reason" => reason.name()).increment(0);
+    }
+    metrics::counter!(names::MAILS_EXPECTED).increment(0);
 }

@@ -1,4 +1,21 @@
 //! The engine against the local sandbox, over real sockets: one binary, one file per promise.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
+
+mod attendees;
+mod bursts;
+mod calendars;
+mod commands;
+mod copies;
 mod crossings;
+mod enrolment;
+mod health;
+mod logs;
+mod observe;
+mod office;
+mod privacy;
+mod redis;
+mod restarts;
+mod stamp_fields;
 mod support;
+mod trace;

@@ -23,8 +23,6 @@ pub struct Policy {
     pub first_contact: FirstContact,
     /// Outlook honours `If-Match` on events.
     pub outlook_conditional_writes: bool,
-    /// `Calbridge_Link__c` is unique in the org, so that a repeated create is refused by Salesforce itself.
-    pub salesforce_link_unique: bool,
     /// The org has both stamp fields; without them nothing is written to Salesforce.
     pub salesforce_stampable: bool,
     /// Timers.
@@ -37,7 +35,6 @@ impl Default for Policy {
             mode: Mode::Sync,
             first_contact: FirstContact::NewOnly,
             outlook_conditional_writes: true,
-            salesforce_link_unique: true,
             salesforce_stampable: true,
             timers: Timers::default(),
         }

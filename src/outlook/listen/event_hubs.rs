@@ -27,6 +27,7 @@ use calbridge_core::ids::StreamId;
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Signal};
+use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
@@ -352,6 +353,8 @@ impl PartitionReader {
             Err(error) => return Ended::Failed(error),
         };
         info!(eventhub.sequence = ?self.handed, "reading a partition");
+        // Shown from the start: an absent series looks like a broken scrape.
+        metrics::counter!("calbridge_duplicates_total", "stream" => self.stream.to_string()).increment(0);
         let mut events = pin!(receiver.stream_events());
         loop {
             match self.step(client, events.as_mut()).await {
@@ -482,6 +485,11 @@ impl PartitionReader {
         if newest.is_some_and(|newest| sequence <= newest) {
             debug!(eventhub.sequence = sequence, "an event came again");
             return;
+        }
+        if let Some(enqueued) = event.enqueued_time() {
+            let behind = (self.reader.clock.now() - DateTime::<Utc>::from(enqueued)).num_milliseconds().max(0);
+            metrics::gauge!("calbridge_stream_lag_seconds", "stream" => self.stream.to_string())
+                .set(f64::from(i32::try_from(behind).unwrap_or(i32::MAX)) / 1000.0);
         }
         filling.since.get_or_insert_with(Instant::now);
         filling.last = Some(sequence);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use calbridge_core::observed::Stamp;
 use calbridge_core::signal::Change;
 use chrono::{DateTime, Utc};
 
@@ -81,7 +82,8 @@ pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent,
         changed,
         token: field(&fields, TOKEN_FIELD)
             .and_then(text_of)
-            .filter(|token| !token.is_empty()),
+            .and_then(|stamp| Stamp::decode(&stamp)?.token)
+            .map(|token| token.to_string()),
     })
 }
 
@@ -235,13 +237,13 @@ pub(in super::super) mod tests {
 
     #[test]
     fn the_header_is_read_and_the_records_values_are_not_kept() {
-        let payload = payload("UPDATE", &["00U5000000Gv7qJEAR"], &["0x12"], Some("t-1"));
+        let payload = payload("UPDATE", &["00U5000000Gv7qJEAR"], &["0x12"], Some("v1;00000000-0000-0000-0000-000000000001;;00000000-0000-0000-0000-000000000002"));
         let event = decode(&schema(SCHEMA).unwrap(), &payload).unwrap();
         assert_eq!(event.change, Change::Updated);
         assert!(!event.gap && !event.overflow);
         assert_eq!(event.transaction, "0001/2");
         assert_eq!(event.committed.timestamp_millis(), 1_795_251_601_000);
-        assert_eq!(event.token.as_deref(), Some("t-1"));
+        assert_eq!(event.token.as_deref(), Some("00000000-0000-0000-0000-000000000002"));
         let changed: Vec<&str> = event.changed.iter().map(String::as_str).collect();
         assert_eq!(changed, ["Calbridge_Token__c", "Subject"]);
         assert!(!format!("{event:?}").contains("secret"));

@@ -62,8 +62,8 @@ fn intent(n: u32, action: Action) -> Intent {
         expected: Some(Version::Modstamp("2026-11-20T17:00:01.250Z".parse().unwrap())),
         stamp: Stamp {
             link,
-            partner: String::new(),
-            token: None,
+            partner: "AAk=".to_owned(),
+            token: Some(WriteToken::new(Uuid::from_u128(100 + u128::from(n)))),
         },
         recorded_at: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
@@ -206,7 +206,10 @@ async fn single_writes_use_the_row_and_are_conditional() {
     assert_eq!(changed.headers["If-Unmodified-Since"], "Fri, 20 Nov 2026 17:00:02 GMT");
     assert_eq!(
         changed.body,
-        json!({ "Subject": "s2", "Calbridge_Token__c": Uuid::from_u128(102).to_string() })
+        json!({
+            "Subject": "s2", "Calbridge_Link__c": Uuid::from_u128(2).to_string(),
+            "Calbridge_Token__c": format!("v1;{};AAk=;{}", Uuid::from_u128(2), Uuid::from_u128(102)),
+        })
     );
     assert!(removed.is(&Method::DELETE, &format!("/sobjects/Event/{}", id(3))));
 }

@@ -159,7 +159,7 @@ fn intent(n: u128, action: Action, when: When) -> Intent {
         stamp: Stamp {
             link,
             partner: String::new(),
-            token: None,
+            token: Some(WriteToken::new(Uuid::from_u128(1000 + n))),
         },
         recorded_at: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
@@ -248,6 +248,7 @@ async fn rows_are_created_once_changed_and_deleted() {
     };
     let mut change = intent(2, Action::Update(record.clone()), days.clone());
     change.expected = Some(snapshot.version.clone());
+    change.link = stamp.link;
     let results = rig.calendar.write(&[change]).await;
     assert!(matches!(results[0], WriteResult::Applied { .. }), "{results:?}");
     let changed = rig.present(&record).await;
@@ -301,7 +302,7 @@ async fn batches_take_few_calls_and_answer_row_by_row() {
         rig.create(1),
         rig.create(3),
         intent(
-            9,
+            1,
             Action::Update(taken.clone()),
             timed("2026-12-01T11:00:00Z", "2026-12-01T11:30:00Z"),
         ),

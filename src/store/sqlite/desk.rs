@@ -15,13 +15,13 @@ use crate::ports::{DeadLetter, EnrolmentRow, StoreError, StoreStatus, Subscripti
 pub(super) const DEAD_LETTER_COLUMNS: &str = "connection, link_id, record, reason, detail, at";
 
 impl SqliteStore {
-    /// Stores an enrolment, keeping an earlier `enrolled_at`.
+    /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     pub(super) async fn put_enrolment(&self, row: &EnrolmentRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO enrolment (connection, mailbox, salesforce_user, enrolled_at, address, zone, first_round_done) \
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (connection, mailbox) DO UPDATE SET \
              salesforce_user = excluded.salesforce_user, address = excluded.address, zone = excluded.zone, \
-             first_round_done = excluded.first_round_done, \
+             first_round_done = CASE WHEN enrolment.first_round_done = 1 THEN 1 ELSE excluded.first_round_done END, \
              enrolled_at = CASE WHEN excluded.enrolled_at < enrolment.enrolled_at \
              THEN excluded.enrolled_at ELSE enrolment.enrolled_at END",
         )

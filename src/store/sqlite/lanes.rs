@@ -1,9 +1,9 @@
 //! Lanes: who works on which meeting, for how long, under which fence.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use calbridge_core::ids::{ConnectionId, LaneId};
+use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::Link;
 use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Row as _, SqliteConnection, SqlitePool};
@@ -120,6 +120,29 @@ impl SqliteStore {
         );
         let found = query.build().fetch_all(connection).await.map_err(failed)?;
         found.iter().map(|row| rows::link(row, &self.sealer)).collect()
+    }
+
+    /// Finds those of the records that some link names as one of its sides.
+    pub(super) async fn linked_records(
+        &self,
+        connection: &ConnectionId,
+        records: &[RecordId],
+    ) -> Result<Vec<RecordId>, StoreError> {
+        let keys: Vec<String> = records.iter().map(RecordId::key).collect();
+        let mut known = BTreeSet::new();
+        for column in ["outlook_record", "salesforce_record"] {
+            for chunk in chunks(&keys) {
+                let mut query = QueryBuilder::new("SELECT ");
+                query.push(column).push(" AS record FROM correlation WHERE connection = ");
+                query.push_bind(connection.as_str().to_owned());
+                query.push(" AND ").push(column).push(" IN ");
+                push_list(&mut query, chunk);
+                for row in query.build().fetch_all(&self.readers).await.map_err(failed)? {
+                    known.insert(get::<String>(&row, "record")?);
+                }
+            }
+        }
+        Ok(records.iter().filter(|record| known.contains(&record.key())).cloned().collect())
     }
 
     /// Returns when the next lane that nobody holds becomes due.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use calbridge_core::ids::{ConnectionId, StreamId};
+use calbridge_core::ids::{ConnectionId, RecordId, StreamId};
 use calbridge_core::plan::Alias;
 use chrono::{DateTime, Utc};
 use sqlx::SqlitePool;
@@ -99,6 +99,10 @@ impl Store for SqliteStore {
         lease_for: Duration,
     ) -> Result<Joined, StoreError> {
         self.join_lanes(claim, aliases, owner, lease_for).await
+    }
+
+    async fn linked(&self, connection: &ConnectionId, records: &[RecordId]) -> Result<Vec<RecordId>, StoreError> {
+        self.linked_records(connection, records).await
     }
 
     async fn commit(&self, commits: Vec<(Fence, Commit)>, now: DateTime<Utc>) -> Vec<Result<(), StoreError>> {

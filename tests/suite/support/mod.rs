@@ -3,7 +3,10 @@
 //! Sandbox and engine share one clock, which may run faster than the wall clock; every wait ends with the event that it
 //! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
 
+pub(crate) mod look;
 pub(crate) mod meetings;
+pub(crate) mod process;
+pub(crate) mod redis;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Real time after which a wait counts as hung; far above what a loaded machine needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often a condition that no event announces is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -48,27 +51,39 @@ impl Rehearsal {
     /// Starts a sandbox only.
     pub(crate) async fn without_engine(options: Options, settings: &str) -> Self {
         calbridge_sandbox::tls::install_crypto_provider();
+        log_if_asked();
         let speed = options.speed;
         let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let database = folder.path().join("calbridge.db");
-        let endpoints = serde_json::to_string(sandbox.endpoints()).expect("endpoints are plain data");
-        let text = format!("{SETTINGS}store:\n  path: {}\n{settings}", database.display());
-        let config = Config::for_sandbox(&endpoints, Some((PathBuf::from("rehearsal.yaml"), text)), &Disk)
-            .unwrap_or_else(|problems| panic!("the settings are sound: {problems:#?}"));
+        let config = read_settings(&sandbox, &folder, settings);
         Self { sandbox, clock, config, folder, engine: None }
+    }
+
+    /// Gives the next engine other settings; those of before are forgotten, the database is kept.
+    pub(crate) fn with_settings(mut self, settings: &str) -> Self {
+        self.config = read_settings(&self.sandbox, &self.folder, settings);
+        self
     }
 
     /// Starts the engine and waits until it listens to everything.
     pub(crate) async fn start_engine(&mut self) {
+        self.start_engine_with(self.sandbox.endpoints().mailboxes.len()).await;
+    }
+
+    /// Starts the engine and does not wait for anything.
+    pub(crate) async fn start_engine_behind(&mut self) {
         let engine = Engine::build(&self.config, Arc::clone(&self.clock)).await.expect("the engine starts");
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let running = tokio::spawn(async move { engine.run(stopping, &|_part, _fault| {}).await });
         self.engine = Some((running, stop));
+    }
+
+    /// Starts the engine and waits until it listens, with so many mailboxes enrolled.
+    pub(crate) async fn start_engine_with(&mut self, mailboxes: usize) {
+        self.start_engine_behind().await;
         let partitions = self.sandbox.endpoints().event_hubs.partitions;
-        let mailboxes = self.sandbox.endpoints().mailboxes.len();
         self.until("the engine listens", |rehearsal| {
             let readers = rehearsal.sandbox.hub_handle().readers().len();
             let calls = rehearsal.sandbox.world().meters.read().calls;
@@ -84,7 +99,10 @@ impl Rehearsal {
     pub(crate) async fn stop_engine(&mut self) {
         if let Some((running, stop)) = self.engine.take() {
             stop.cancel();
-            tokio::time::timeout(PATIENCE, running).await.expect("the engine stops").expect("the engine does not panic");
+            tokio::time::timeout(PATIENCE, running)
+                .await
+                .expect("the engine stops")
+                .expect("the engine does not panic");
         }
     }
 
@@ -118,9 +136,8 @@ impl Rehearsal {
                 let _woken = tokio::time::timeout(LOOK, changes.changed()).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            panic!("gave up waiting until {what}: {:#?}", self.sandbox.oracle());
-        }
+        let ended = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(ended.is_ok(), "gave up waiting until {what}: {:#?}", self.sandbox.oracle());
     }
 
     /// Waits until nothing waits in the engine and no write is open.
@@ -141,7 +158,8 @@ impl Rehearsal {
     /// Returns all changes that API clients made on a cloud which changed a value: what counts as a write.
     pub(crate) fn writes(&self, cloud: Cloud) -> Vec<Effect> {
         let effects = self.sandbox.world().history.since(0);
-        let counts = |effect: &Effect| effect.cloud == cloud && effect.actor.is_app() && effect.kind != EffectKind::Touch;
+        let counts =
+            |effect: &Effect| effect.cloud == cloud && effect.actor.is_app() && effect.kind != EffectKind::Touch;
         effects.into_iter().filter(counts).collect()
     }
 
@@ -154,5 +172,31 @@ impl Rehearsal {
     /// Returns the events of a person's mailbox.
     pub(crate) fn outlook(&self, number: usize) -> Vec<serde_json::Value> {
         self.sandbox.tenant().events(&self.person(number).mailbox().address)
+    }
+}
+
+fn read_settings(sandbox: &Sandbox, folder: &TempDir, settings: &str) -> Config {
+    let endpoints = serde_json::to_string(sandbox.endpoints()).expect("endpoints are plain data");
+    let database = folder.path().join("calbridge.db");
+    let text = format!("{SETTINGS}store:\n  path: {}\n{settings}", database.display());
+    Config::for_sandbox(&endpoints, Some((PathBuf::from("rehearsal.yaml"), text)), &Disk)
+        .unwrap_or_else(|problems| panic!("the settings are sound: {problems:#?}"))
+}
+
+/// Reads a variable that steers the tests.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests have no config; this is the one place where they read the environment"
+)]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Prints logs when `CALBRIDGE_TEST_LOG` names what to log, such as `calbridge=debug`.
+fn log_if_asked() {
+    if let Some(filter) = environment("CALBRIDGE_TEST_LOG") {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+        // Another test of this process may have done it before.
+        let _first = subscriber.try_init();
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::run::{Run, Stop, present};
 use super::{Decision, Outcome};
 use crate::case::{Enrolment, Lookup};
+use crate::ids::{MailboxId, RecordId, SalesforceId};
 use crate::link::{Action, BaseField, Home, Intent, Link, LinkState, Replica};
 use crate::mapping::{Direction, TIME};
 use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
@@ -71,7 +72,16 @@ pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a E
     if snapshot.record.side() == Side::Salesforce && snapshot.traits.attendees > 0 {
         return Err(Reason::AttendeesNeedMailPolicy);
     }
+    // The organiser's own copy is signalled too, by a notification or a round; whichever comes first, it gives the owner.
+    if organizer_is_enrolled(run, snapshot) {
+        return Err(Reason::AttendeeCopy);
+    }
     Ok(enrolment)
+}
+
+fn organizer_is_enrolled(run: &Run<'_>, snapshot: &Snapshot) -> bool {
+    let enrolled = |mailbox: &MailboxId| run.case.enrolments.iter().any(|enrolment| enrolment.mailbox == *mailbox);
+    !snapshot.traits.is_organizer && snapshot.traits.organizer.as_ref().is_some_and(enrolled)
 }
 
 /// Decides about a record that is older than its enrolment.
@@ -198,19 +208,33 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
     });
 }
 
+/// Returns the record that a stamp names as its partner.
+fn partner_of(run: &Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Option<RecordId> {
+    if stamp.partner.is_empty() {
+        return None;
+    }
+    match stamped.record.side() {
+        Side::Outlook => SalesforceId::parse(&stamp.partner).ok().map(RecordId::Salesforce),
+        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| RecordId::Outlook {
+            mailbox: enrolment.mailbox.clone(),
+            event: stamp.partner.clone(),
+        }),
+    }
+}
+
 /// Rebuilds a link that the database lost from the stamp that a write left in the record.
 ///
 /// Nothing is written: fields that agree become the base, and a pair that differs waits for a person, because nobody
 /// knows any more which side changed.
 fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outcome, Stop> {
     let side = stamped.record.side();
-    let mailbox = match side {
-        // The Salesforce record names no partner; its owner's mailbox is searched for the event that was its source.
-        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| enrolment.mailbox.clone()),
-        Side::Outlook => None,
+    let partner = match partner_of(run, stamped, stamp) {
+        Some(record) => match run.read(&record)? {
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            observed => present(observed),
+        },
+        None => None,
     };
-    let lookup = Lookup::Stamped { side: side.other(), link: stamp.link, mailbox };
-    let partner = run.found(&lookup)?.iter().find_map(|(_, observed)| present(observed));
     let Some(partner) = partner else {
         run.cover();
         return Err(run.end(Outcome::Hold, Reason::StampUnknown));

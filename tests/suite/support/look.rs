@@ -1,0 +1,100 @@
+//! What tests read of a rehearsal beyond its records: counters, switches, effects, traces.
+
+use calbridge::ports::{StoreStatus, TraceQuery};
+use calbridge::trace;
+use calbridge_sandbox::faults::Switches;
+use calbridge_sandbox::history::{Cloud, Effect};
+use chrono::TimeDelta;
+use serde_json::Value;
+
+use super::Rehearsal;
+
+impl Rehearsal {
+    /// Changes switches of the sandbox.
+    pub(crate) fn switch(&self, change: impl FnOnce(&mut Switches)) {
+        self.sandbox.world().faults.change(change);
+    }
+
+    /// Returns how many calls of a kind, such as `graph.get_event`, were made in all.
+    pub(crate) fn calls(&self, kind: &str) -> u64 {
+        let calls = self.sandbox.world().meters.read().calls;
+        calls.values().filter_map(|kinds| kinds.get(kind)).sum()
+    }
+
+    /// Returns the number of mails that Exchange would have sent because of the engine.
+    pub(crate) fn engine_mails(&self) -> u64 {
+        let mails = self.sandbox.world().meters.read().mails;
+        mails.get(&self.sandbox.endpoints().microsoft.client_id).copied().unwrap_or_default()
+    }
+
+    /// Returns everything that API clients did, changes without a changed value included.
+    pub(crate) fn app_effects(&self) -> Vec<Effect> {
+        let effects = self.sandbox.world().history.since(0);
+        effects.into_iter().filter(|effect| effect.actor.is_app()).collect()
+    }
+
+    /// Returns both counts of writes: to Outlook and to Salesforce.
+    pub(crate) fn written(&self) -> (usize, usize) {
+        (self.writes(Cloud::Outlook).len(), self.writes(Cloud::Salesforce).len())
+    }
+
+    /// Returns what the engine's database says of itself.
+    pub(crate) async fn status(&self) -> StoreStatus {
+        self.store().await.status().await.expect("the database answers")
+    }
+
+    /// Returns how many notifications were dropped as duplicates.
+    pub(crate) async fn duplicates(&self) -> u64 {
+        self.status().await.duplicates.values().sum()
+    }
+
+    /// Lets time pass on the clock that sandbox and engine share.
+    pub(crate) async fn pass(&self, span: TimeDelta) {
+        self.clock.sleep_until(self.clock.now() + span).await;
+    }
+
+    /// Lets enough time pass for anything that might still be written, and for the oracle to judge.
+    pub(crate) async fn rest(&self) {
+        self.settled().await;
+        self.pass(TimeDelta::seconds(31)).await;
+        self.settled().await;
+    }
+
+    /// Returns the stories that `calbridge trace --json --values` prints.
+    pub(crate) async fn trace(&self, text: &str) -> Vec<Value> {
+        let store = self.store().await;
+        let enrolments = store.enrolments(&self.config.connection).await.expect("the database answers");
+        let found = store.trace(&TraceQuery::Text(text.to_owned()), 20).await.expect("the database answers");
+        let stories: Vec<_> = found.iter().map(|traced| trace::story(traced, &enrolments, true)).collect();
+        match serde_json::to_value(stories).expect("stories are plain data") {
+            Value::Array(stories) => stories,
+            other => panic!("a list was expected: {other}"),
+        }
+    }
+
+    /// Returns the one story of a meeting, found by an id.
+    pub(crate) async fn story(&self, id: &str) -> Value {
+        let mut stories = self.trace(id).await;
+        assert_eq!(stories.len(), 1, "one story for {id}: {stories:#?}");
+        stories.remove(0)
+    }
+
+    /// Asserts that the oracle has nothing to object to and that the engine caused no mail.
+    pub(crate) fn assert_clean(&self) {
+        let report = self.sandbox.oracle();
+        assert!(report.is_clean(), "{report:#?}");
+        assert_eq!(self.engine_mails(), 0, "the engine caused mails");
+    }
+}
+
+/// Returns the names of all reasons in a story, in order.
+pub(crate) fn reasons(story: &Value) -> Vec<String> {
+    let lines = story["lines"].as_array().cloned().unwrap_or_default();
+    let named = lines.iter().flat_map(|line| line["reasons"].as_array().cloned().unwrap_or_default());
+    named.filter_map(|reason| reason["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// Tells whether a story gives this reason anywhere.
+pub(crate) fn gives(story: &Value, reason: &str) -> bool {
+    reasons(story).iter().any(|given| given == reason)
+}
