@@ -95,11 +95,7 @@ pub(crate) fn rules(swarm: &Swarm) -> Rules {
     };
     let fields = FIELDS.into_iter().map(field).collect();
     let spec = MappingSpec { file: "simulation".to_owned(), fields, tests: Vec::new() };
-    let policy = Policy {
-        outlook_conditional_writes: swarm.conditional,
-        salesforce_link_unique: swarm.unique,
-        ..Policy::default()
-    };
+    let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
     Rules { mapping: Mapping::compile(&spec).expect("the rules are sound"), policy }
 }
 
