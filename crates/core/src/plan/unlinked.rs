@@ -215,10 +215,9 @@ fn partner_of(run: &Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Option<Record
     }
     match stamped.record.side() {
         Side::Outlook => SalesforceId::parse(&stamp.partner).ok().map(RecordId::Salesforce),
-        Side::Salesforce => run.enrolment_of(stamped).map(|enrolment| RecordId::Outlook {
-            mailbox: enrolment.mailbox.clone(),
-            event: stamp.partner.clone(),
-        }),
+        Side::Salesforce => run
+            .enrolment_of(stamped)
+            .map(|enrolment| RecordId::Outlook { mailbox: enrolment.mailbox.clone(), event: stamp.partner.clone() }),
     }
 }
 

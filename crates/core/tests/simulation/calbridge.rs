@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::oracle::{Account, entry};
 use crate::sim::{Engine, Stage, replicas};
-use crate::swarm::Swarm;
+use crate::swarm::{Meeting, Swarm};
 use crate::world::{FIELDS, MAILBOXES, USERS, why};
 
 /// A rule that is broken on purpose.
@@ -52,6 +52,17 @@ pub(crate) const MUTANTS: [Mutant; 7] = [
     Mutant::RepeatsCreations,
     Mutant::JournalsNothing,
 ];
+
+impl Mutant {
+    /// Sets the mix in which a mutant's one mistake does harm often enough to be met.
+    pub(crate) fn provoke(self, swarm: &mut Swarm) {
+        if self == Self::BelievesTheLastAnswer {
+            (swarm.meeting, swarm.conditional) = (Meeting::Plain, true);
+            (swarm.busy, swarm.deletes, swarm.private) = (40, 0, 0);
+            (swarm.stale_reads, swarm.lost_answers) = (60, 50);
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Calbridge {
@@ -84,11 +95,7 @@ pub(crate) fn rules(swarm: &Swarm) -> Rules {
     };
     let fields = FIELDS.into_iter().map(field).collect();
     let spec = MappingSpec { file: "simulation".to_owned(), fields, tests: Vec::new() };
-    let policy = Policy {
-        outlook_conditional_writes: swarm.conditional,
-        salesforce_link_unique: swarm.unique,
-        ..Policy::default()
-    };
+    let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
     Rules { mapping: Mapping::compile(&spec).expect("the rules are sound"), policy }
 }
 

@@ -57,11 +57,11 @@ pub(crate) struct End {
     pub(crate) writes: u32,
 }
 
-/// Runs one schedule to its end.
-pub(crate) fn run<E: Engine>(seed: u64, with_history: bool, engine: impl FnOnce(&Swarm) -> E) -> End {
+/// Runs one schedule to its end; whoever makes the engine may change the mix.
+pub(crate) fn run<E: Engine>(seed: u64, with_history: bool, engine: impl FnOnce(&mut Swarm) -> E) -> End {
     let mut dice = Dice::new(seed);
-    let swarm = Swarm::draw(&mut dice);
-    let mut engine = engine(&swarm);
+    let mut swarm = Swarm::draw(&mut dice);
+    let mut engine = engine(&mut swarm);
     let mut stage = Stage { dice, world: World::new(swarm), history: with_history.then(Vec::new) };
     let swarm = stage.world.swarm.clone();
     stage.note(|| format!("{swarm:?}"));

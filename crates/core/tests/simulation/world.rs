@@ -224,13 +224,14 @@ impl World {
         };
         // A lagging replica lags by seconds, not for ever; one that has not heard of a new record says "not found".
         let new = history.first().is_some_and(|first| self.now - first.modified < TimeDelta::seconds(5));
-        let recent = history.last().is_some_and(|last| self.now - last.modified < TimeDelta::seconds(5));
         if new && self.strikes(dice, self.swarm.misses) {
             return Observed::Absent(Evidence::NotFound);
         }
-        let lags = recent && self.strikes(dice, self.swarm.stale_reads);
-        let back = if lags { usize::try_from(1 + dice.below(2)).unwrap() } else { 0 };
-        let Some(index) = history.len().checked_sub(1 + back) else { return Observed::Absent(Evidence::NotFound) };
+        let lag = if self.strikes(dice, self.swarm.stale_reads) { dice.below(5_000) } else { 0 };
+        let shown_at = self.now - TimeDelta::milliseconds(i64::try_from(lag).unwrap());
+        let Some(index) = history.iter().rposition(|row| row.modified <= shown_at) else {
+            return Observed::Absent(Evidence::NotFound);
+        };
         let row = &history[index];
         match (row.deleted, record.side()) {
             (true, Side::Salesforce) => Observed::Absent(Evidence::Deleted),
