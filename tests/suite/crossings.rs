@@ -99,7 +99,7 @@ async fn a_deletion_follows_to_the_side_where_the_meeting_was_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_field_follows_from_outlook_with_one_write_an_edit() {
-    let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
     let (event, _) = linked(&rehearsal, "Fields").await;
     let person = rehearsal.person(0);
     let time = |day: &str, from: &str, to: &str, zone: &str| {
@@ -145,7 +145,7 @@ async fn each_field_follows_from_outlook_with_one_write_an_edit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_field_follows_from_salesforce_with_one_write_an_edit_and_the_body_stays() {
-    let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
     let (_, id) = linked(&rehearsal, "Fields").await;
     let person = rehearsal.person(0);
     let edits = [
@@ -190,7 +190,7 @@ async fn each_field_follows_from_salesforce_with_one_write_an_edit_and_the_body_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finer_choice_in_outlook_survives_an_edit_in_salesforce() {
-    let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
     let (event, id) = linked(&rehearsal, "Choice").await;
     let person = rehearsal.person(0);
     person.update_in_outlook(&event, &json!({"showAs": "tentative"})).unwrap();
@@ -206,7 +206,7 @@ async fn a_finer_choice_in_outlook_survives_an_edit_in_salesforce() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_days_cross_both_ways_on_the_right_dates() {
-    let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
     // Mailboxes west and east of UTC: a date that went through a zone would shift in one of them.
     let zones = ["W. Europe Standard Time", "Eastern Standard Time", "India Standard Time"];
     for (number, zone) in zones.into_iter().enumerate() {
@@ -254,7 +254,7 @@ async fn whole_days_cross_both_ways_on_the_right_dates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_meeting_switches_between_hours_and_whole_days_on_either_side() {
-    let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
     let (event, id) = linked(&rehearsal, "Switch").await;
     let person = rehearsal.person(0);
     let zone = "W. Europe Standard Time";
