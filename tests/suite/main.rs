@@ -1,5 +1,7 @@
 //! The engine against the local sandbox, over real sockets: one binary, one file per promise.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+
 mod attendees;
 mod bursts;
 mod calendars;

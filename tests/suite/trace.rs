@@ -43,7 +43,8 @@ async fn every_name_of_a_meeting_leads_to_its_story_beside_a_running_engine_on_a
     let record = text(&of_salesforce()["Id"]).to_owned();
     let patch = json!({"Subject": "Quarterly harvest review, moved"});
     person.update_in_salesforce(&record, patch.as_object().unwrap()).unwrap();
-    let of_outlook = |wanted: &str| rehearsal.outlook(0).into_iter().find(|event| text(&event["subject"]).contains(wanted));
+    let of_outlook =
+        |wanted: &str| rehearsal.outlook(0).into_iter().find(|event| text(&event["subject"]).contains(wanted));
     rehearsal.until("the edit is in Outlook", |_| of_outlook("moved").is_some()).await;
     rehearsal.settled().await;
     let event = of_outlook("moved").unwrap();
@@ -136,7 +137,8 @@ async fn a_story_tells_both_sides_in_order_with_both_times_reason_codes_versions
         assert!(!positions.is_empty(), "{line}");
         assert!(positions.iter().all(|position| text(position).contains('@')), "{line}");
     }
-    let reasons: Vec<&str> = lines.iter().flat_map(|line| line["reasons"].as_array().unwrap()).map(|r| text(&r["code"])).collect();
+    let reasons: Vec<&str> =
+        lines.iter().flat_map(|line| line["reasons"].as_array().unwrap()).map(|r| text(&r["code"])).collect();
     for code in ["CB2010", "CB2065", "CB2011"] {
         assert!(reasons.contains(&code), "{code} is missing: {reasons:?}");
     }
