@@ -11,7 +11,8 @@ fail() {
 }
 
 format() {
-    cargo fmt --all --check
+    files=$(cargo fmt --all -- --check -l) || fail "not formatted; run \`cargo fmt --all\`:
+$files"
 }
 
 lints() {
@@ -141,7 +142,7 @@ pages() {
 documents() {
     git ls-files --cached --others --exclude-standard '*.md' | while read -r page; do
         folder=$(dirname "$page")
-        grep -oE '\]\([^)#: ]+' "$page" | sed 's/^](//' | while read -r link; do
+        grep -oE '\]\([^)# ]+' "$page" | sed 's/^](//' | grep -vE '^[a-z]+:' | while read -r link; do
             [ -e "$folder/$link" ] || fail "$page links to \`$link\`, which is not there"
         done
     done

@@ -26,19 +26,17 @@ step() { # NAME COMMAND...
     local began=$SECONDS
     shift
     say "$doing"
-    "$@"
+    # In the background, so that a signal is acted upon at once and not when the command ends.
+    "$@" &
+    wait $!
     summary+=("$(printf '%5d s  %s' $((SECONDS - began)) "$doing")")
 }
 
-# Prints the ids of living processes that carry our mark, this shell and its own children of the moment aside.
+# Prints the ids of living processes that carry our mark. This shell's own environment, as the system shows it, does not.
 marked() {
-    local file id
-    for file in /proc/[0-9]*/environ; do
-        id=${file#/proc/}
-        id=${id%/environ}
-        [ "$id" != $$ ] && [ "$id" != "$BASHPID" ] || continue
-        if tr '\0' '\n' 2>/dev/null <"$file" | grep -qx "CALBRIDGE_TEST_RUN=$CALBRIDGE_TEST_RUN"; then echo "$id"; fi
-    done 2>/dev/null
+    local id
+    env -u CALBRIDGE_TEST_RUN grep -lzxF "CALBRIDGE_TEST_RUN=$CALBRIDGE_TEST_RUN" /proc/[0-9]*/environ 2>/dev/null \
+        | while IFS=/ read -r _ _ id _; do echo "$id"; done || true
 }
 
 describe() { # IDS...
@@ -148,7 +146,9 @@ demo() {
     timeout --kill-after=10 180 "$target/debug/examples/demo"
 }
 
-step "install what is missing" install_needs
+doing="install what is missing"
+say "$doing"
+install_needs
 step "format, pages of codes, documents" scripts/check.sh format pages documents
 step "licences, dependency rule" scripts/check.sh licences dependencies
 step "lints" scripts/check.sh lints

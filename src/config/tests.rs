@@ -436,7 +436,7 @@ fn the_default_file_and_the_table_of_options_name_the_same_keys() {
 fn the_example_for_production_is_right_once_its_secrets_are_there() {
     let mut shelf = Shelf::default();
     for (name, value) in
-        [("outlook_client_secret", "s"), ("salesforce_key.pem", "k"), ("redis_url", "redis://redis:6379")]
+        [("outlook_client_secret", "s"), ("salesforce_client_secret", "s"), ("redis_url", "redis://redis:6379")]
     {
         shelf.0.insert(Path::new("/run/secrets").join(name), value.to_owned());
     }

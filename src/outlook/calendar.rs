@@ -83,7 +83,18 @@ impl OutlookCalendar {
         read_at: DateTime<Utc>,
     ) -> Result<Snapshot, RemoteError> {
         let mailbox = mailbox.ok_or_else(not_ours)?;
-        convert::snapshot(mailbox, json, &self.settings.fields, read_at)
+        let mut snapshot = convert::snapshot(mailbox, json, &self.settings.fields, read_at)?;
+        if !snapshot.traits.is_organizer {
+            snapshot.traits.organizer = convert::organizer_address(json).and_then(|address| self.enrolled_as(address));
+        }
+        Ok(snapshot)
+    }
+
+    /// Returns the enrolled mailbox with an address.
+    fn enrolled_as(&self, address: &str) -> Option<MailboxId> {
+        let rows = self.enrolments.borrow();
+        let row = rows.iter().find(|row| row.address.eq_ignore_ascii_case(address));
+        row.map(|row| row.enrolment.mailbox.clone())
     }
 
     /// Runs a search to its end.
@@ -95,7 +106,7 @@ impl OutlookCalendar {
             let body = success(answer)?;
             let page: Collection = read(&body, "list of events")?;
             for json in &page.value {
-                found.push(convert::snapshot(mailbox, json, &self.settings.fields, read_at)?);
+                found.push(self.snapshot(Some(mailbox), json, read_at)?);
             }
             match page.next_link {
                 Some(link) => answer = self.client.follow(mailbox.as_str(), &link).await,

@@ -138,6 +138,7 @@ fn traits(event: &Event) -> Traits {
             .unwrap_or_default(),
         kind,
         is_organizer: event.is_organizer.unwrap_or(true),
+        organizer: None,
         attendees: u32::try_from(invited.count()).unwrap_or(u32::MAX),
         private: ["private", "confidential"]
             .iter()
@@ -146,6 +147,11 @@ fn traits(event: &Event) -> Traits {
         draft: event.is_draft.unwrap_or(false),
         owner: None,
     }
+}
+
+/// Returns the organiser's address as the event spells it.
+pub(super) fn organizer_address(json: &Json) -> Option<&str> {
+    json.pointer("/organizer/emailAddress/address")?.as_str()
 }
 
 fn stamp(event: &Event) -> Option<Stamp> {

@@ -1,6 +1,6 @@
 //! What can go wrong with Outlook, by stable code; each has a page in `docs/errors/`.
 //!
-//! Graph's own words are kept only after [`clean`]: a refusal may quote a subject or an address.
+//! Graph's own words are kept only after `clean`: a refusal may quote a subject or an address.
 
 use std::time::Duration;
 

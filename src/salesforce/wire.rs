@@ -150,6 +150,7 @@ fn traits(row: &Json) -> Traits {
         original_start: String::new(),
         kind,
         is_organizer: true,
+        organizer: None,
         // How many are invited stands in EventRelation, which nothing needs yet; that somebody is, decides.
         attendees: u32::from(flag_of(row, "IsGroupEvent")),
         private: flag_of(row, "IsPrivate"),

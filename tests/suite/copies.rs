@@ -64,8 +64,10 @@ async fn is_one_event_all_its_life(options: Options) {
     assert!((0..3).all(|number| rehearsal.outlook(number).is_empty()));
     let writes = rehearsal.writes(Cloud::Salesforce);
     let kinds: Vec<EffectKind> = writes.iter().map(|write| write.kind).collect();
-    use EffectKind::{Create, Delete, Update};
-    assert_eq!(kinds, [Create, Update, Update, Update, Delete]);
+    assert_eq!(
+        kinds,
+        [EffectKind::Create, EffectKind::Update, EffectKind::Update, EffectKind::Update, EffectKind::Delete]
+    );
     assert!(writes.iter().all(|write| write.record == id_of(&row)));
     assert!(rehearsal.writes(Cloud::Outlook).is_empty());
     let story = rehearsal.story(&event).await;
@@ -117,5 +119,28 @@ async fn without_its_organiser_a_meeting_speaks_through_one_copy_and_then_throug
     rehearsal.rest().await;
     assert_eq!(rehearsal.written(), (0, 3));
     assert_eq!(rehearsal.engine_mails(), 0);
+    rehearsal.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_first_contact_a_shared_meeting_is_its_organisers_whoever_is_looked_at_first() {
+    let settings = "sync:\n  first_contact: outlook\n";
+    let mut rehearsal = Rehearsal::without_engine(Options { speed: 10.0, ..Options::default() }, settings).await;
+    let address = |number: usize| rehearsal.person(number).mailbox().address.clone();
+    for organiser in 0..3 {
+        let (one, two) = (address((organiser + 1) % 3), address((organiser + 2) % 3));
+        let body = with_attendees(&format!("Organised by {organiser}"), &[&one, &two]);
+        rehearsal.person(organiser).create_in_outlook(&body).unwrap();
+    }
+    rehearsal.start_engine().await;
+    rehearsal.until("all crossed", |r| r.salesforce().len() == 3).await;
+    rehearsal.rest().await;
+    for row in rehearsal.salesforce() {
+        let owner = (0..3).find(|n| row["OwnerId"] == rehearsal.person(*n).mailbox().salesforce_user_id.as_str());
+        let owner = owner.expect("one of the three owns it");
+        assert_eq!(row["Subject"], format!("Organised by {owner}"));
+    }
+    assert_eq!(rehearsal.written(), (0, 3));
+    rehearsal.assert_clean();
     rehearsal.end().await;
 }

@@ -370,6 +370,103 @@ async fn a_deletion_on_one_side_beats_an_edit_on_the_other_whose_values_stay_in_
     rehearsal.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_texts_and_times_cross_once_and_survive_an_edit_on_the_other_side() {
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let person = rehearsal.person(0);
+    let long = "long ".repeat(70);
+    let subjects = [
+        long.as_str(),
+        "",
+        "  outer  and   inner blanks  ",
+        "quotes ' \" \\ and % _ {} <b>&amp;</b>",
+        "\u{1F600} \u{65E5}\u{672C} e\u{301} \u{202E}rtl",
+        "no\u{a0}break and\ttab",
+    ];
+    for (number, subject) in subjects.iter().enumerate() {
+        let mut made = in_outlook(subject);
+        made["location"]["displayName"] = json!(format!("{subject} {number}"));
+        made["body"]["content"] = json!(format!("{subject}\n\n\tindented {number}\n"));
+        // Seconds, no length, several days.
+        let ends = ["2026-12-01T10:00:30", "2026-12-01T10:00:00", "2026-12-04T09:00:00"][number % 3];
+        made["end"]["dateTime"] = json!(ends);
+        person.create_in_outlook(&made).unwrap();
+    }
+    rehearsal.until("all crossed", |r| r.salesforce().len() == subjects.len()).await;
+    rehearsal.rest().await;
+    assert_eq!(
+        rehearsal.written(),
+        (0, subjects.len()),
+        "nothing is written twice: {:#?}",
+        rehearsal.writes(Cloud::Outlook)
+    );
+    rehearsal.assert_clean();
+    for row in rehearsal.salesforce() {
+        person.update_in_salesforce(&id_of(&row), &fields(json!({"ShowAs": "Free"}))).unwrap();
+    }
+    rehearsal.until("the choice crossed", |r| r.outlook(0).iter().all(|event| event["showAs"] == "free")).await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.written(), (subjects.len(), subjects.len()));
+    let kept: Vec<Value> = rehearsal.outlook(0).iter().map(|event| event["subject"].clone()).collect();
+    for subject in subjects {
+        assert!(kept.contains(&json!(subject.trim())), "{subject:?} in {kept:#?}");
+    }
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_longer_than_salesforce_holds_is_cut_once_and_not_written_back() {
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let mut made = in_outlook("Minutes");
+    made["body"]["content"] = json!("a line of the minutes\n".repeat(2_000));
+    let event = id_of(&rehearsal.person(0).create_in_outlook(&made).unwrap());
+    rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;
+    rehearsal.rest().await;
+    let kept = rehearsal.salesforce()[0]["Description"].as_str().unwrap().chars().count();
+    assert!((31_900..=32_000).contains(&kept), "{kept}");
+    rehearsal.person(0).update_in_outlook(&event, &json!({"location": {"displayName": "Hall"}})).unwrap();
+    rehearsal.until("the place crossed", |r| r.salesforce()[0]["Location"] == "Hall").await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.written(), (0, 2));
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meeting_that_salesforce_refuses_waits_for_a_person_and_crosses_once_it_was_mended() {
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let person = rehearsal.person(0);
+    // Salesforce holds at most 14 days.
+    let ends = |day: &str| json!({"dateTime": format!("{day}T11:00:00"), "timeZone": "UTC"});
+    let mut made = in_outlook("Expedition");
+    made["end"] = ends("2026-12-30");
+    let event = id_of(&person.create_in_outlook(&made).unwrap());
+    rehearsal.rest().await;
+    assert!(rehearsal.salesforce().is_empty());
+    assert_eq!(rehearsal.status().await.dead_letters, 1);
+    assert!(gives(&rehearsal.story(&event).await, "refused"));
+
+    person.update_in_outlook(&event, &json!({"end": ends("2026-12-10")})).unwrap();
+    rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.status().await.dead_letters, 0, "nothing is left to do for a person");
+
+    // The same for a meeting that is linked already.
+    person.update_in_outlook(&event, &json!({"end": ends("2026-12-30"), "subject": "Expedition, longer"})).unwrap();
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.salesforce()[0]["Subject"], "Expedition");
+    assert_eq!(rehearsal.status().await.dead_letters, 1);
+    person.update_in_outlook(&event, &json!({"end": ends("2026-12-12")})).unwrap();
+    rehearsal.until("it crossed", |r| r.salesforce()[0]["Subject"] == "Expedition, longer").await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.salesforce()[0]["EndDateTime"], "2026-12-12T11:00:00.000+0000");
+    assert_eq!(rehearsal.status().await.dead_letters, 0);
+    assert_eq!(rehearsal.written(), (0, 2));
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}
+
 fn find(records: &[Value], field: &str, value: &str) -> Value {
     let found = records.iter().find(|record| record[field] == value);
     found.unwrap_or_else(|| panic!("{field} is {value} in {records:#?}")).clone()

@@ -1,6 +1,6 @@
 //! The engine against the local sandbox, over real sockets: one binary, one file per promise.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test, as the tests themselves do")]
 
 mod attendees;
 mod bursts;

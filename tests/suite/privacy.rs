@@ -118,3 +118,20 @@ async fn a_private_event_of_salesforce_never_reaches_outlook() {
     assert_files_free_of_secrets(rehearsal.folder());
     rehearsal.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_meeting_that_is_opened_crosses_from_then_on() {
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let person = rehearsal.person(0);
+    let event = id_of(&person.create_in_outlook(&secret("private")).unwrap());
+    rehearsal.rest().await;
+    let mut opened = in_outlook("Opened");
+    opened["sensitivity"] = json!("normal");
+    person.update_in_outlook(&event, &opened).unwrap();
+    rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;
+    rehearsal.rest().await;
+    assert_eq!(rehearsal.salesforce()[0]["Subject"], "Opened");
+    assert_eq!(rehearsal.written(), (0, 1));
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}

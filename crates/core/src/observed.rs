@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{LinkId, RecordId, WriteToken};
+use crate::ids::{LinkId, MailboxId, RecordId, WriteToken};
 use crate::signal::Version;
 use crate::value::Fields;
 
@@ -75,6 +75,9 @@ pub struct Traits {
     pub kind: RecordKind,
     /// This copy is the organiser's (always true for Salesforce).
     pub is_organizer: bool,
+    /// The organiser's mailbox, where that is another one which is enrolled: its copy speaks for the meeting.
+    #[serde(default)]
+    pub organizer: Option<MailboxId>,
     /// Number of people invited.
     pub attendees: u32,
     /// Private or confidential.

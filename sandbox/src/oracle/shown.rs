@@ -52,6 +52,16 @@ pub(super) enum Times {
     Unknown,
 }
 
+impl Times {
+    /// Returns what Salesforce can hold of it: it counts an event's length in whole minutes.
+    fn in_salesforce(self) -> Self {
+        match self {
+            Self::Timed(start, end) => Self::Timed(start, start + TimeDelta::minutes((end - start).num_minutes())),
+            other => other,
+        }
+    }
+}
+
 /// What is visible of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
@@ -99,7 +109,7 @@ impl Shown {
         match field {
             Field::Subject => outlook.subject == salesforce.subject,
             Field::Location => outlook.location == salesforce.location,
-            Field::Time => outlook.times == salesforce.times && outlook.times != Times::Unknown,
+            Field::Time => outlook.times.in_salesforce() == salesforce.times && outlook.times != Times::Unknown,
             // Salesforce knows three values only; Outlook's finer ones map to one of them.
             Field::ShowAs => match outlook.show_as.as_str() {
                 "oof" => salesforce.show_as == "outofoffice",

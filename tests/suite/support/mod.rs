@@ -51,6 +51,7 @@ impl Rehearsal {
     /// Starts a sandbox only.
     pub(crate) async fn without_engine(options: Options, settings: &str) -> Self {
         calbridge_sandbox::tls::install_crypto_provider();
+        log_if_asked();
         let speed = options.speed;
         let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
@@ -70,13 +71,18 @@ impl Rehearsal {
         self.start_engine_with(self.sandbox.endpoints().mailboxes.len()).await;
     }
 
-    /// Starts the engine and waits until it listens, with so many mailboxes enrolled.
-    pub(crate) async fn start_engine_with(&mut self, mailboxes: usize) {
+    /// Starts the engine and does not wait for anything.
+    pub(crate) async fn start_engine_behind(&mut self) {
         let engine = Engine::build(&self.config, Arc::clone(&self.clock)).await.expect("the engine starts");
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let running = tokio::spawn(async move { engine.run(stopping, &|_part, _fault| {}).await });
         self.engine = Some((running, stop));
+    }
+
+    /// Starts the engine and waits until it listens, with so many mailboxes enrolled.
+    pub(crate) async fn start_engine_with(&mut self, mailboxes: usize) {
+        self.start_engine_behind().await;
         let partitions = self.sandbox.endpoints().event_hubs.partitions;
         self.until("the engine listens", |rehearsal| {
             let readers = rehearsal.sandbox.hub_handle().readers().len();
@@ -184,4 +190,13 @@ fn read_settings(sandbox: &Sandbox, folder: &TempDir, settings: &str) -> Config 
 )]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Prints logs when `CALBRIDGE_TEST_LOG` names what to log, such as `calbridge=debug`.
+fn log_if_asked() {
+    if let Some(filter) = environment("CALBRIDGE_TEST_LOG") {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer();
+        // Another test of this process may have done it before.
+        let _first = subscriber.try_init();
+    }
 }

@@ -57,7 +57,7 @@ impl Rule {
                 Value::When(When::Timed { start: *start, end: *end, zone })
             }
             (Kind::Time, Value::When(When::Timed { start, end, .. })) => {
-                Value::When(When::Timed { start: *start, end: *end, zone: None })
+                Value::When(When::Timed { start: *start, end: *start + whole_minutes(*end - *start), zone: None })
             }
             (_, value) => value.clone(),
         }
@@ -97,6 +97,14 @@ fn cut(text: &str, characters: usize) -> String {
         None => text.to_owned(),
         Some((at, _)) => text.get(..at).unwrap_or(text).trim_end().to_owned(),
     }
+}
+
+/// Salesforce counts the length of an event in whole minutes (`DurationInMinutes`); what it would cut off must not be
+/// taken for a change when it is read back.
+///
+/// <https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_event.htm>
+fn whole_minutes(length: chrono::TimeDelta) -> chrono::TimeDelta {
+    chrono::TimeDelta::minutes(length.num_minutes())
 }
 
 /// Salesforce keeps whole seconds of a meeting's start and end; so must any comparison.

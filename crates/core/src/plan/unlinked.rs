@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::run::{Run, Stop, present};
 use super::{Decision, Outcome};
 use crate::case::{Enrolment, Lookup};
-use crate::ids::{RecordId, SalesforceId};
+use crate::ids::{MailboxId, RecordId, SalesforceId};
 use crate::link::{Action, BaseField, Home, Intent, Link, LinkState, Replica};
 use crate::mapping::{Direction, TIME};
 use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
@@ -72,7 +72,16 @@ pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a E
     if snapshot.record.side() == Side::Salesforce && snapshot.traits.attendees > 0 {
         return Err(Reason::AttendeesNeedMailPolicy);
     }
+    // The organiser's own copy is signalled too, by a notification or a round; whichever comes first, it gives the owner.
+    if organizer_is_enrolled(run, snapshot) {
+        return Err(Reason::AttendeeCopy);
+    }
     Ok(enrolment)
+}
+
+fn organizer_is_enrolled(run: &Run<'_>, snapshot: &Snapshot) -> bool {
+    let enrolled = |mailbox: &MailboxId| run.case.enrolments.iter().any(|enrolment| enrolment.mailbox == *mailbox);
+    !snapshot.traits.is_organizer && snapshot.traits.organizer.as_ref().is_some_and(enrolled)
 }
 
 /// Decides about a record that is older than its enrolment.
