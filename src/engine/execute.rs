@@ -92,6 +92,7 @@ impl Executor {
                 return Vec::new();
             }
             let observed = calendar.fetch(&records).await;
+            tell_unread(&records, &observed);
             records.into_iter().zip(observed).collect::<Vec<_>>()
         };
         let (outlook, salesforce) = tokio::join!(
@@ -495,6 +496,18 @@ impl Work {
 
     fn has_steps(&self) -> bool {
         self.plan.as_ref().is_some_and(|plan| !plan.steps.is_empty())
+    }
+}
+
+/// Tells logs and metrics of the reads of one call that failed.
+fn tell_unread(records: &[RecordId], observed: &[Observed]) {
+    let unread = observed.iter().filter_map(|observed| match observed {
+        Observed::Unread(why) => Some(why),
+        Observed::Present(_) | Observed::Absent(_) => None,
+    });
+    let unread: Vec<&Why> = unread.collect();
+    if let (Some(record), Some(why)) = (records.first(), unread.first()) {
+        events::reads_failed(record.side(), unread.len() as u64, &why.code, &why.message);
     }
 }
 

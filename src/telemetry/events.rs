@@ -177,9 +177,10 @@ pub fn remote_failed(failure: &RemoteError) {
     }
 }
 
-/// A read or write of one record failed with a code of an adapter.
-pub fn record_failed(side: Side, code: &str) {
-    counter!(names::REMOTE_ERRORS, "side" => side.name(), "code" => code.to_owned()).increment(1);
+/// Some records of one read could not be read; told once for all of them, by the first one's code and words.
+pub fn reads_failed(side: Side, records: u64, code: &str, why: &str) {
+    counter!(names::REMOTE_ERRORS, "side" => side.name(), "code" => code.to_owned()).increment(records);
+    warn!(%side, error.code = code, error = why, records, "{records} records of {side} could not be read, trying again");
 }
 
 /// A meeting needs a person.

@@ -46,7 +46,9 @@ async fn assert_crosses(path: PathBuf, expected: Expected) {
         let story = bench.story_until(&event.id, |story| story["verdict"]["is"] != "waiting").await;
         match story["verdict"]["is"].as_str().unwrap() {
             "in_step" => {}
-            "not_synced" => left.push((subject_of(&event.id), story["verdict"]["reason"]["name"].as_str().unwrap().to_owned())),
+            "not_synced" => {
+                left.push((subject_of(&event.id), story["verdict"]["reason"]["name"].as_str().unwrap().to_owned()));
+            }
             other => panic!("{other}: {story:#}"),
         }
     }
@@ -85,6 +87,7 @@ async fn assert_crosses(path: PathBuf, expected: Expected) {
 }
 
 /// Finds an export that is not part of this repository; none (with a printed note) where it is not there.
+#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
 fn export(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/calendars").join(name);
     if path.is_file() {
@@ -162,7 +165,11 @@ async fn whole_days_stay_on_their_days_and_a_night_keeps_its_instants() {
         timed: &[("Past midnight", "2026-05-21T03:00", "2026-05-21T05:30")],
         days: &[
             ("One whole day", "2026-05-01", 1),
-            ("Three whole days with a name that has to be folded because it is longer than one line may be", "2026-05-10", 3),
+            (
+                "Three whole days with a name that has to be folded because it is longer than one line may be",
+                "2026-05-10",
+                3,
+            ),
         ],
         left: &[],
         not_loaded: &[("Buy flowers", "")],

@@ -72,14 +72,32 @@ async fn each_fault_of_the_configuration_gives_one_message_with_file_line_and_me
 
     let table: &[(usize, &str, usize, &str, &str)] = &[
         // Wrong keys.
-        (2, "  tenant_idd: contoso.example", 2, "CB1003", "`outlook.tenant_idd` is not a known key; did you mean `tenant_id`?"),
+        (
+            2,
+            "  tenant_idd: contoso.example",
+            2,
+            "CB1003",
+            "`outlook.tenant_idd` is not a known key; did you mean `tenant_id`?",
+        ),
         (15, "snyc: { mode: sync }", 15, "CB1003", "did you mean `sync`?"),
-        (14, "  - { mailbox: anna@contoso.example, user: a@b.example }", 14, "CB1003", "expected one of `mailbox`, `salesforce_user`"),
+        (
+            14,
+            "  - { mailbox: anna@contoso.example, user: a@b.example }",
+            14,
+            "CB1003",
+            "expected one of `mailbox`, `salesforce_user`",
+        ),
         (15, "outlook: {}", 15, "CB1006", "was already given on line 1; keep one of the two"),
         (2, "  tenant_id:", 2, "CB1005", "`outlook.tenant_id` is missing; add `tenant_id: "),
         (14, "  - salesforce_user: anna@acme.example", 14, "CB1005", "add `mailbox: anna@contoso.com`"),
         // Wrong types and values.
-        (15, "sync: { workers: many }", 15, "CB1004", "`sync.workers` is a text; expected a whole number from 1 to 256"),
+        (
+            15,
+            "sync: { workers: many }",
+            15,
+            "CB1004",
+            "`sync.workers` is a text; expected a whole number from 1 to 256",
+        ),
         (15, "sync: 5", 15, "CB1004", "expected a mapping of keys"),
         (2, "  tenant_id: [contoso.example]", 2, "CB1004", "`outlook.tenant_id` is a list; expected a text"),
         (15, "salesforce_x: [", 15, "CB1002", ""),
@@ -97,8 +115,20 @@ async fn each_fault_of_the_configuration_gives_one_message_with_file_line_and_me
         (15, "web: { address: here }", 15, "CB1010", "give it as `IP:PORT`"),
         (15, "network: { ca_file: gone.pem }", 15, "CB1010", "give the path of a file that is there"),
         // Missing secrets.
-        (4, "", 2, "CB1009", "set the environment variable CALBRIDGE_OUTLOOK__CLIENT_SECRET or give `client_secret_file`"),
-        (12, "", 10, "CB1009", "set the environment variable CALBRIDGE_SALESFORCE__CLIENT_SECRET or give `client_secret_file`"),
+        (
+            4,
+            "",
+            2,
+            "CB1009",
+            "set the environment variable CALBRIDGE_OUTLOOK__CLIENT_SECRET or give `client_secret_file`",
+        ),
+        (
+            12,
+            "",
+            10,
+            "CB1009",
+            "set the environment variable CALBRIDGE_SALESFORCE__CLIENT_SECRET or give `client_secret_file`",
+        ),
         (4, "  client_secret_file: gone", 4, "CB1009", "give the path of a file that holds the secret"),
         // The mapping file itself is missing.
         (15, "sync: { mapping_file: gone.yaml }", 15, "CB1101", "give the path of a mapping file"),
@@ -210,7 +240,8 @@ async fn all_faults_of_both_files_are_told_at_once_by_every_command() {
     let problems = told["problems"].as_array().unwrap();
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for (problem, (file, line, code, _)) in problems.iter().zip(expected) {
-        let found = (problem["file"].as_str().unwrap(), problem["line"].as_u64().unwrap(), problem["code"].as_str().unwrap());
+        let found =
+            (problem["file"].as_str().unwrap(), problem["line"].as_u64().unwrap(), problem["code"].as_str().unwrap());
         assert_eq!(found, (file.to_str().unwrap(), *line as u64, *code));
     }
 }
@@ -220,17 +251,25 @@ async fn addresses_that_do_not_answer_are_told_with_their_lines_and_do_not_keep_
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("calbridge.yaml");
     let (closed, web) = (free_address(), free_address());
-    let mut text = with_line(GOOD, 4, &format!("  client_secret: quince\n  authority: https://{closed}\n  graph_url: https://{closed}/v1.0"));
+    let mut text = with_line(
+        GOOD,
+        4,
+        &format!("  client_secret: quince\n  authority: https://{closed}\n  graph_url: https://{closed}/v1.0"),
+    );
     text = text.replace("  hub: graph-events", &format!("  hub: graph-events\n  custom_endpoint: amqp://{closed}"));
-    text = text.replace("  login_url: https://acme.my.salesforce.com", &format!("  login_url: https://{closed}\n  pubsub_endpoint: {closed}"));
-    text.push_str(&format!("web: {{ address: \"{web}\" }}\nstore: {{ path: calbridge.db }}\n"));
+    text = text.replace(
+        "  login_url: https://acme.my.salesforce.com",
+        &format!("  login_url: https://{closed}\n  pubsub_endpoint: {closed}"),
+    );
+    let text = format!("{text}web: {{ address: \"{web}\" }}\nstore: {{ path: calbridge.db }}\n");
     std::fs::write(&file, &text).unwrap();
     let path = file.to_str().unwrap();
     let line = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).unwrap() + 1;
-    let expected: Vec<(&Path, usize, &str, &str)> = ["authority", "graph_url", "custom_endpoint", "login_url", "pubsub_endpoint"]
-        .into_iter()
-        .map(|key| (file.as_path(), line(key), "CB1015", "mend the address, or let the firewall through to it"))
-        .collect();
+    let expected: Vec<(&Path, usize, &str, &str)> =
+        ["authority", "graph_url", "custom_endpoint", "login_url", "pubsub_endpoint"]
+            .into_iter()
+            .map(|key| (file.as_path(), line(key), "CB1015", "mend the address, or let the firewall through to it"))
+            .collect();
     let ended = call(&["check", "--config", path]).await;
     assert_refused(&ended, &expected, "check");
 
@@ -363,7 +402,9 @@ async fn pages_help_and_the_mapping_commands_print_what_they_promise() {
         assert_eq!(ended.code, 0);
         assert!(ended.data.contains("Usage:"), "{}", ended.data);
     }
-    for arguments in [&["mapping", "lint", "--help"][..], &["trace", "--help"], &["check", "--help"], &["run", "--help"]] {
+    for arguments in
+        [&["mapping", "lint", "--help"][..], &["trace", "--help"], &["check", "--help"], &["run", "--help"]]
+    {
         let ended = call(arguments).await;
         assert!(ended.data.contains("Example"), "{arguments:?} shows no example: {}", ended.data);
     }

@@ -30,7 +30,9 @@ async fn an_outage_never_makes_the_engine_look_dead_and_readiness_names_what_is_
     // Both remotes go away while there is something to do.
     faults.change(|switches| (switches.salesforce_unavailable_next, switches.outlook_unavailable_next) = (ALL, ALL));
     bench.rehearsal.person(0).create_in_outlook(&in_outlook("During the outage")).unwrap();
-    running.log_until("the outage of outlook", |line| line.contains("CB13") && line.contains("outlook")).await;
+    running
+        .log_until("the outage of outlook", |line| line.contains("could not be read") && line.contains("outlook"))
+        .await;
     assert_eq!(bench.ask("/healthz").await.map(|(status, _)| status), Some(200));
     faults.change(|switches| (switches.salesforce_unavailable_next, switches.outlook_unavailable_next) = (0, 0));
     bench.rehearsal.until("it crossed after the outage", |r| r.salesforce().len() == 1).await;
@@ -80,7 +82,7 @@ async fn metrics_tell_from_the_start_everything_that_an_operator_watches() {
             && sum(text, "calbridge_duplicates_total") >= 1.0
     };
     let text = bench.answers("/metrics", |_, text| counted(text)).await;
-    assert_eq!(sum(&text, "calbridge_writes_total"), 2.0, "{text}");
+    assert!((sum(&text, "calbridge_writes_total") - 2.0).abs() < 0.5, "{text}");
     assert_eq!(running.stop().await.code, 0);
     bench.end().await;
 }

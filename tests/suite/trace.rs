@@ -43,7 +43,8 @@ async fn every_name_of_a_meeting_leads_to_its_story_beside_a_running_engine_on_a
     let record = text(&of_salesforce()["Id"]).to_owned();
     let patch = json!({"Subject": "Quarterly harvest review, moved"});
     person.update_in_salesforce(&record, patch.as_object().unwrap()).unwrap();
-    let of_outlook = |wanted: &str| rehearsal.outlook(0).into_iter().find(|event| text(&event["subject"]).contains(wanted));
+    let of_outlook =
+        |wanted: &str| rehearsal.outlook(0).into_iter().find(|event| text(&event["subject"]).contains(wanted));
     rehearsal.until("the edit is in Outlook", |_| of_outlook("moved").is_some()).await;
     rehearsal.settled().await;
     let event = of_outlook("moved").unwrap();
@@ -63,10 +64,13 @@ async fn every_name_of_a_meeting_leads_to_its_story_beside_a_running_engine_on_a
     let check = async |verdict: &str, place: &str| {
         for (what, name) in &names {
             // Echoes of the last writes may still be on their way, which is a verdict of its own.
-            let stands = |ended: &Ended| !ended.data.starts_with("waiting for the end of the burst");
+            // An engine that was stopped before they were looked at leaves it standing.
+            let echoed = |ended: &Ended| ended.data.starts_with("waiting for the end of the burst");
+            let stopped = place == "on a stopped engine";
+            let stands = |ended: &Ended| stopped || !echoed(ended);
             let ended = bench.call_until(&["trace", name], stands).await;
             assert_eq!(ended.code, 0, "{place}, {what}: {ended:?}");
-            assert!(ended.data.starts_with(verdict), "{place}, {what}: {}", ended.data);
+            assert!(ended.data.starts_with(verdict) || stopped && echoed(&ended), "{place}, {what}: {}", ended.data);
             let json = bench.call(&["trace", name, "--json"]).await.json();
             let stories = json.as_array().unwrap();
             assert_eq!(stories.len(), 1, "{place}, {what}");
@@ -136,7 +140,8 @@ async fn a_story_tells_both_sides_in_order_with_both_times_reason_codes_versions
         assert!(!positions.is_empty(), "{line}");
         assert!(positions.iter().all(|position| text(position).contains('@')), "{line}");
     }
-    let reasons: Vec<&str> = lines.iter().flat_map(|line| line["reasons"].as_array().unwrap()).map(|r| text(&r["code"])).collect();
+    let reasons: Vec<&str> =
+        lines.iter().flat_map(|line| line["reasons"].as_array().unwrap()).map(|r| text(&r["code"])).collect();
     for code in ["CB2010", "CB2065", "CB2011"] {
         assert!(reasons.contains(&code), "{code} is missing: {reasons:?}");
     }

@@ -139,7 +139,7 @@ impl Bench {
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(text) => text,
-            Err(_elapsed) => panic!("gave up waiting for another answer of {path}: {last:?}"),
+            Err(tokio::time::error::Elapsed { .. }) => panic!("gave up waiting for another answer of {path}: {last:?}"),
         }
     }
 
@@ -176,7 +176,9 @@ impl Bench {
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(story) => story,
-            Err(_elapsed) => panic!("gave up waiting for another story of {anything}: {last:?}"),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("gave up waiting for another story of {anything}: {last:?}")
+            }
         }
     }
 
@@ -195,7 +197,9 @@ impl Bench {
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(ended) => ended,
-            Err(_elapsed) => panic!("gave up waiting for another answer to {arguments:?}: {last:?}"),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("gave up waiting for another answer to {arguments:?}: {last:?}")
+            }
         }
     }
 
@@ -282,7 +286,9 @@ impl Running {
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(line) => line,
-            Err(_elapsed) => panic!("gave up waiting for {what} in the log: {:#?}", self.log()),
+            Err(tokio::time::error::Elapsed { .. }) => {
+                panic!("gave up waiting for {what} in the log: {:#?}", self.log())
+            }
         }
     }
 
