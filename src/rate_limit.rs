@@ -57,10 +57,8 @@ impl RateLimits {
     ///
     /// A period of zero means no limit on the rate.
     pub fn new(quota: Quota) -> Self {
-        let rate = governor::Quota::with_period(quota.period / quota.units.get()).map_or_else(
-            || governor::Quota::per_second(NonZeroU32::MAX),
-            |rate| rate.allow_burst(quota.units),
-        );
+        let rate = governor::Quota::with_period(quota.period / quota.units.get())
+            .map_or_else(|| governor::Quota::per_second(NonZeroU32::MAX), |rate| rate.allow_burst(quota.units));
         Self(Arc::new(Inner {
             quota,
             rates: RateLimiter::keyed(rate),
@@ -159,11 +157,7 @@ mod tests {
     use super::*;
 
     fn limits(in_flight: usize, units: u32) -> RateLimits {
-        RateLimits::new(Quota {
-            in_flight,
-            units: NonZeroU32::new(units).unwrap(),
-            period: Duration::from_hours(1),
-        })
+        RateLimits::new(Quota { in_flight, units: NonZeroU32::new(units).unwrap(), period: Duration::from_hours(1) })
     }
 
     #[tokio::test]

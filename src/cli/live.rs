@@ -115,7 +115,9 @@ async fn never_seen(config: &Config, store: &dyn Store, text: &str) -> Result<Tr
         }
         Looked::Unread { code, message } => TraceAnswer {
             found: 0,
-            text: format!("never seen; looking it up just now failed: {message} ({code}; see `calbridge explain {code}`)\n"),
+            text: format!(
+                "never seen; looking it up just now failed: {message} ({code}; see `calbridge explain {code}`)\n"
+            ),
             json: serde_json::json!([]),
         },
         Looked::Nowhere => TraceAnswer { found: 0, text: trace::text(&[]), json: serde_json::json!([]) },

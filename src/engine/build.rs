@@ -165,7 +165,9 @@ fn store_settings(config: &Config) -> StoreSettings {
     let subject = config.mapping.mapping.rules().iter().filter(|rule| rule.outlook == "subject");
     StoreSettings {
         key: config.store.key_file.clone().map_or(KeySource::BesideDatabase, KeySource::File),
-        subject_fields: subject.flat_map(|rule| [rule.name.clone(), rule.outlook.clone(), rule.salesforce.clone()]).collect(),
+        subject_fields: subject
+            .flat_map(|rule| [rule.name.clone(), rule.outlook.clone(), rule.salesforce.clone()])
+            .collect(),
         ..StoreSettings::new(config.store.path.display().to_string())
     }
 }

@@ -95,10 +95,8 @@ impl Executor {
             tell_unread(&records, &observed);
             records.into_iter().zip(observed).collect::<Vec<_>>()
         };
-        let (outlook, salesforce) = tokio::join!(
-            read(&self.calendars.outlook, outlook),
-            read(&self.calendars.salesforce, salesforce)
-        );
+        let (outlook, salesforce) =
+            tokio::join!(read(&self.calendars.outlook, outlook), read(&self.calendars.salesforce, salesforce));
         outlook.into_iter().chain(salesforce).collect()
     }
 
@@ -182,7 +180,8 @@ impl Executor {
             .map(|(record, observed)| (Lookup::Read(record.clone()), Answer::Found(vec![(record, observed)])))
             .collect();
         for side in Side::BOTH {
-            let searches: Vec<Lookup> = wanted.iter().filter(|lookup| searched_side(lookup) == Some(side)).cloned().collect();
+            let searches: Vec<Lookup> =
+                wanted.iter().filter(|lookup| searched_side(lookup) == Some(side)).cloned().collect();
             if searches.is_empty() {
                 continue;
             }
@@ -205,11 +204,9 @@ impl Executor {
                 found.retain(|(record, _)| !linked.contains(record));
                 Answer::Found(found)
             }
-            Err(error) => Answer::Failed(Why {
-                code: error.code().to_owned(),
-                message: error.to_string(),
-                retry_after_ms: None,
-            }),
+            Err(error) => {
+                Answer::Failed(Why { code: error.code().to_owned(), message: error.to_string(), retry_after_ms: None })
+            }
         }
     }
 
@@ -327,7 +324,14 @@ impl Executor {
         let reason = plan.reasons.first().copied().unwrap_or(Reason::InStep);
         let signals = work.claim.notices.iter().map(|row| row.signals).sum();
         let connection = &self.connection;
-        events::run_ended(&RunEnded { connection, meeting, outcome: plan.outcome, reason, signals, echoes: plan.echoes });
+        events::run_ended(&RunEnded {
+            connection,
+            meeting,
+            outcome: plan.outcome,
+            reason,
+            signals,
+            echoes: plan.echoes,
+        });
         if plan.echoes > 0 {
             let side = link.and_then(|link| link.last_writer).map_or(Side::Outlook, Side::other);
             events::echoes_recognised(side, u64::from(plan.echoes));
@@ -365,10 +369,8 @@ impl Executor {
             let results = calendar.write(&intents).await;
             intents.into_iter().map(|intent| intent.token).zip(results).collect::<Vec<_>>()
         };
-        let (outlook, salesforce) = tokio::join!(
-            send(&self.calendars.outlook, outlook),
-            send(&self.calendars.salesforce, salesforce)
-        );
+        let (outlook, salesforce) =
+            tokio::join!(send(&self.calendars.outlook, outlook), send(&self.calendars.salesforce, salesforce));
         outlook.into_iter().chain(salesforce).collect()
     }
 

@@ -104,9 +104,7 @@ impl Intake {
         gathered.intake.signals = fresh
             .into_iter()
             .filter_map(|signal| match &signal.target {
-                Target::Record(record) => {
-                    Some(DueSignal { record: record.clone(), signal, quiet, max_wait })
-                }
+                Target::Record(record) => Some(DueSignal { record: record.clone(), signal, quiet, max_wait }),
                 Target::Mailbox(_) | Target::Org => None,
             })
             .collect();
@@ -231,4 +229,3 @@ impl RoundRequest {
         Some(Self { side: signal.side, mailbox, cause: signal.cause })
     }
 }
-

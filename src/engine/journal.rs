@@ -53,7 +53,10 @@ pub(super) fn decided(
             fields: step.fields.keys().cloned().collect(),
             versions: step.expected.iter().map(|version| version_text(step.side, version)).collect(),
             token: Some(step.token),
-            images: BTreeMap::from([("before".to_owned(), step.replaced.clone()), ("after".to_owned(), step.fields.clone())]),
+            images: BTreeMap::from([
+                ("before".to_owned(), step.replaced.clone()),
+                ("after".to_owned(), step.fields.clone()),
+            ]),
             ..self::row(connection, claim, JournalKind::Intended, rules, now)
         });
     }
@@ -108,13 +111,7 @@ pub(super) fn latency_ms(claim: &Claim, now: DateTime<Utc>) -> Option<i64> {
     Some((now - first).num_milliseconds().max(0))
 }
 
-fn row(
-    connection: &ConnectionId,
-    claim: &Claim,
-    kind: JournalKind,
-    rules: &Rules,
-    now: DateTime<Utc>,
-) -> JournalEntry {
+fn row(connection: &ConnectionId, claim: &Claim, kind: JournalKind, rules: &Rules, now: DateTime<Utc>) -> JournalEntry {
     JournalEntry {
         sequence: 0,
         at: now,

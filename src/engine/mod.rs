@@ -160,7 +160,8 @@ impl Engine {
             () = stop.cancelled() => {}
         }
         report("engine", None);
-        let lanes = lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner };
+        let lanes =
+            lanes::Lanes { store: parts.store, clock: parts.clock, executor, woken, settings: parts.lanes, owner };
         let pairing = async {
             tokio::select! {
                 paired = paired.wait_for(|rows| !rows.is_empty()) => if paired.is_ok() { report("enrolments", None) },
@@ -202,12 +203,7 @@ async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: Cancellat
 }
 
 /// Tells the metrics how much waits in the store and when the first subscription ends.
-async fn watch_store(
-    connection: ConnectionId,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
+async fn watch_store(connection: ConnectionId, store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match store.status().await {
             Ok(status) => events::store_status(&status, clock.now()),

@@ -109,12 +109,7 @@ impl TokenSource {
             .map_err(|()| unusable("outlook.authority_url", &settings.authority))?
             .pop_if_empty()
             .extend([settings.tenant.as_str(), "oauth2", "v2.0", "token"]);
-        Ok(Self {
-            http,
-            settings,
-            endpoint,
-            slots: Mutex::default(),
-        })
+        Ok(Self { http, settings, endpoint, slots: Mutex::default() })
     }
 
     /// Returns a token that lives for a while yet.
@@ -201,24 +196,15 @@ impl TokenSource {
             ("client_secret", self.settings.client_secret.expose_secret()),
             ("scope", scope),
         ];
-        let answer = self
-            .http
-            .post(self.endpoint.clone())
-            .form(&form)
-            .send()
-            .await
-            .map_err(|error| unreachable(&error))?;
+        let answer =
+            self.http.post(self.endpoint.clone()).form(&form).send().await.map_err(|error| unreachable(&error))?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(|error| unreachable(&error))?;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
                 remote(
                     error::UNREADABLE,
-                    format!(
-                        "Entra's answer is no token ({:?} at column {})",
-                        error.classify(),
-                        error.column()
-                    ),
+                    format!("Entra's answer is no token ({:?} at column {})", error.classify(), error.column()),
                     Retry::After(Duration::ZERO),
                 )
             });
@@ -229,11 +215,7 @@ impl TokenSource {
         } else {
             Retry::Never
         };
-        let code = if retry == Retry::Never {
-            error::SIGN_IN
-        } else {
-            error::UNAVAILABLE
-        };
+        let code = if retry == Retry::Never { error::SIGN_IN } else { error::UNAVAILABLE };
         Err(remote(
             code,
             format!(
@@ -252,18 +234,12 @@ fn reason(description: &str) -> String {
     let line = description.split(['\r', '\n']).next().unwrap_or_default();
     let line = line.split(" Trace ID:").next().unwrap_or_default();
     let words = clean(line);
-    if words.is_empty() {
-        "no reason given".to_owned()
-    } else {
-        words
-    }
+    if words.is_empty() { "no reason given".to_owned() } else { words }
 }
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenSource")
-            .field("endpoint", &self.endpoint.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("TokenSource").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -292,10 +268,7 @@ impl TokenCredential for HubCredential {
             .await
             .map_err(|error| azure_core::Error::new(azure_core::error::ErrorKind::Credential, error))?;
         let left = azure_core::time::Duration::try_from(bearer.left()).unwrap_or(azure_core::time::Duration::ZERO);
-        Ok(AccessToken::new(
-            bearer.secret().to_owned(),
-            OffsetDateTime::now_utc() + left,
-        ))
+        Ok(AccessToken::new(bearer.secret().to_owned(), OffsetDateTime::now_utc() + left))
     }
 }
 
@@ -358,14 +331,9 @@ mod tests {
     }
 
     async fn source(secret: &str, expires_in: u64) -> (Arc<TokenSource>, Arc<AtomicU32>) {
-        let authority = Authority {
-            expires_in,
-            ..Authority::default()
-        };
+        let authority = Authority { expires_in, ..Authority::default() };
         let asked = Arc::clone(&authority.asked);
-        let router = Router::new()
-            .route("/tenant/oauth2/v2.0/token", post(grant))
-            .with_state(authority);
+        let router = Router::new().route("/tenant/oauth2/v2.0/token", post(grant)).with_state(authority);
         let settings = AuthSettings {
             authority: serve(router).await,
             tenant: "tenant".into(),
@@ -400,10 +368,7 @@ mod tests {
         let (source, asked) = source("wrong", 3600).await;
         let error = source.token(GRAPH_SCOPE).await.unwrap_err();
         assert_eq!(error.code, error::SIGN_IN);
-        assert!(
-            error.message.contains("AADSTS7000215: Invalid client secret provided."),
-            "{error}"
-        );
+        assert!(error.message.contains("AADSTS7000215: Invalid client secret provided."), "{error}");
         assert!(!error.message.contains("Trace ID"), "{error}");
         assert_eq!(source.token(GRAPH_SCOPE).await.unwrap_err(), error);
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -420,10 +385,7 @@ mod tests {
     #[tokio::test]
     async fn the_hub_credential_uses_its_own_scope_and_real_time() {
         let (source, _asked) = source("right", 3600).await;
-        let token = HubCredential::new(source)
-            .get_token(&[EVENT_HUBS_SCOPE], None)
-            .await
-            .unwrap();
+        let token = HubCredential::new(source).get_token(&[EVENT_HUBS_SCOPE], None).await.unwrap();
         let left = token.expires_on - OffsetDateTime::now_utc();
         assert!((3590..=3600).contains(&left.whole_seconds()), "{left}");
     }
@@ -432,10 +394,7 @@ mod tests {
     fn plain_http_is_for_this_machine_only() {
         assert!(secure_url("http://127.0.0.1:8080", "x").is_ok());
         assert!(secure_url("http://localhost:8080", "x").is_ok());
-        assert_eq!(
-            secure_url("http://graph.example", "x").unwrap_err().code,
-            error::SETTINGS
-        );
+        assert_eq!(secure_url("http://graph.example", "x").unwrap_err().code, error::SETTINGS);
         assert!(secure_url("nonsense", "x").is_err());
     }
 }

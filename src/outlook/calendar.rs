@@ -51,11 +51,7 @@ impl OutlookCalendar {
     /// `$select` and `$expand` of every read.
     fn view(&self) -> String {
         let expand = format!("singleValueExtendedProperties($filter=id eq '{STAMP_PROPERTY}')");
-        format!(
-            "$select={}&$expand={}",
-            encode(&convert::select(&self.settings.fields)),
-            encode(&expand)
-        )
+        format!("$select={}&$expand={}", encode(&convert::select(&self.settings.fields)), encode(&expand))
     }
 
     fn observed(&self, record: &RecordId, answer: &Answered, read_at: DateTime<Utc>) -> Observed {
@@ -132,10 +128,7 @@ impl OutlookCalendar {
     }
 
     async fn stamped(&self, link: LinkId, mailboxes: Vec<MailboxId>) -> Result<Vec<Snapshot>, RemoteError> {
-        let calls = mailboxes
-            .iter()
-            .map(|mailbox| self.stamped_call(mailbox, link))
-            .collect();
+        let calls = mailboxes.iter().map(|mailbox| self.stamped_call(mailbox, link)).collect();
         let answers = self.client.send_all(calls).await;
         let mut found = Vec::new();
         for (mailbox, answer) in mailboxes.iter().zip(answers) {
@@ -193,15 +186,8 @@ impl OutlookCalendar {
 
     async fn conclude(&self, lookup: &Lookup, answers: Vec<(MailboxId, Answered)>, read_at: DateTime<Utc>) -> Answer {
         if let Lookup::Read(record) = lookup {
-            let observed = answers
-                .first()
-                .map(|(_, answer)| self.observed(record, answer, read_at));
-            return Answer::Found(
-                observed
-                    .map(|observed| (record.clone(), observed))
-                    .into_iter()
-                    .collect(),
-            );
+            let observed = answers.first().map(|(_, answer)| self.observed(record, answer, read_at));
+            return Answer::Found(observed.map(|observed| (record.clone(), observed)).into_iter().collect());
         }
         let mut found = Vec::new();
         for (mailbox, answer) in answers {
@@ -229,19 +215,15 @@ impl OutlookCalendar {
         let (mailbox, mut call) = match &intent.action {
             Action::Create(Home::Mailbox(mailbox)) => {
                 let path = format!("/users/{}/events", encode(mailbox.as_str()));
-                (
-                    mailbox,
-                    Call::new(mailbox.as_str(), Method::POST, path).with_body(convert::body(intent)?),
-                )
+                (mailbox, Call::new(mailbox.as_str(), Method::POST, path).with_body(convert::body(intent)?))
             }
             Action::Update(RecordId::Outlook { mailbox, event }) => {
                 let call = Call::new(mailbox.as_str(), Method::PATCH, Self::event_path(mailbox, event));
                 (mailbox, call.with_body(convert::body(intent)?))
             }
-            Action::Delete(RecordId::Outlook { mailbox, event }) => (
-                mailbox,
-                Call::new(mailbox.as_str(), Method::DELETE, Self::event_path(mailbox, event)),
-            ),
+            Action::Delete(RecordId::Outlook { mailbox, event }) => {
+                (mailbox, Call::new(mailbox.as_str(), Method::DELETE, Self::event_path(mailbox, event)))
+            }
             Action::Create(Home::Owner(_)) | Action::Update(_) | Action::Delete(_) => return Err(not_ours()),
         };
         if self.settings.conditional_writes
@@ -287,11 +269,7 @@ impl OutlookCalendar {
             return refusal(&reply);
         }
         if let Action::Delete(record) = &intent.action {
-            return WriteResult::Applied {
-                record: record.clone(),
-                version: None,
-                snapshot: None,
-            };
+            return WriteResult::Applied { record: record.clone(), version: None, snapshot: None };
         }
         let mailbox = match &intent.action {
             Action::Create(Home::Mailbox(mailbox)) => Some(mailbox),
@@ -303,11 +281,9 @@ impl OutlookCalendar {
                 snapshot.stamp.get_or_insert_with(|| intent.stamp.clone());
                 applied(snapshot)
             }
-            (Err(_), Action::Update(record)) => WriteResult::Applied {
-                record: record.clone(),
-                version: None,
-                snapshot: None,
-            },
+            (Err(_), Action::Update(record)) => {
+                WriteResult::Applied { record: record.clone(), version: None, snapshot: None }
+            }
             (Err(error), _) => WriteResult::Unknown(why(&error)),
         }
     }
@@ -380,20 +356,15 @@ impl Calendar for OutlookCalendar {
         let calls: Vec<Option<Call>> = records
             .iter()
             .map(|record| match record {
-                RecordId::Outlook { mailbox, event } => Some(Call::get(
-                    mailbox.as_str(),
-                    format!("{}?{view}", Self::event_path(mailbox, event)),
-                )),
+                RecordId::Outlook { mailbox, event } => {
+                    Some(Call::get(mailbox.as_str(), format!("{}?{view}", Self::event_path(mailbox, event))))
+                }
                 RecordId::Salesforce(_) => None,
             })
             .collect();
         let read_at = self.clock.now();
         let known: Vec<bool> = calls.iter().map(Option::is_some).collect();
-        let mut answers = self
-            .client
-            .send_all(calls.into_iter().flatten().collect())
-            .await
-            .into_iter();
+        let mut answers = self.client.send_all(calls.into_iter().flatten().collect()).await.into_iter();
         records
             .iter()
             .zip(known)
@@ -441,8 +412,7 @@ impl Calendar for OutlookCalendar {
             {
                 return Err(result);
             }
-            self.write_call(intent)
-                .map_err(|error| WriteResult::Refused(why(&error)))
+            self.write_call(intent).map_err(|error| WriteResult::Refused(why(&error)))
         }))
         .await;
         let calls = prepared.iter().filter_map(|call| call.as_ref().ok().cloned()).collect();
@@ -466,11 +436,7 @@ impl Calendar for OutlookCalendar {
             match self.client.follow(mailbox.as_str(), link).await {
                 // A link of another address was given by a service that is no longer the one we talk to.
                 Err(CallFailure::NotSent(error)) if error.code == error::UNREADABLE => {
-                    return Err(remote(
-                        error::CURSOR_EXPIRED,
-                        "the delta link is another service's",
-                        Retry::Never,
-                    ));
+                    return Err(remote(error::CURSOR_EXPIRED, "the delta link is another service's", Retry::Never));
                 }
                 answer => answer,
             }
@@ -498,18 +464,11 @@ impl Calendar for OutlookCalendar {
             };
             let removed = item.removed.is_some();
             if seen.insert((id.clone(), removed)) {
-                let record = RecordId::Outlook {
-                    mailbox: mailbox.clone(),
-                    event: id,
-                };
+                let record = RecordId::Outlook { mailbox: mailbox.clone(), event: id };
                 records.push((record, removed));
             }
         }
-        Ok(Page {
-            records,
-            next: page.next_link,
-            resume: page.delta_link,
-        })
+        Ok(Page { records, next: page.next_link, resume: page.delta_link })
     }
 }
 
@@ -565,11 +524,7 @@ fn fits(lookup: &Lookup, snapshot: &Snapshot) -> bool {
 }
 
 fn not_ours() -> RemoteError {
-    remote(
-        error::NOT_WRITABLE,
-        "what was asked for is no event of a mailbox",
-        Retry::After(Duration::ZERO),
-    )
+    remote(error::NOT_WRITABLE, "what was asked for is no event of a mailbox", Retry::After(Duration::ZERO))
 }
 
 fn utc(time: DateTime<Utc>) -> String {

@@ -30,11 +30,7 @@ fn instant(text: &str) -> DateTime<Utc> {
 }
 
 fn timed(start: &str, end: &str, zone: Option<Tz>) -> Value {
-    Value::When(When::Timed {
-        start: instant(start),
-        end: instant(end),
-        zone,
-    })
+    Value::When(When::Timed { start: instant(start), end: instant(end), zone })
 }
 
 fn intent(action: Action, fields: Fields) -> Intent {
@@ -49,11 +45,7 @@ fn intent(action: Action, fields: Fields) -> Intent {
         agreed: BTreeMap::new(),
         replaced: Fields::new(),
         expected: None,
-        stamp: Stamp {
-            link,
-            partner: "00U000000000001AAA".to_owned(),
-            token: Some(token),
-        },
+        stamp: Stamp { link, partner: "00U000000000001AAA".to_owned(), token: Some(token) },
         recorded_at: instant("2026-11-23T08:00:00Z"),
         give_up_at: instant("2026-11-23T08:01:10Z"),
         sends: 1,
@@ -62,10 +54,7 @@ fn intent(action: Action, fields: Fields) -> Intent {
 }
 
 fn fields(pairs: &[(&str, Value)]) -> Fields {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), value.clone()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
 fn creation(office: &Office) -> Intent {
@@ -92,11 +81,7 @@ async fn write(calendar: &OutlookCalendar, intent: &Intent) -> WriteResult {
 
 fn applied_to(result: WriteResult) -> (RecordId, Snapshot) {
     match result {
-        WriteResult::Applied {
-            record,
-            snapshot: Some(snapshot),
-            ..
-        } => (record, *snapshot),
+        WriteResult::Applied { record, snapshot: Some(snapshot), .. } => (record, *snapshot),
         other => panic!("{other:?}"),
     }
 }
@@ -147,11 +132,7 @@ async fn whole_days_are_read_and_written_as_dates() {
         assert_eq!(present(&calendar, &record).await.fields["time"], when, "{zone}");
     }
     let values = fields(&[("subject", Value::text("Fair")), ("time", when.clone())]);
-    let result = write(
-        &calendar,
-        &intent(Action::Create(Home::Mailbox(office.mailbox(2))), values),
-    )
-    .await;
+    let result = write(&calendar, &intent(Action::Create(Home::Mailbox(office.mailbox(2))), values)).await;
     let (record, answered) = applied_to(result);
     assert_eq!(answered.fields["time"], when);
     assert_eq!(present(&calendar, &record).await.fields["time"], when);
@@ -186,27 +167,18 @@ async fn absence_of_an_event_is_told_from_absence_of_a_mailbox() {
     let read = calendar.fetch(&[foreign, gone, nowhere, there.clone()]).await;
     assert!(matches!(&read[0], Observed::Unread(_)), "{read:?}");
     assert_eq!(read[1], Observed::Absent(Evidence::NotFound));
-    assert!(
-        matches!(&read[2], Observed::Unread(why) if why.code == error::NO_MAILBOX),
-        "{read:?}"
-    );
-    assert!(
-        matches!(&read[3], Observed::Present(snapshot) if snapshot.record == there),
-        "{read:?}"
-    );
+    assert!(matches!(&read[2], Observed::Unread(why) if why.code == error::NO_MAILBOX), "{read:?}");
+    assert!(matches!(&read[3], Observed::Present(snapshot) if snapshot.record == there), "{read:?}");
 }
 
 #[tokio::test]
 async fn many_events_are_read_in_few_calls() {
     let office = Office::open().await;
-    let records: Vec<RecordId> = (0..45)
-        .map(|number| office.create(number % 3, &meeting(&format!("Meeting {number}"))))
-        .collect();
+    let records: Vec<RecordId> =
+        (0..45).map(|number| office.create(number % 3, &meeting(&format!("Meeting {number}")))).collect();
     let read = office.outlook.calendar().fetch(&records).await;
     for (number, (record, observed)) in records.iter().zip(&read).enumerate() {
-        let Observed::Present(snapshot) = observed else {
-            panic!("{observed:?}")
-        };
+        let Observed::Present(snapshot) = observed else { panic!("{observed:?}") };
         assert_eq!(&snapshot.record, record);
         assert_eq!(snapshot.fields["subject"], Value::text(format!("Meeting {number}")));
     }
@@ -224,14 +196,8 @@ async fn a_creation_leaves_its_stamp_and_a_repeat_finds_it() {
     assert_eq!(read.stamp, Some(creation.stamp.clone()));
     assert_eq!(read.version, answered.version);
     assert_eq!(read.fields, answered.fields);
-    assert_eq!(
-        read.fields["body.text"].as_text().map(str::trim_end),
-        Some("First line\nsecond line")
-    );
-    assert_eq!(
-        read.fields["time"], creation.fields["time"],
-        "a time without a zone stays without one"
-    );
+    assert_eq!(read.fields["body.text"].as_text().map(str::trim_end), Some("First line\nsecond line"));
+    assert_eq!(read.fields["time"], creation.fields["time"], "a time without a zone stays without one");
 
     creation.sends = 2;
     let (again, _) = applied_to(write(&calendar, &creation).await);
@@ -239,10 +205,7 @@ async fn a_creation_leaves_its_stamp_and_a_repeat_finds_it() {
     assert_eq!(office.sandbox.tenant().events(office.mailbox(0).as_str()).len(), 1);
 
     creation.token = WriteToken::new(Uuid::now_v7());
-    assert!(matches!(
-        write(&calendar, &creation).await,
-        WriteResult::AlreadyExists(_)
-    ));
+    assert!(matches!(write(&calendar, &creation).await, WriteResult::AlreadyExists(_)));
 }
 
 #[tokio::test]
@@ -272,10 +235,7 @@ async fn an_update_holds_only_for_the_version_it_was_made_from() {
     assert_eq!(read.stamp, Some(update.stamp.clone()));
 
     let stale = write(&calendar, &update).await;
-    assert!(
-        matches!(&stale, WriteResult::Conflict(why) if why.code == error::CHANGED),
-        "{stale:?}"
-    );
+    assert!(matches!(&stale, WriteResult::Conflict(why) if why.code == error::CHANGED), "{stale:?}");
     update.action = Action::Delete(record);
     assert!(matches!(write(&calendar, &update).await, WriteResult::Conflict(_)));
 }
@@ -309,24 +269,13 @@ async fn many_writes_share_a_call_and_fail_one_by_one() {
     let calendar = office.outlook.calendar();
     let mut writes: Vec<Intent> = (0..4).map(|_| creation(&office)).collect();
     let missing = office.record(0, "AAkALgAAAAAAHYQDEapmEc2byACqAC-EWg0A");
-    writes.insert(
-        2,
-        intent(Action::Update(missing), fields(&[("subject", Value::text("x"))])),
-    );
+    writes.insert(2, intent(Action::Update(missing), fields(&[("subject", Value::text("x"))])));
     writes[1].fields.insert("time".to_owned(), Value::Null);
     let results = calendar.write(&writes).await;
-    assert!(
-        matches!(&results[1], WriteResult::Refused(why) if why.code == error::NOT_WRITABLE),
-        "{results:?}"
-    );
-    assert!(
-        matches!(&results[2], WriteResult::Gone(_) | WriteResult::Refused(_)),
-        "{results:?}"
-    );
+    assert!(matches!(&results[1], WriteResult::Refused(why) if why.code == error::NOT_WRITABLE), "{results:?}");
+    assert!(matches!(&results[2], WriteResult::Gone(_) | WriteResult::Refused(_)), "{results:?}");
     for number in [0, 3, 4] {
-        let WriteResult::Applied { snapshot, .. } = &results[number] else {
-            panic!("{results:?}")
-        };
+        let WriteResult::Applied { snapshot, .. } = &results[number] else { panic!("{results:?}") };
         assert_eq!(snapshot.as_ref().unwrap().stamp.as_ref(), Some(&writes[number].stamp));
     }
     assert_eq!(office.calls("graph.batch"), 1);
@@ -337,11 +286,7 @@ async fn a_lost_answer_to_a_write_is_unknown() {
     let office = Office::open().await;
     let calendar = office.outlook.calendar();
     let mut creation = creation(&office);
-    office
-        .sandbox
-        .world()
-        .faults
-        .change(|switches| switches.outlook_cut_answer_next = 1);
+    office.sandbox.world().faults.change(|switches| switches.outlook_cut_answer_next = 1);
     assert!(matches!(write(&calendar, &creation).await, WriteResult::Unknown(_)));
     creation.sends = 2;
     applied_to(write(&calendar, &creation).await);
@@ -352,27 +297,15 @@ async fn a_lost_answer_to_a_write_is_unknown() {
 async fn expired_tokens_and_short_throttling_are_survived_inside_the_call() {
     let office = Office::open().await;
     let calendar = office.outlook.calendar();
-    let records: Vec<RecordId> = (0..6)
-        .map(|number| office.create(number % 3, &meeting("Read me")))
-        .collect();
+    let records: Vec<RecordId> = (0..6).map(|number| office.create(number % 3, &meeting("Read me"))).collect();
     office.sandbox.world().faults.change(|switches| {
         switches.outlook_expired_tokens_next = 1;
         switches.outlook_throttle_next = 1;
     });
     let read = calendar.fetch(&records).await;
-    assert!(
-        read.iter().all(|observed| matches!(observed, Observed::Present(_))),
-        "{read:?}"
-    );
-    office
-        .sandbox
-        .world()
-        .faults
-        .change(|switches| switches.outlook_throttle_next = 1);
-    assert!(matches!(
-        write(&calendar, &creation(&office)).await,
-        WriteResult::Applied { .. }
-    ));
+    assert!(read.iter().all(|observed| matches!(observed, Observed::Present(_))), "{read:?}");
+    office.sandbox.world().faults.change(|switches| switches.outlook_throttle_next = 1);
+    assert!(matches!(write(&calendar, &creation(&office)).await, WriteResult::Applied { .. }));
 }
 
 #[tokio::test]
@@ -381,16 +314,10 @@ async fn a_wrong_secret_is_not_now_and_says_why() {
     let mut settings = office.settings.clone();
     settings.auth.client_secret = secrecy::SecretString::from("wrong".to_owned());
     let watched = office.enrolments.subscribe();
-    let wrong = crate::outlook::Outlook::new(
-        settings,
-        crate::outlook::testing::http(),
-        Arc::clone(&office.clock),
-        watched,
-    );
+    let wrong =
+        crate::outlook::Outlook::new(settings, crate::outlook::testing::http(), Arc::clone(&office.clock), watched);
     let result = write(&wrong.unwrap().calendar(), &creation(&office)).await;
-    let WriteResult::NotNow(why) = result else {
-        panic!("{result:?}")
-    };
+    let WriteResult::NotNow(why) = result else { panic!("{result:?}") };
     assert_eq!(why.code, error::SIGN_IN);
     assert!(why.message.contains("AADSTS7000215"), "{why:?}");
 }
@@ -417,10 +344,7 @@ async fn a_round_lists_the_window_and_then_only_changes() {
     seen.dedup();
     let mut wanted = [&near, &daily];
     wanted.sort();
-    assert_eq!(
-        seen, wanted,
-        "a series is listed through its master only, {far} is outside"
-    );
+    assert_eq!(seen, wanted, "a series is listed through its master only, {far} is outside");
 
     let (nothing, resume) = round(&calendar, &mailbox, Some(resume)).await;
     assert_eq!(nothing, []);
@@ -428,17 +352,10 @@ async fn a_round_lists_the_window_and_then_only_changes() {
     let (removed, resume) = round(&calendar, &mailbox, Some(resume)).await;
     assert_eq!(removed, [(near, true)]);
 
-    office
-        .sandbox
-        .world()
-        .faults
-        .change(|switches| switches.outlook_delta_gone_next = 1);
+    office.sandbox.world().faults.change(|switches| switches.outlook_delta_gone_next = 1);
     let expired = calendar.list(Some(&mailbox), Some(&resume)).await.unwrap_err();
     assert_eq!(expired.code, error::CURSOR_EXPIRED);
-    let foreign = calendar
-        .list(Some(&mailbox), Some("http://127.0.0.1:1/v1.0/x"))
-        .await
-        .unwrap_err();
+    let foreign = calendar.list(Some(&mailbox), Some("http://127.0.0.1:1/v1.0/x")).await.unwrap_err();
     assert_eq!(foreign.code, error::CURSOR_EXPIRED);
 }
 
@@ -481,27 +398,15 @@ async fn look_ups_find_what_is_stamped_and_what_is_a_candidate() {
     let when = creation.fields["time"].as_when().unwrap().clone();
     let link = creation.link;
     let lookups = [
-        Lookup::Stamped {
-            side: Side::Outlook,
-            link,
-            mailbox: Some(office.mailbox(0)),
-        },
+        Lookup::Stamped { side: Side::Outlook, link, mailbox: Some(office.mailbox(0)) },
         Lookup::Candidates {
             side: Side::Outlook,
             enrolment: (enrolment.mailbox.clone(), enrolment.user.clone()),
             when: serde_json::to_string(&when).unwrap(),
         },
         Lookup::Read(twin.clone()),
-        Lookup::Stamped {
-            side: Side::Outlook,
-            link,
-            mailbox: None,
-        },
-        Lookup::Stamped {
-            side: Side::Outlook,
-            link: LinkId::new(Uuid::now_v7()),
-            mailbox: None,
-        },
+        Lookup::Stamped { side: Side::Outlook, link, mailbox: None },
+        Lookup::Stamped { side: Side::Outlook, link: LinkId::new(Uuid::now_v7()), mailbox: None },
     ];
     let found: Vec<Vec<RecordId>> = calendar
         .search(&lookups)
@@ -512,16 +417,7 @@ async fn look_ups_find_what_is_stamped_and_what_is_a_candidate() {
             Answer::Failed(why) => panic!("{why:?}"),
         })
         .collect();
-    assert_eq!(
-        found,
-        [
-            vec![stamped.clone()],
-            vec![twin.clone()],
-            vec![twin],
-            vec![stamped],
-            vec![]
-        ]
-    );
+    assert_eq!(found, [vec![stamped.clone()], vec![twin.clone()], vec![twin], vec![stamped], vec![]]);
 }
 
 #[tokio::test]
@@ -531,10 +427,7 @@ async fn accounts_are_found_by_address_with_their_zone() {
     let names = [known.address.clone(), "nobody@contoso.example".to_owned()];
     let accounts = office.outlook.calendar().accounts(&names).await.unwrap();
     let found = accounts[0].as_ref().unwrap();
-    assert_eq!(
-        (&found.id, found.zone.as_deref()),
-        (&known.user_id, Some(known.zone.as_str()))
-    );
+    assert_eq!((&found.id, found.zone.as_deref()), (&known.user_id, Some(known.zone.as_str())));
     assert_eq!(found.name, known.address);
     assert_eq!(accounts[1], None);
 }

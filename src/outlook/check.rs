@@ -58,14 +58,9 @@ async fn mailboxes(calendar: &OutlookCalendar) -> Vec<Finding> {
             encode(&(now + TimeDelta::days(1)).to_rfc3339())
         );
         let answer = calendar.client.send(Call::get(account.id.as_str(), path)).await;
-        let zone = account
-            .zone
-            .unwrap_or_else(|| "unknown; the permission `MailboxSettings.Read` shows it".to_owned());
+        let zone = account.zone.unwrap_or_else(|| "unknown; the permission `MailboxSettings.Read` shows it".to_owned());
         findings.push(
-            match answer
-                .map_err(|failure| failure.error().clone())
-                .and_then(super::client::Reply::success)
-            {
+            match answer.map_err(|failure| failure.error().clone()).and_then(super::client::Reply::success) {
                 Ok(_) => fine(what, format!("calendar can be read; time zone {zone}")),
                 Err(error) => failed(what, &error),
             },
@@ -77,10 +72,7 @@ async fn mailboxes(calendar: &OutlookCalendar) -> Vec<Finding> {
 async fn subscriptions(calendar: &OutlookCalendar) -> Finding {
     let what = "outlook: subscriptions";
     let answer = calendar.client.send(Call::get(TENANT, "/subscriptions")).await;
-    match answer
-        .map_err(|failure| failure.error().clone())
-        .and_then(super::client::Reply::success)
-    {
+    match answer.map_err(|failure| failure.error().clone()).and_then(super::client::Reply::success) {
         Ok(body) => {
             let count = body.get("value").and_then(Json::as_array).map_or(0, Vec::len);
             fine(what, format!("may be listed; {count} on the first page"))
@@ -121,19 +113,9 @@ fn roles(token: &str) -> String {
 }
 
 fn fine(what: impl Into<String>, detail: impl Into<String>) -> Finding {
-    Finding {
-        what: what.into(),
-        ok: true,
-        detail: detail.into(),
-        code: None,
-    }
+    Finding { what: what.into(), ok: true, detail: detail.into(), code: None }
 }
 
 fn failed(what: impl Into<String>, error: &RemoteError) -> Finding {
-    Finding {
-        what: what.into(),
-        ok: false,
-        detail: error.message.clone(),
-        code: Some(error.code),
-    }
+    Finding { what: what.into(), ok: false, detail: error.message.clone(), code: Some(error.code) }
 }

@@ -57,14 +57,7 @@ pub(super) const TENANT: &str = "tenant";
 impl Call {
     /// Makes a call without body and precondition.
     pub(super) fn new(key: impl Into<String>, method: Method, path: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            method,
-            path: path.into(),
-            if_match: None,
-            prefer: None,
-            body: None,
-        }
+        Self { key: key.into(), method, path: path.into(), if_match: None, prefer: None, body: None }
     }
 
     /// Makes a GET.
@@ -120,11 +113,7 @@ impl Reply {
 
     /// Returns the body of a 2xx, or the error.
     pub(super) fn success(self) -> Result<Value, RemoteError> {
-        if self.is_success() {
-            Ok(self.body)
-        } else {
-            Err(self.fault().to_error())
-        }
+        if self.is_success() { Ok(self.body) } else { Err(self.fault().to_error()) }
     }
 }
 
@@ -164,13 +153,7 @@ impl GraphClient {
         patience: Duration,
     ) -> Result<Self, RemoteError> {
         let base = super::auth::secure_url(base.trim_end_matches('/'), "outlook.graph_url")?;
-        Ok(Self {
-            http,
-            base,
-            tokens,
-            limits,
-            patience,
-        })
+        Ok(Self { http, base, tokens, limits, patience })
     }
 
     /// Returns the source of tokens.
@@ -261,13 +244,10 @@ impl GraphClient {
     }
 
     async fn batch(&self, calls: &[Call]) -> Vec<Answered> {
-        let mut answers: Vec<Option<Answered>> = calls
-            .iter()
-            .map(|call| self.refuse_while_paused(&call.key).err().map(Err))
-            .collect();
-        let mut open: Vec<usize> = (0..calls.len())
-            .filter(|index| answers.get(*index).is_some_and(Option::is_none))
-            .collect();
+        let mut answers: Vec<Option<Answered>> =
+            calls.iter().map(|call| self.refuse_while_paused(&call.key).err().map(Err)).collect();
+        let mut open: Vec<usize> =
+            (0..calls.len()).filter(|index| answers.get(*index).is_some_and(Option::is_none)).collect();
         let _permits = self.admit(calls, &open).await;
         let (mut renewed, mut waited) = (false, false);
         for round in 1..=BATCH_ROUNDS {
@@ -293,11 +273,7 @@ impl GraphClient {
             let mut refused = false;
             for (index, reply) in open.iter().copied().zip(replies) {
                 let Some(reply) = reply else {
-                    let lost = remote(
-                        error::UNREADABLE,
-                        "Graph's batch lacks an answer",
-                        Retry::After(Duration::ZERO),
-                    );
+                    let lost = remote(error::UNREADABLE, "Graph's batch lacks an answer", Retry::After(Duration::ZERO));
                     settle(&mut answers, &[index], &Err(CallFailure::Lost(lost)));
                     continue;
                 };
@@ -309,9 +285,7 @@ impl GraphClient {
                         continue;
                     }
                     _ if reply.is_held_back() => {
-                        let asked = calls
-                            .get(index)
-                            .map_or(UNNAMED_PAUSE, |call| self.pause(&call.key, &reply));
+                        let asked = calls.get(index).map_or(UNNAMED_PAUSE, |call| self.pause(&call.key, &reply));
                         if !waited && !last && asked <= self.patience {
                             pause = pause.max(asked);
                             again.push(index);
@@ -348,10 +322,8 @@ impl GraphClient {
         open: &[usize],
         token: &Bearer,
     ) -> Result<Vec<Option<Reply>>, CallFailure> {
-        let requests: Vec<Value> = open
-            .iter()
-            .filter_map(|index| calls.get(*index).map(|call| item(*index, call)))
-            .collect();
+        let requests: Vec<Value> =
+            open.iter().filter_map(|index| calls.get(*index).map(|call| item(*index, call))).collect();
         let request = self
             .http
             .post(format!("{}/$batch", self.base))
@@ -403,10 +375,7 @@ impl GraphClient {
     }
 
     async fn renewed(&self, token: &Bearer) -> Result<Bearer, CallFailure> {
-        self.tokens
-            .replace(GRAPH_SCOPE, token)
-            .await
-            .map_err(CallFailure::NotSent)
+        self.tokens.replace(GRAPH_SCOPE, token).await.map_err(CallFailure::NotSent)
     }
 }
 
@@ -419,19 +388,11 @@ fn settle(answers: &mut [Option<Answered>], indexes: &[usize], answer: &Answered
 }
 
 fn too_busy(pause: Duration) -> RemoteError {
-    remote(
-        error::THROTTLED,
-        "calls of this mailbox are held back, as Graph asked",
-        Retry::After(pause),
-    )
+    remote(error::THROTTLED, "calls of this mailbox are held back, as Graph asked", Retry::After(pause))
 }
 
 fn unusable_link() -> RemoteError {
-    remote(
-        error::UNREADABLE,
-        "a link of Graph does not lead to `outlook.graph_url`",
-        Retry::Never,
-    )
+    remote(error::UNREADABLE, "a link of Graph does not lead to `outlook.graph_url`", Retry::Never)
 }
 
 fn item(index: usize, call: &Call) -> Value {
@@ -458,41 +419,22 @@ fn item_reply(response: &Value) -> Option<(String, Reply)> {
         Value::String(id) => id.clone(),
         other => other.to_string(),
     };
-    let status = response
-        .get("status")?
-        .as_u64()
-        .and_then(|status| u16::try_from(status).ok())?;
+    let status = response.get("status")?.as_u64().and_then(|status| u16::try_from(status).ok())?;
     let retry_after = response.get("headers").and_then(Value::as_object).and_then(|headers| {
-        headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))
-            .and_then(|(_, value)| match value {
-                Value::String(text) => seconds(text),
-                other => other.as_u64().map(Duration::from_secs),
-            })
+        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after")).and_then(|(_, value)| match value {
+            Value::String(text) => seconds(text),
+            other => other.as_u64().map(Duration::from_secs),
+        })
     });
     let body = response.get("body").cloned().unwrap_or(Value::Null);
-    Some((
-        id,
-        Reply {
-            status,
-            body,
-            retry_after,
-        },
-    ))
+    Some((id, Reply { status, body, retry_after }))
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Answered {
-    let answer = request
-        .send()
-        .await
-        .map_err(|error| CallFailure::from_request(&error))?;
+    let answer = request.send().await.map_err(|error| CallFailure::from_request(&error))?;
     let status = answer.status().as_u16();
     let retry_after = retry_after(answer.headers());
-    let body = answer
-        .bytes()
-        .await
-        .map_err(|error| CallFailure::from_request(&error))?;
+    let body = answer.bytes().await.map_err(|error| CallFailure::from_request(&error))?;
     let body = if body.is_empty() {
         Value::Null
     } else {
@@ -509,11 +451,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Answered {
             }
         }
     };
-    Ok(Reply {
-        status,
-        body,
-        retry_after,
-    })
+    Ok(Reply { status, body, retry_after })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

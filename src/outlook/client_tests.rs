@@ -26,11 +26,7 @@ async fn client(graph: Router) -> GraphClient {
         client_secret: SecretString::from("secret".to_owned()),
     };
     let tokens = Arc::new(TokenSource::new(http(), settings).unwrap());
-    let quota = Quota {
-        in_flight: 4,
-        units: std::num::NonZeroU32::new(1000).unwrap(),
-        period: Duration::from_mins(1),
-    };
+    let quota = Quota { in_flight: 4, units: std::num::NonZeroU32::new(1000).unwrap(), period: Duration::from_mins(1) };
     let base = format!("{base}/v1.0");
     GraphClient::new(http(), &base, tokens, RateLimits::new(quota), Duration::from_secs(1)).unwrap()
 }
@@ -60,31 +56,19 @@ async fn batches(script: Vec<Value>, calls: usize) -> (Vec<Answered>, Vec<Value>
 }
 
 fn statuses(answers: &[Answered]) -> Vec<Option<u16>> {
-    answers
-        .iter()
-        .map(|answer| answer.as_ref().ok().map(|reply| reply.status))
-        .collect()
+    answers.iter().map(|answer| answer.as_ref().ok().map(|reply| reply.status)).collect()
 }
 
 #[tokio::test]
 async fn items_are_matched_by_id_and_only_throttled_ones_are_sent_again() {
     let script = vec![
-        items(&[
-            (2, 200, json!({})),
-            (0, 404, json!({})),
-            (1, 429, json!({"Retry-After": "0"})),
-        ]),
+        items(&[(2, 200, json!({})), (0, 404, json!({})), (1, 429, json!({"Retry-After": "0"}))]),
         items(&[(1, 200, json!({}))]),
     ];
     let (answers, asked) = batches(script, 3).await;
     assert_eq!(statuses(&answers), [Some(404), Some(200), Some(200)]);
     assert_eq!(asked.len(), 2);
-    let again: Vec<&Value> = asked[1]["requests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| &item["url"])
-        .collect();
+    let again: Vec<&Value> = asked[1]["requests"].as_array().unwrap().iter().map(|item| &item["url"]).collect();
     assert_eq!(again, ["/x/1"]);
 }
 
@@ -93,16 +77,11 @@ async fn an_item_that_must_wait_long_is_handed_back_and_holds_its_mailbox_back()
     let script = vec![items(&[(0, 200, json!({})), (1, 429, json!({"retry-after": 60}))])];
     let state: (Bodies, Bodies) = (Arc::new(Mutex::new(script)), Bodies::default());
     let client = client(Router::new().route("/v1.0/$batch", post(scripted)).with_state(state)).await;
-    let answers = client
-        .send_all(vec![Call::get("a", "/x/0"), Call::get("b", "/x/1")])
-        .await;
+    let answers = client.send_all(vec![Call::get("a", "/x/0"), Call::get("b", "/x/1")]).await;
     let Ok(reply) = &answers[1] else { panic!("{answers:?}") };
     assert_eq!((reply.status, reply.retry_after), (429, Some(Duration::from_mins(1))));
     let held = client.send(Call::get("b", "/x/1")).await;
-    assert!(
-        matches!(&held, Err(CallFailure::NotSent(error)) if error.code == error::THROTTLED),
-        "{held:?}"
-    );
+    assert!(matches!(&held, Err(CallFailure::NotSent(error)) if error.code == error::THROTTLED), "{held:?}");
 }
 
 #[tokio::test]
@@ -117,10 +96,7 @@ async fn long_lists_go_out_in_batches_of_twenty() {
     let full = |count: usize| items(&(0..count).map(|id| (id, 200, json!({}))).collect::<Vec<_>>());
     let (answers, asked) = batches(vec![full(20), full(20), full(20)], 45).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    let mut sizes: Vec<usize> = asked
-        .iter()
-        .map(|body| body["requests"].as_array().unwrap().len())
-        .collect();
+    let mut sizes: Vec<usize> = asked.iter().map(|body| body["requests"].as_array().unwrap().len()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [5, 20, 20]);
 }
@@ -129,25 +105,16 @@ async fn long_lists_go_out_in_batches_of_twenty() {
 async fn a_gateways_page_is_a_status_and_a_broken_success_is_a_lost_answer() {
     let html = || async { (StatusCode::BAD_GATEWAY, "<html>bad gateway</html>").into_response() };
     let broken = || async { "{\"id\":" };
-    let router = Router::new()
-        .route("/v1.0/html", any(html))
-        .route("/v1.0/broken", any(broken));
+    let router = Router::new().route("/v1.0/html", any(html)).route("/v1.0/broken", any(broken));
     let client = client(router).await;
     let reply = client.send(Call::get("m", "/html")).await.unwrap();
     assert_eq!(reply.fault().to_error().code, error::UNAVAILABLE);
-    assert!(matches!(
-        client.send(Call::get("m", "/broken")).await,
-        Err(CallFailure::Lost(_))
-    ));
+    assert!(matches!(client.send(Call::get("m", "/broken")).await, Err(CallFailure::Lost(_))));
 }
 
 #[test]
 fn only_a_503_that_names_a_pause_is_certainly_without_effect() {
-    let reply = |status, retry_after| Reply {
-        status,
-        body: Value::Null,
-        retry_after,
-    };
+    let reply = |status, retry_after| Reply { status, body: Value::Null, retry_after };
     assert!(reply(429, None).is_held_back());
     assert!(reply(503, Some(Duration::ZERO)).is_held_back());
     assert!(!reply(503, None).is_held_back());
@@ -174,10 +141,7 @@ async fn no_connection_is_certainly_without_effect() {
     let closed = "http://127.0.0.1:1/v1.0";
     let client = GraphClient::new(http(), closed, tokens, RateLimits::new(quota), Duration::ZERO).unwrap();
     let failed = client.send(Call::get("m", "/x")).await;
-    assert!(
-        matches!(&failed, Err(CallFailure::NotSent(error)) if error.code == error::UNREACHABLE),
-        "{failed:?}"
-    );
+    assert!(matches!(&failed, Err(CallFailure::NotSent(error)) if error.code == error::UNREACHABLE), "{failed:?}");
 }
 
 #[tokio::test]

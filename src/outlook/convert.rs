@@ -72,17 +72,10 @@ pub(super) fn snapshot(
     read_at: DateTime<Utc>,
 ) -> Result<Snapshot, RemoteError> {
     let event: Event = read(json, "event")?;
-    let version = event
-        .change_key
-        .clone()
-        .or_else(|| event.etag.as_deref().and_then(change_key).map(str::to_owned))
-        .ok_or_else(|| {
-            remote(
-                error::UNREADABLE,
-                "Graph's event has no version",
-                Retry::After(std::time::Duration::ZERO),
-            )
-        })?;
+    let version =
+        event.change_key.clone().or_else(|| event.etag.as_deref().and_then(change_key).map(str::to_owned)).ok_or_else(
+            || remote(error::UNREADABLE, "Graph's event has no version", Retry::After(std::time::Duration::ZERO)),
+        )?;
     let traits = traits(&event);
     let mut values = Fields::new();
     for field in fields {
@@ -95,15 +88,9 @@ pub(super) fn snapshot(
         };
         values.insert(field.clone(), value);
     }
-    let modified = event
-        .last_modified_date_time
-        .or(event.created_date_time)
-        .unwrap_or(read_at);
+    let modified = event.last_modified_date_time.or(event.created_date_time).unwrap_or(read_at);
     Ok(Snapshot {
-        record: RecordId::Outlook {
-            mailbox: mailbox.clone(),
-            event: event.id.clone(),
-        },
+        record: RecordId::Outlook { mailbox: mailbox.clone(), event: event.id.clone() },
         version: Version::ChangeKey(version),
         read_at,
         created: event.created_date_time.unwrap_or(modified),
@@ -140,9 +127,7 @@ fn traits(event: &Event) -> Traits {
         is_organizer: event.is_organizer.unwrap_or(true),
         organizer: None,
         attendees: u32::try_from(invited.count()).unwrap_or(u32::MAX),
-        private: ["private", "confidential"]
-            .iter()
-            .any(|word| sensitivity.eq_ignore_ascii_case(word)),
+        private: ["private", "confidential"].iter().any(|word| sensitivity.eq_ignore_ascii_case(word)),
         cancelled: event.is_cancelled.unwrap_or(false),
         draft: event.is_draft.unwrap_or(false),
         owner: None,
@@ -172,11 +157,7 @@ fn when(event: &Event) -> Option<When> {
         let last = date(end, chosen)?.pred_opt()?.max(first);
         When::AllDay { first, last }
     } else {
-        When::Timed {
-            start: instant(start)?,
-            end: instant(end)?,
-            zone: chosen.and_then(zones::from_graph),
-        }
+        When::Timed { start: instant(start)?, end: instant(end)?, zone: chosen.and_then(zones::from_graph) }
     };
     when.is_ordered().then_some(when)
 }
@@ -225,9 +206,7 @@ fn field_value(json: &Json, field: &str) -> Value {
     match found {
         Some(Json::String(text)) => Value::text(unix_lines(text)),
         Some(Json::Bool(flag)) => Value::Flag(*flag),
-        Some(Json::Number(number)) => number
-            .as_i64()
-            .map_or_else(|| Value::Text(number.to_string()), Value::Number),
+        Some(Json::Number(number)) => number.as_i64().map_or_else(|| Value::Text(number.to_string()), Value::Number),
         _ => Value::Null,
     }
 }

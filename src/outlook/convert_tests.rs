@@ -11,16 +11,9 @@ use uuid::Uuid;
 use super::*;
 
 fn fields() -> Vec<String> {
-    [
-        "time",
-        "subject",
-        "body.text",
-        "location.displayName",
-        "isReminderOn",
-        "reminderMinutesBeforeStart",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["time", "subject", "body.text", "location.displayName", "isReminderOn", "reminderMinutesBeforeStart"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn event(start: (&str, &str), end: (&str, &str), all_day: bool, chosen: &str) -> Json {
@@ -42,19 +35,12 @@ fn update(values: Fields) -> Intent {
         token,
         link,
         side: Side::Outlook,
-        action: Action::Update(RecordId::Outlook {
-            mailbox: MailboxId::new("m"),
-            event: "AAk=".to_owned(),
-        }),
+        action: Action::Update(RecordId::Outlook { mailbox: MailboxId::new("m"), event: "AAk=".to_owned() }),
         fields: values,
         agreed: BTreeMap::new(),
         replaced: Fields::new(),
         expected: None,
-        stamp: Stamp {
-            link,
-            partner: "p".to_owned(),
-            token: Some(token),
-        },
+        stamp: Stamp { link, partner: "p".to_owned(), token: Some(token) },
         recorded_at: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
@@ -64,10 +50,8 @@ fn update(values: Fields) -> Intent {
 
 #[test]
 fn days_converted_to_utc_by_a_service_are_still_the_right_days() {
-    let expected = Value::When(When::AllDay {
-        first: "2026-11-30".parse().unwrap(),
-        last: "2026-11-30".parse().unwrap(),
-    });
+    let expected =
+        Value::When(When::AllDay { first: "2026-11-30".parse().unwrap(), last: "2026-11-30".parse().unwrap() });
     for (start, end, chosen) in [
         ("2026-11-30T00:00:00", "2026-12-01T00:00:00", "Tokyo Standard Time"),
         ("2026-11-29T15:00:00", "2026-11-30T15:00:00", "Tokyo Standard Time"),
@@ -86,12 +70,7 @@ fn times_that_cannot_be_read_are_no_time() {
         let json = event((start, zone), ("2026-11-30T10:00:00", "UTC"), false, "UTC");
         assert_eq!(read_event(&json).fields["time"], Value::Null, "{start} {zone}");
     }
-    let backwards = event(
-        ("2026-11-30T10:00:00", "UTC"),
-        ("2026-11-30T09:00:00", "UTC"),
-        false,
-        "UTC",
-    );
+    let backwards = event(("2026-11-30T10:00:00", "UTC"), ("2026-11-30T09:00:00", "UTC"), false, "UTC");
     assert_eq!(read_event(&backwards).fields["time"], Value::Null);
 }
 
@@ -103,23 +82,13 @@ fn custom_zones_keep_the_instant_and_have_no_name() {
         false,
         "tzone://Microsoft/Custom",
     );
-    let Value::When(When::Timed { start, zone, .. }) = &read_event(&json).fields["time"] else {
-        panic!()
-    };
-    assert_eq!(
-        (start.to_rfc3339().as_str(), *zone),
-        ("2026-11-30T09:00:00+00:00", None)
-    );
+    let Value::When(When::Timed { start, zone, .. }) = &read_event(&json).fields["time"] else { panic!() };
+    assert_eq!((start.to_rfc3339().as_str(), *zone), ("2026-11-30T09:00:00+00:00", None));
 }
 
 #[test]
 fn any_path_to_a_plain_value_can_be_mapped() {
-    let json = event(
-        ("2026-11-30T09:00:00", "UTC"),
-        ("2026-11-30T10:00:00", "UTC"),
-        false,
-        "UTC",
-    );
+    let json = event(("2026-11-30T09:00:00", "UTC"), ("2026-11-30T10:00:00", "UTC"), false, "UTC");
     let read = read_event(&json);
     assert_eq!(read.fields["subject"], Value::text("line\nbreak"));
     assert_eq!(read.fields["isReminderOn"], Value::Flag(true));
@@ -130,28 +99,15 @@ fn any_path_to_a_plain_value_can_be_mapped() {
 
 #[test]
 fn a_body_that_comes_as_html_becomes_text() {
-    let mut json = event(
-        ("2026-11-30T09:00:00", "UTC"),
-        ("2026-11-30T10:00:00", "UTC"),
-        false,
-        "UTC",
-    );
+    let mut json = event(("2026-11-30T09:00:00", "UTC"), ("2026-11-30T10:00:00", "UTC"), false, "UTC");
     json["body"] = json!({"contentType": "HTML", "content": "<p>One</p><p>Two &amp; three</p>"});
     let text = read_event(&json).fields["body.text"].as_text().unwrap().to_owned();
-    assert!(
-        text.contains("One") && text.contains("Two & three") && !text.contains('<'),
-        "{text}"
-    );
+    assert!(text.contains("One") && text.contains("Two & three") && !text.contains('<'), "{text}");
 }
 
 #[test]
 fn the_version_comes_from_the_etag_where_the_key_is_missing() {
-    let mut json = event(
-        ("2026-11-30T09:00:00", "UTC"),
-        ("2026-11-30T10:00:00", "UTC"),
-        false,
-        "UTC",
-    );
+    let mut json = event(("2026-11-30T09:00:00", "UTC"), ("2026-11-30T10:00:00", "UTC"), false, "UTC");
     json.as_object_mut().unwrap().remove("changeKey");
     json["@odata.etag"] = json!("W/\"k2\"");
     assert_eq!(read_event(&json).version, Version::ChangeKey("k2".to_owned()));
@@ -162,12 +118,7 @@ fn the_version_comes_from_the_etag_where_the_key_is_missing() {
 
 #[test]
 fn foreign_and_broken_stamps_are_no_stamps() {
-    let mut json = event(
-        ("2026-11-30T09:00:00", "UTC"),
-        ("2026-11-30T10:00:00", "UTC"),
-        false,
-        "UTC",
-    );
+    let mut json = event(("2026-11-30T09:00:00", "UTC"), ("2026-11-30T10:00:00", "UTC"), false, "UTC");
     json["singleValueExtendedProperties"] = json!([
         {"id": "String {00000000-0000-0000-0000-000000000000} Name calbridge", "value": "v1;x"},
         {"id": STAMP_PROPERTY.to_uppercase(), "value": "not a stamp"},
@@ -194,10 +145,7 @@ fn only_given_fields_and_the_stamp_are_written() {
 
 #[test]
 fn a_time_in_a_place_for_words_is_refused() {
-    let days = Value::When(When::AllDay {
-        first: "2026-11-30".parse().unwrap(),
-        last: "2026-11-30".parse().unwrap(),
-    });
+    let days = Value::When(When::AllDay { first: "2026-11-30".parse().unwrap(), last: "2026-11-30".parse().unwrap() });
     for (field, value) in [("subject", days), ("time", Value::text("noon")), ("time", Value::Null)] {
         let failed = body(&update(Fields::from([(field.to_owned(), value)])));
         assert_eq!(failed.unwrap_err().code, error::NOT_WRITABLE);

@@ -63,12 +63,7 @@ const KEPT_CHARACTERS: usize = 200;
 
 /// Makes an error of this side.
 pub(super) fn remote(code: &'static str, message: impl Into<String>, retry: Retry) -> RemoteError {
-    RemoteError {
-        code,
-        message: message.into(),
-        retry,
-        side: Side::Outlook,
-    }
+    RemoteError { code, message: message.into(), retry, side: Side::Outlook }
 }
 
 /// Says the same in the core's words.
@@ -146,18 +141,10 @@ pub(super) struct GraphFault {
 impl GraphFault {
     /// Reads a failed answer; a body that is no envelope leaves the code empty.
     pub(super) fn read(status: u16, body: &Value, retry_after: Option<Duration>) -> Self {
-        let text = |name: &str| {
-            body.pointer(&format!("/error/{name}"))
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |name: &str| body.pointer(&format!("/error/{name}")).and_then(Value::as_str).unwrap_or_default();
         Self {
             status,
-            code: text("code")
-                .chars()
-                .filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c))
-                .take(80)
-                .collect(),
+            code: text("code").chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(80).collect(),
             message: clean(text("message")),
             retry_after,
         }
@@ -196,22 +183,16 @@ impl GraphFault {
                 Retry::After(self.retry_after.unwrap_or(OFFLINE_PAUSE)),
             ),
             _ if self.is_cursor_expired() => (CURSOR_EXPIRED, "the delta link has expired", Retry::Never),
-            401 => (
-                TOKEN_REFUSED,
-                "Graph refuses the token",
-                Retry::After(Duration::from_secs(30)),
-            ),
+            401 => (TOKEN_REFUSED, "Graph refuses the token", Retry::After(Duration::from_secs(30))),
             403 => (
                 FORBIDDEN,
                 "the app may not do this; grant `Calendars.ReadWrite` and admin consent",
                 Retry::After(Duration::from_mins(1)),
             ),
             404 if self.is_item_missing() => (NOT_FOUND, "there is no such event", Retry::Never),
-            404 => (
-                NO_MAILBOX,
-                "there is no such mailbox, or it has no calendar",
-                Retry::After(Duration::from_mins(1)),
-            ),
+            404 => {
+                (NO_MAILBOX, "there is no such mailbox, or it has no calendar", Retry::After(Duration::from_mins(1)))
+            }
             409 | 412 => (CHANGED, "the event changed meanwhile", Retry::After(Duration::ZERO)),
             429 => (THROTTLED, "Graph asks to slow down", soon),
             423 | 500.. => (UNAVAILABLE, "Graph is not available", soon),
@@ -250,10 +231,7 @@ pub(super) fn clean(text: &str) -> String {
         }
         previous = c;
     }
-    let words: Vec<&str> = kept
-        .split_whitespace()
-        .map(|word| if word.contains('@') { "…" } else { word })
-        .collect();
+    let words: Vec<&str> = kept.split_whitespace().map(|word| if word.contains('@') { "…" } else { word }).collect();
     words.join(" ").chars().take(KEPT_CHARACTERS).collect()
 }
 

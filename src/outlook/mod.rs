@@ -74,11 +74,7 @@ impl Settings {
     ///
     /// <https://learn.microsoft.com/graph/throttling-limits>
     pub fn default_quota() -> Quota {
-        Quota {
-            in_flight: 4,
-            units: NonZeroU32::new(1000).unwrap_or(NonZeroU32::MIN),
-            period: Duration::from_mins(1),
-        }
+        Quota { in_flight: 4, units: NonZeroU32::new(1000).unwrap_or(NonZeroU32::MIN), period: Duration::from_mins(1) }
     }
 }
 
@@ -113,14 +109,7 @@ impl Outlook {
             settings.patience,
         )?);
         let states = ClientStates::new(&settings.auth.client_secret, &settings.connection);
-        Ok(Self {
-            settings: Arc::new(settings),
-            client,
-            clock,
-            enrolments,
-            states,
-            nudges: Nudges::default(),
-        })
+        Ok(Self { settings: Arc::new(settings), client, clock, enrolments, states, nudges: Nudges::default() })
     }
 
     /// Returns the port for reads and writes.

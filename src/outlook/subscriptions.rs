@@ -90,16 +90,12 @@ impl fmt::Debug for ClientStates {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
-        .collect::<Option<_>>()?;
-    digits.len().is_multiple_of(2).then(|| {
-        digits
-            .chunks(2)
-            .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
-            .collect()
-    })
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
 /// Keeps the subscriptions of one connection.
@@ -202,16 +198,10 @@ impl SubscriptionListener {
     async fn reconcile(&self, kept: &mut BTreeMap<MailboxId, Kept>) -> Result<(), ListenError> {
         let rows: Vec<(MailboxId, bool)> = {
             let rows = self.enrolments.borrow();
-            rows.iter()
-                .map(|row| (row.enrolment.mailbox.clone(), row.first_round_done))
-                .collect()
+            rows.iter().map(|row| (row.enrolment.mailbox.clone(), row.first_round_done)).collect()
         };
         let enrolled: BTreeSet<&MailboxId> = rows.iter().map(|(mailbox, _)| mailbox).collect();
-        let gone: Vec<MailboxId> = kept
-            .keys()
-            .filter(|mailbox| !enrolled.contains(mailbox))
-            .cloned()
-            .collect();
+        let gone: Vec<MailboxId> = kept.keys().filter(|mailbox| !enrolled.contains(mailbox)).cloned().collect();
         for mailbox in &gone {
             kept.remove(mailbox);
         }
@@ -227,9 +217,7 @@ impl SubscriptionListener {
         let now = self.clock.now();
         for (mailbox, first_round_done) in new {
             let known = stored.iter().any(|row| row.mailbox == *mailbox);
-            let reusable = live
-                .iter()
-                .find(|subscription| self.is_reusable(subscription, mailbox, &stored, now));
+            let reusable = live.iter().find(|subscription| self.is_reusable(subscription, mailbox, &stored, now));
             let owes = match (reusable, known) {
                 _ if !first_round_done => Some(SignalCause::Enrolment),
                 (Some(_), true) => None,
@@ -241,12 +229,7 @@ impl SubscriptionListener {
             };
             kept.insert(
                 mailbox.clone(),
-                Kept {
-                    id: reusable.map(|subscription| subscription.id.clone()),
-                    due,
-                    failures: 0,
-                    owes,
-                },
+                Kept { id: reusable.map(|subscription| subscription.id.clone()), due, failures: 0, owes },
             );
         }
         self.end_leftovers(&live, &stored, kept).await;
@@ -256,10 +239,7 @@ impl SubscriptionListener {
     /// Ends subscriptions that lead to us and are kept for nobody.
     async fn end_leftovers(&self, live: &[Subscription], stored: &[SubscriptionRow], kept: &BTreeMap<MailboxId, Kept>) {
         let used: BTreeSet<&str> = kept.values().filter_map(|kept| kept.id.as_deref()).collect();
-        for subscription in live
-            .iter()
-            .filter(|subscription| !used.contains(subscription.id.as_str()))
-        {
+        for subscription in live.iter().filter(|subscription| !used.contains(subscription.id.as_str())) {
             let ours = subscription.notification_url.as_deref() == Some(&self.settings.notification_url)
                 || stored.iter().any(|row| row.id == subscription.id);
             if ours && let Err(error) = self.end(&subscription.id).await {
@@ -292,10 +272,7 @@ impl SubscriptionListener {
     }
 
     async fn stored(&self) -> Result<Vec<SubscriptionRow>, ListenError> {
-        self.store
-            .subscriptions(&self.connection)
-            .await
-            .map_err(|error| ListenError::Passing(error.to_string()))
+        self.store.subscriptions(&self.connection).await.map_err(|error| ListenError::Passing(error.to_string()))
     }
 
     /// Lists all subscriptions of the app.
@@ -321,16 +298,10 @@ impl SubscriptionListener {
         let due: Vec<Work> = kept
             .iter()
             .filter(|(_, kept)| kept.due <= now)
-            .map(|(mailbox, kept)| Work {
-                mailbox: mailbox.clone(),
-                kept: kept.clone(),
-            })
+            .map(|(mailbox, kept)| Work { mailbox: mailbox.clone(), kept: kept.clone() })
             .collect();
-        let done: Vec<Result<Work, ListenError>> = stream::iter(due)
-            .map(|work| self.attend(work, out))
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+        let done: Vec<Result<Work, ListenError>> =
+            stream::iter(due).map(|work| self.attend(work, out)).buffer_unordered(AT_ONCE).collect().await;
         for work in done {
             let work = work?;
             kept.insert(work.mailbox, work.kept);
@@ -392,10 +363,7 @@ impl SubscriptionListener {
     async fn renew(&self, id: &str) -> Result<Option<Subscription>, RemoteError> {
         let path = format!("/subscriptions/{}", encode(id));
         let body = json!({ "expirationDateTime": self.expiry() });
-        let answer = self
-            .client
-            .send(Call::new(TENANT, Method::PATCH, path).with_body(body))
-            .await;
+        let answer = self.client.send(Call::new(TENANT, Method::PATCH, path).with_body(body)).await;
         let reply = answer.map_err(|failure| failure.error().clone())?;
         if reply.status == 404 {
             return Ok(None);
@@ -434,9 +402,7 @@ impl SubscriptionListener {
             "expirationDateTime": self.expiry(),
             "clientState": self.states.of(mailbox),
         });
-        self.client
-            .send(Call::new(TENANT, Method::POST, "/subscriptions").with_body(body))
-            .await
+        self.client.send(Call::new(TENANT, Method::POST, "/subscriptions").with_body(body)).await
     }
 
     /// Ends a subscription; one that is gone already is fine.
@@ -490,10 +456,7 @@ impl SubscriptionListener {
             notification_url: self.settings.notification_url.clone(),
             expires_at: subscription.expiration_date_time,
         };
-        self.store
-            .put_subscription(&row)
-            .await
-            .map_err(|error| ListenError::Passing(error.to_string()))
+        self.store.put_subscription(&row).await.map_err(|error| ListenError::Passing(error.to_string()))
     }
 
     async fn forget(&self, id: &str) {

@@ -7,13 +7,7 @@ use crate::outlook::testing::{LittleStore, Office, Running};
 
 fn mailbox_of(batch: &Batch) -> (MailboxId, SignalCause) {
     match batch.signals.as_slice() {
-        [
-            Signal {
-                target: Target::Mailbox(mailbox),
-                cause,
-                ..
-            },
-        ] => (mailbox.clone(), *cause),
+        [Signal { target: Target::Mailbox(mailbox), cause, .. }] => (mailbox.clone(), *cause),
         other => panic!("{other:?}"),
     }
 }
@@ -37,9 +31,7 @@ fn all(office: &Office, cause: SignalCause) -> Vec<(MailboxId, SignalCause)> {
 }
 
 fn first_rounds_are_done(office: &Office) {
-    office
-        .enrolments
-        .send_modify(|rows| rows.iter_mut().for_each(|row| row.first_round_done = true));
+    office.enrolments.send_modify(|rows| rows.iter_mut().for_each(|row| row.first_round_done = true));
 }
 
 fn live(office: &Office) -> Vec<String> {
@@ -97,18 +89,12 @@ async fn a_restart_keeps_what_is_alive_and_signals_nothing() {
     first_rounds_are_done(&office);
     let before = live(&office);
     // The third mailbox loses its subscription while nobody looks.
-    let lost = store
-        .rows()
-        .into_iter()
-        .find(|row| row.mailbox == office.mailbox(2))
-        .unwrap();
+    let lost = store.rows().into_iter().find(|row| row.mailbox == office.mailbox(2)).unwrap();
     assert!(office.sandbox.tenant().drop_subscription(&lost.id));
     let restarted = office.restarted();
     let mut running = Running::start(restarted.subscriptions(Arc::clone(&store) as Arc<dyn Store>));
     assert_eq!(take(&mut running, 1).await, [(office.mailbox(2), SignalCause::Gap)]);
-    store
-        .until(|rows| rows.len() == 3 && rows.iter().all(|row| row.id != lost.id))
-        .await;
+    store.until(|rows| rows.len() == 3 && rows.iter().all(|row| row.id != lost.id)).await;
     let kept = live(&office).into_iter().filter(|id| before.contains(id)).count();
     assert_eq!(kept, 2);
     running.stop().await.unwrap();
@@ -126,9 +112,7 @@ async fn leftovers_with_another_secret_are_replaced() {
     renewed.states = ClientStates::new(&SecretString::from("rotated".to_owned()), &office.settings.connection);
     let mut running = Running::start(renewed.subscriptions(Arc::clone(&store) as Arc<dyn Store>));
     assert_eq!(take(&mut running, 3).await, all(&office, SignalCause::Gap));
-    store
-        .until(|rows| rows.len() == 3 && rows.iter().all(|row| !before.contains(&row.id)))
-        .await;
+    store.until(|rows| rows.len() == 3 && rows.iter().all(|row| !before.contains(&row.id))).await;
     assert_eq!(live(&office), stored(&store));
     running.stop().await.unwrap();
 }
@@ -136,11 +120,7 @@ async fn leftovers_with_another_secret_are_replaced() {
 #[tokio::test]
 async fn renewal_comes_before_the_end() {
     // An hour passes in less than four seconds.
-    let mut office = Office::open_with(Options {
-        speed: 1000.0,
-        ..Options::default()
-    })
-    .await;
+    let mut office = Office::open_with(Options { speed: 1000.0, ..Options::default() }).await;
     office.settings.subscriptions.lifetime = TimeDelta::hours(1);
     office.outlook = office.restarted();
     let store = Arc::new(LittleStore::default());
@@ -149,11 +129,7 @@ async fn renewal_comes_before_the_end() {
     let first: Vec<_> = store.rows();
     store
         .until(|rows| {
-            rows.iter().all(|row| {
-                first
-                    .iter()
-                    .any(|old| old.id == row.id && old.expires_at < row.expires_at)
-            })
+            rows.iter().all(|row| first.iter().any(|old| old.id == row.id && old.expires_at < row.expires_at))
         })
         .await;
     running.stop().await.unwrap();
@@ -165,24 +141,13 @@ async fn a_nudge_renews_at_once_and_recreates_what_was_removed() {
     let store = Arc::new(LittleStore::default());
     let mut running = subscribed(&office, &store).await;
     first_rounds_are_done(&office);
-    let row = store
-        .rows()
-        .into_iter()
-        .find(|row| row.mailbox == office.mailbox(1))
-        .unwrap();
+    let row = store.rows().into_iter().find(|row| row.mailbox == office.mailbox(1)).unwrap();
     office.outlook.nudges.give(office.mailbox(1), Nudge::Renew);
-    store
-        .until(|rows| {
-            rows.iter()
-                .any(|now| now.id == row.id && now.expires_at > row.expires_at)
-        })
-        .await;
+    store.until(|rows| rows.iter().any(|now| now.id == row.id && now.expires_at > row.expires_at)).await;
     office.sandbox.tenant().drop_subscription(&row.id);
     office.outlook.nudges.give(office.mailbox(1), Nudge::Recreate);
     assert_eq!(take(&mut running, 1).await, [(office.mailbox(1), SignalCause::Gap)]);
-    store
-        .until(|rows| rows.len() == 3 && rows.iter().all(|now| now.id != row.id))
-        .await;
+    store.until(|rows| rows.len() == 3 && rows.iter().all(|now| now.id != row.id)).await;
     running.stop().await.unwrap();
 }
 
@@ -199,14 +164,9 @@ async fn mailboxes_come_and_go_with_their_enrolment() {
         rows.remove(0);
         rows.push(third);
     });
-    assert_eq!(
-        take(&mut running, 1).await,
-        [(office.mailbox(2), SignalCause::Enrolment)]
-    );
+    assert_eq!(take(&mut running, 1).await, [(office.mailbox(2), SignalCause::Enrolment)]);
     let wanted = [office.mailbox(1), office.mailbox(2)];
-    store
-        .until(|rows| rows.len() == 2 && rows.iter().all(|row| wanted.contains(&row.mailbox)))
-        .await;
+    store.until(|rows| rows.len() == 2 && rows.iter().all(|row| wanted.contains(&row.mailbox))).await;
     assert_eq!(live(&office), stored(&store));
     running.stop().await.unwrap();
 }
@@ -233,13 +193,7 @@ fn secrets_differ_by_mailbox_and_connection_and_are_never_printed() {
     let (a, b) = (MailboxId::new("a"), MailboxId::new("b"));
     assert!(states.matches(&a, &states.of(&a)));
     assert!(states.matches(&a, &states.of(&a).to_uppercase()));
-    for wrong in [
-        states.of(&b),
-        other.of(&a),
-        String::new(),
-        "zz".to_owned(),
-        "abc".to_owned(),
-    ] {
+    for wrong in [states.of(&b), other.of(&a), String::new(), "zz".to_owned(), "abc".to_owned()] {
         assert!(!states.matches(&a, &wrong));
     }
     assert!(states.of(&a).len() <= 128);

@@ -36,11 +36,7 @@ pub(super) async fn serve(router: Router) -> String {
 
 /// Makes the client that all tests use.
 pub(super) fn http() -> reqwest::Client {
-    client(&HttpOptions {
-        timeout: Duration::from_secs(10),
-        ca_file: None,
-    })
-    .unwrap()
+    client(&HttpOptions { timeout: Duration::from_secs(10), ca_file: None }).unwrap()
 }
 
 pub(super) fn connection() -> ConnectionId {
@@ -63,25 +59,16 @@ impl Office {
     }
 
     pub(super) async fn open_with(options: Options) -> Self {
-        let sandbox = Sandbox::start(Options {
-            start_at: Some("2026-11-23T08:00:00Z".parse().unwrap()),
-            ..options
-        })
-        .await
-        .unwrap();
+        let sandbox = Sandbox::start(Options { start_at: Some("2026-11-23T08:00:00Z".parse().unwrap()), ..options })
+            .await
+            .unwrap();
         let clock = sandbox.world().clock;
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(clock.now(), clock.speed()));
         let settings = settings(&sandbox);
         let rows = sandbox.endpoints().mailboxes.iter().map(row).collect();
         let (enrolments, watched) = watch::channel(rows);
         let outlook = Outlook::new(settings.clone(), http(), Arc::clone(&clock), watched).unwrap();
-        Self {
-            sandbox,
-            settings,
-            clock,
-            enrolments,
-            outlook,
-        }
+        Self { sandbox, settings, clock, enrolments, outlook }
     }
 
     /// Makes the same connection again, as a restarted engine would.
@@ -105,10 +92,7 @@ impl Office {
     }
 
     pub(super) fn record(&self, number: usize, id: &str) -> RecordId {
-        RecordId::Outlook {
-            mailbox: self.mailbox(number),
-            event: id.to_owned(),
-        }
+        RecordId::Outlook { mailbox: self.mailbox(number), event: id.to_owned() }
     }
 
     /// Number of calls that the engine's app made, by kind.
@@ -151,11 +135,7 @@ fn settings(sandbox: &Sandbox) -> Settings {
         patience: Duration::from_secs(5),
         window_back: TimeDelta::days(30),
         window_ahead: TimeDelta::days(365),
-        mailboxes: endpoints
-            .mailboxes
-            .iter()
-            .map(|mailbox| mailbox.address.clone())
-            .collect(),
+        mailboxes: endpoints.mailboxes.iter().map(|mailbox| mailbox.address.clone()).collect(),
         subscriptions: SubscriptionSettings {
             notification_url: endpoints.event_hubs.notification_url.clone(),
             lifetime: TimeDelta::days(3),
@@ -192,19 +172,13 @@ impl Running {
 
     /// Waits for the next batch.
     pub(super) async fn next(&mut self) -> Batch {
-        tokio::time::timeout(PATIENCE, self.batches.recv())
-            .await
-            .expect("no batch came")
-            .expect("the listener ended")
+        tokio::time::timeout(PATIENCE, self.batches.recv()).await.expect("no batch came").expect("the listener ended")
     }
 
     /// Stops the listener and returns how it ended.
     pub(super) async fn stop(self) -> Result<(), ListenError> {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.task)
-            .await
-            .expect("the listener does not stop")
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.task).await.expect("the listener does not stop").unwrap()
     }
 }
 
@@ -232,9 +206,7 @@ impl LittleStore {
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .expect("the stored subscriptions never became as wanted");
+        tokio::time::timeout(PATIENCE, wait).await.expect("the stored subscriptions never became as wanted");
     }
 
     /// Takes a batch's positions in, as intake would.

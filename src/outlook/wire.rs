@@ -251,11 +251,7 @@ mod tests {
             "users/8c1f@72f9/events/AAk=",
             "/users/8c1f/events/AAk=?x=1",
         ] {
-            assert_eq!(
-                event_path(path),
-                Some(("8c1f".to_owned(), Some("AAk=".to_owned()))),
-                "{path}"
-            );
+            assert_eq!(event_path(path), Some(("8c1f".to_owned(), Some("AAk=".to_owned()))), "{path}");
         }
         assert_eq!(event_path("users/8c1f/events"), Some(("8c1f".to_owned(), None)));
         assert_eq!(event_path("users/8c1f/messages/AAk="), None);
@@ -285,19 +281,13 @@ mod tests {
             "subscription",
         )
         .unwrap();
-        assert_eq!(
-            subscription.expiration_date_time.to_rfc3339(),
-            "2026-11-28T09:12:13+00:00"
-        );
+        assert_eq!(subscription.expiration_date_time.to_rfc3339(), "2026-11-28T09:12:13+00:00");
     }
 
     #[test]
     fn local_times_are_read_with_and_without_fractions() {
         for text in ["2026-11-21T09:00:00.0000000", "2026-11-21T09:00:00"] {
-            let time = DateTimeTimeZone {
-                date_time: text.to_owned(),
-                time_zone: None,
-            };
+            let time = DateTimeTimeZone { date_time: text.to_owned(), time_zone: None };
             assert_eq!(time.local().unwrap().to_string(), "2026-11-21 09:00:00");
         }
     }

@@ -90,21 +90,13 @@ pub(super) fn any_zone(name: &str) -> Option<Tz> {
 
 fn principal(zone: WindowsTimezone) -> Tz {
     let old = Tz::from(zone);
-    RENAMED
-        .iter()
-        .find(|(_, before)| *before == old)
-        .map_or(old, |(now, _)| *now)
+    RENAMED.iter().find(|(_, before)| *before == old).map_or(old, |(now, _)| *now)
 }
 
 fn windows(zone: Tz) -> Option<WindowsTimezone> {
     let known = |zone: Tz| WindowsTimezone::try_from(zone).ok();
-    known(zone).or_else(|| {
-        RENAMED
-            .iter()
-            .chain(SYNONYMS)
-            .find(|(now, _)| *now == zone)
-            .and_then(|(_, before)| known(*before))
-    })
+    known(zone)
+        .or_else(|| RENAMED.iter().chain(SYNONYMS).find(|(now, _)| *now == zone).and_then(|(_, before)| known(*before)))
 }
 
 fn is_utc(zone: Tz) -> bool {

@@ -86,16 +86,8 @@ pub struct Authenticator {
 
 /// The grant with its key read.
 enum Ready {
-    Credentials {
-        client_id: String,
-        client_secret: SecretString,
-    },
-    Jwt {
-        client_id: String,
-        username: String,
-        audience: String,
-        key: Box<EncodingKey>,
-    },
+    Credentials { client_id: String, client_secret: SecretString },
+    Jwt { client_id: String, username: String, audience: String, key: Box<EncodingKey> },
 }
 
 #[derive(Default)]
@@ -107,9 +99,7 @@ struct State {
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticator")
-            .field("login", &self.login.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Authenticator").field("login", &self.login.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -151,36 +141,19 @@ impl Authenticator {
     pub fn new(http: reqwest::Client, clock: Arc<dyn Clock>, settings: &Settings) -> Result<Self, SettingsError> {
         let login = trusted_base(&settings.login_url)?;
         let grant = match &settings.grant {
-            Grant::ClientCredentials {
-                client_id,
-                client_secret,
-            } => Ready::Credentials {
-                client_id: client_id.clone(),
-                client_secret: client_secret.clone(),
-            },
-            Grant::JwtBearer {
-                client_id,
-                username,
-                private_key_pem,
-                audience,
-            } => Ready::Jwt {
+            Grant::ClientCredentials { client_id, client_secret } => {
+                Ready::Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() }
+            }
+            Grant::JwtBearer { client_id, username, private_key_pem, audience } => Ready::Jwt {
                 client_id: client_id.clone(),
                 username: username.clone(),
-                audience: audience
-                    .clone()
-                    .unwrap_or_else(|| login.as_str().trim_end_matches('/').to_owned()),
+                audience: audience.clone().unwrap_or_else(|| login.as_str().trim_end_matches('/').to_owned()),
                 key: EncodingKey::from_rsa_pem(private_key_pem.expose_secret().as_bytes())
                     .map(Box::new)
                     .map_err(|error| SettingsError::PrivateKey(error.to_string()))?,
             },
         };
-        Ok(Self {
-            http,
-            clock,
-            login,
-            grant,
-            state: Mutex::default(),
-        })
+        Ok(Self { http, clock, login, grant, state: Mutex::default() })
     }
 
     /// Returns the session, signing in if there is none.
@@ -224,17 +197,9 @@ impl Authenticator {
     }
 
     async fn sign_in(&self, serial: u64) -> Result<Session, Failure> {
-        let url = self
-            .login
-            .join("/services/oauth2/token")
-            .map_err(|_no_base| unreadable("the login address"))?;
-        let answer = self
-            .http
-            .post(url)
-            .form(&self.form()?)
-            .send()
-            .await
-            .map_err(|error| Failure::from_transport(&error))?;
+        let url = self.login.join("/services/oauth2/token").map_err(|_no_base| unreadable("the login address"))?;
+        let answer =
+            self.http.post(url).form(&self.form()?).send().await.map_err(|error| Failure::from_transport(&error))?;
         let status = answer.status().as_u16();
         let body = answer.bytes().await.map_err(|error| Failure::from_transport(&error))?;
         if status != 200 {
@@ -247,31 +212,17 @@ impl Authenticator {
             Some(found) => found,
             None => self.user_info(&base, &answer.access_token).await?,
         };
-        Ok(Session {
-            token: answer.access_token,
-            base,
-            org,
-            user,
-            serial,
-        })
+        Ok(Session { token: answer.access_token, base, org, user, serial })
     }
 
     fn form(&self) -> Result<Vec<(&'static str, String)>, Failure> {
         match &self.grant {
-            Ready::Credentials {
-                client_id,
-                client_secret,
-            } => Ok(vec![
+            Ready::Credentials { client_id, client_secret } => Ok(vec![
                 ("grant_type", "client_credentials".to_owned()),
                 ("client_id", client_id.clone()),
                 ("client_secret", client_secret.expose_secret().to_owned()),
             ]),
-            Ready::Jwt {
-                client_id,
-                username,
-                audience,
-                key,
-            } => {
+            Ready::Jwt { client_id, username, audience, key } => {
                 let claims = Claims {
                     iss: client_id,
                     sub: username,
@@ -286,9 +237,7 @@ impl Authenticator {
     }
 
     async fn user_info(&self, base: &Url, token: &SecretString) -> Result<(SalesforceId, String), Failure> {
-        let url = base
-            .join("/services/oauth2/userinfo")
-            .map_err(|_no_base| unreadable("the instance address"))?;
+        let url = base.join("/services/oauth2/userinfo").map_err(|_no_base| unreadable("the instance address"))?;
         let answer = self
             .http
             .get(url)
@@ -317,10 +266,7 @@ fn refusal(status: u16, body: &[u8]) -> Failure {
         Ok(refusal) => {
             let (error, description) = (cleaned(&refusal.error), cleaned(&refusal.error_description));
             let mend = mend(&refusal.error);
-            Failure::new(
-                Kind::SignIn,
-                format!("salesforce refuses the sign-in: `{error}` ({description}); {mend}"),
-            )
+            Failure::new(Kind::SignIn, format!("salesforce refuses the sign-in: `{error}` ({description}); {mend}"))
         }
         Err(_) if status >= 500 => Failure::new(Kind::Unavailable, format!("the sign-in was answered {status}")),
         Err(_) => Failure::new(
@@ -363,20 +309,10 @@ mod tests {
 
     #[test]
     fn a_refused_sign_in_shows_the_oauth_error_and_the_mend() {
-        let failure = refusal(
-            400,
-            br#"{"error":"invalid_grant","error_description":"user hasn't approved this consumer"}"#,
-        );
+        let failure =
+            refusal(400, br#"{"error":"invalid_grant","error_description":"user hasn't approved this consumer"}"#);
         assert!(failure.message.contains("`invalid_grant`"), "{}", failure.message);
-        assert!(
-            failure.message.contains("user hasn't approved this consumer"),
-            "{}",
-            failure.message
-        );
-        assert!(
-            failure.message.contains("authorised for the user"),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.contains("user hasn't approved this consumer"), "{}", failure.message);
+        assert!(failure.message.contains("authorised for the user"), "{}", failure.message);
     }
 }

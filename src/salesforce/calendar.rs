@@ -116,11 +116,7 @@ impl SalesforceCalendar {
     /// # Errors
     /// [`SettingsError::Field`] for a mapped name that no field can have.
     pub fn new(client: Arc<Client>, clock: Arc<dyn Clock>, settings: &Settings) -> Result<Self, SettingsError> {
-        if let Some(name) = settings
-            .fields
-            .iter()
-            .find(|name| *name != TIME && !is_field_name(name))
-        {
+        if let Some(name) = settings.fields.iter().find(|name| *name != TIME && !is_field_name(name)) {
             return Err(SettingsError::Field(name.clone()));
         }
         Ok(Self {
@@ -160,11 +156,7 @@ impl SalesforceCalendar {
 
     /// Runs a query to its end; `all` includes deleted and archived rows.
     pub(super) async fn query(&self, soql: &str, all: bool) -> Result<Vec<Json>, Failure> {
-        let (path, kind) = if all {
-            ("/queryAll", "query_all")
-        } else {
-            ("/query", "query")
-        };
+        let (path, kind) = if all { ("/queryAll", "query_all") } else { ("/query", "query") };
         let first = Call::new(Method::GET, path, kind).query("q", soql);
         let mut page: QueryPage = self.client.call(first).await?.read()?;
         let mut rows = page.records;
@@ -172,17 +164,10 @@ impl SalesforceCalendar {
             let Some(next) = page.next_records_url.filter(|_| !page.done) else {
                 return Ok(rows);
             };
-            page = self
-                .client
-                .call(Call::new(Method::GET, &next, "query_more"))
-                .await?
-                .read()?;
+            page = self.client.call(Call::new(Method::GET, &next, "query_more")).await?.read()?;
             rows.append(&mut page.records);
         }
-        Err(Failure::new(
-            Kind::Unreadable,
-            "salesforce's answer has more pages than rows were asked for",
-        ))
+        Err(Failure::new(Kind::Unreadable, "salesforce's answer has more pages than rows were asked for"))
     }
 
     /// Reads events by a condition: the snapshots, and the link id each row carries.
@@ -192,10 +177,7 @@ impl SalesforceCalendar {
             let stamps = self.known_stamps().await?;
             let select = wire::select_list(&self.fields, stamps);
             let read_at = self.clock.now();
-            match self
-                .query(&format!("SELECT {select} FROM Event WHERE {condition}"), all)
-                .await
-            {
+            match self.query(&format!("SELECT {select} FROM Event WHERE {condition}"), all).await {
                 Ok(rows) => {
                     let seen = rows.iter().filter_map(|row| {
                         let (record, observed) = wire::observe(row, &self.fields, read_at)?;
@@ -218,10 +200,7 @@ impl SalesforceCalendar {
     async fn fetch_batch(&self, ids: &[&SalesforceId]) -> Result<BTreeMap<RecordId, Observed>, Failure> {
         let condition = format!("Id IN ({})", list(ids.iter().map(|id| id.as_str())));
         let seen = self.events(&condition, true).await?;
-        Ok(seen
-            .into_iter()
-            .map(|(record, observed, _)| (record, observed))
-            .collect())
+        Ok(seen.into_iter().map(|(record, observed, _)| (record, observed)).collect())
     }
 
     async fn stamped(&self, links: &[LinkId]) -> BTreeMap<LinkId, Result<Vec<(RecordId, Observed)>, Failure>> {
@@ -238,10 +217,8 @@ impl SalesforceCalendar {
                 Ok(true) => {
                     let ids: Vec<String> = batch.iter().map(ToString::to_string).collect();
                     // Copies for invited users may repeat the main event's fields; they are never ours.
-                    let condition = format!(
-                        "IsChild = false AND {LINK_FIELD} IN ({})",
-                        list(ids.iter().map(String::as_str))
-                    );
+                    let condition =
+                        format!("IsChild = false AND {LINK_FIELD} IN ({})", list(ids.iter().map(String::as_str)));
                     self.events(&condition, true).await
                 }
                 Err(failure) => Err(failure.clone()),
@@ -268,13 +245,8 @@ impl SalesforceCalendar {
         let when: When = serde_json::from_str(when)
             .map_err(|_other_form| Failure::new(Kind::Unreadable, "the look-up names no readable time"))?;
         let stamps = self.known_stamps().await?;
-        let seen = self
-            .events(&wire::candidates_condition(owner, &when, stamps), false)
-            .await?;
-        Ok(seen
-            .into_iter()
-            .map(|(record, observed, _)| (record, observed))
-            .collect())
+        let seen = self.events(&wire::candidates_condition(owner, &when, stamps), false).await?;
+        Ok(seen.into_iter().map(|(record, observed, _)| (record, observed)).collect())
     }
 }
 
@@ -321,19 +293,12 @@ impl Calendar for SalesforceCalendar {
                 Ok(found) => seen.extend(found),
                 Err(failure) => {
                     let unread = Observed::Unread(failure.why());
-                    seen.extend(
-                        batch
-                            .iter()
-                            .map(|id| (RecordId::Salesforce((*id).clone()), unread.clone())),
-                    );
+                    seen.extend(batch.iter().map(|id| (RecordId::Salesforce((*id).clone()), unread.clone())));
                 }
             }
         }
         let read = |record: &RecordId| match record {
-            RecordId::Salesforce(_) => seen
-                .get(record)
-                .cloned()
-                .unwrap_or(Observed::Absent(Evidence::NotFound)),
+            RecordId::Salesforce(_) => seen.get(record).cloned().unwrap_or(Observed::Absent(Evidence::NotFound)),
             RecordId::Outlook { .. } => Observed::Unread(not_here()),
         };
         records.iter().map(read).collect()
@@ -354,19 +319,13 @@ impl Calendar for SalesforceCalendar {
             let observed = self.fetch(&reads).await;
             read.extend(reads.into_iter().zip(observed));
         }
-        let stamped = if links.is_empty() {
-            BTreeMap::new()
-        } else {
-            self.stamped(&links).await
-        };
+        let stamped = if links.is_empty() { BTreeMap::new() } else { self.stamped(&links).await };
         let mut answers = Vec::with_capacity(lookups.len());
         for lookup in lookups {
             let found = match lookup {
-                Lookup::Read(record) => Ok(read
-                    .get(record)
-                    .map(|seen| (record.clone(), seen.clone()))
-                    .into_iter()
-                    .collect()),
+                Lookup::Read(record) => {
+                    Ok(read.get(record).map(|seen| (record.clone(), seen.clone())).into_iter().collect())
+                }
                 Lookup::Stamped { link, .. } => stamped.get(link).cloned().unwrap_or(Ok(Vec::new())),
                 Lookup::Candidates { enrolment, when, .. } => self.candidates(&enrolment.1, when).await,
             };
@@ -399,10 +358,7 @@ fn account(users: &[Json], name: &str) -> Option<Account> {
     let matching = if by_name.is_empty() { with("Email") } else { by_name };
     let [user] = matching.as_slice() else { return None };
     Some(Account {
-        id: SalesforceId::parse(wire::text_of(user, "Id")?)
-            .ok()?
-            .as_str()
-            .to_owned(),
+        id: SalesforceId::parse(wire::text_of(user, "Id")?).ok()?.as_str().to_owned(),
         name: wire::text_of(user, "Username")?.to_owned(),
         zone: wire::text_of(user, "TimeZoneSidKey").map(str::to_owned),
     })

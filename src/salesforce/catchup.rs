@@ -29,11 +29,7 @@ impl SalesforceCalendar {
     /// Lists one page.
     pub(super) async fn page(&self, cursor: Option<&str>) -> Result<Page, Failure> {
         let cursor: Cursor = match cursor {
-            None => Cursor {
-                since: None,
-                began: None,
-                next: None,
-            },
+            None => Cursor { since: None, began: None, next: None },
             Some(text) => serde_json::from_str(text).map_err(|_not_ours| expired())?,
         };
         let began = cursor.began.unwrap_or_else(|| self.clock.now());
@@ -63,30 +59,18 @@ impl SalesforceCalendar {
         let next = page.next_records_url.filter(|_| !page.done);
         let resume = next.is_none().then(|| {
             text(&Cursor {
-                since: Some(
-                    began
-                        .checked_sub_signed(self.list_overlap)
-                        .unwrap_or(DateTime::UNIX_EPOCH),
-                ),
+                since: Some(began.checked_sub_signed(self.list_overlap).unwrap_or(DateTime::UNIX_EPOCH)),
                 began: None,
                 next: None,
             })
         });
-        let next = next.map(|next| {
-            text(&Cursor {
-                since: cursor.since,
-                began: Some(began),
-                next: Some(next),
-            })
-        });
+        let next = next.map(|next| text(&Cursor { since: cursor.since, began: Some(began), next: Some(next) }));
         Ok(Page { records, next, resume })
     }
 }
 
 fn soql(since: Option<DateTime<Utc>>) -> String {
-    let since = since.map_or_else(String::new, |since| {
-        format!(" AND SystemModstamp >= {}", instant_text(since))
-    });
+    let since = since.map_or_else(String::new, |since| format!(" AND SystemModstamp >= {}", instant_text(since)));
     format!("SELECT Id, IsDeleted FROM Event WHERE IsChild = false{since} ORDER BY SystemModstamp")
 }
 

@@ -11,7 +11,6 @@ use super::pubsub;
 use super::wire::{LINK_FIELD, LINK_LENGTH, TOKEN_FIELD, TOKEN_LENGTH};
 use crate::ports::{Finding, RemoteError};
 
-
 /// What is used of the org's limits.
 #[derive(Debug, Deserialize)]
 struct Limits {
@@ -49,11 +48,9 @@ impl SalesforceCalendar {
                 findings.push(mapped_fields(&describe, &self.fields));
                 findings.extend(stamp_fields(&describe));
             }
-            Err(failure) => findings.push(failed(
-                "Event object",
-                &failure,
-                "give the integration user access to Activities",
-            )),
+            Err(failure) => {
+                findings.push(failed("Event object", &failure, "give the integration user access to Activities"))
+            }
         }
         findings.push(match pubsub::probe(&self.client, &self.pubsub).await {
             Ok(topic) => good("change events", format!("may subscribe to `{topic}`")),
@@ -82,31 +79,23 @@ impl SalesforceCalendar {
 }
 
 fn access(describe: &Describe) -> Finding {
-    let missing: Vec<&str> = [
-        ("create", describe.createable),
-        ("update", describe.updateable),
-        ("delete", describe.deletable),
-    ]
-    .into_iter()
-    .filter_map(|(what, may)| (!may).then_some(what))
-    .collect();
+    let missing: Vec<&str> =
+        [("create", describe.createable), ("update", describe.updateable), ("delete", describe.deletable)]
+            .into_iter()
+            .filter_map(|(what, may)| (!may).then_some(what))
+            .collect();
     if missing.is_empty() {
         good("Event object", "may read, create, update and delete".to_owned())
     } else {
-        let detail = format!(
-            "the integration user may not {}; give it the permission `Edit Events`",
-            missing.join(", ")
-        );
+        let detail =
+            format!("the integration user may not {}; give it the permission `Edit Events`", missing.join(", "));
         bad("Event object", "CB1362", detail)
     }
 }
 
 fn mapped_fields(describe: &Describe, mapped: &[String]) -> Finding {
-    let hidden: Vec<&str> = mapped
-        .iter()
-        .map(String::as_str)
-        .filter(|name| *name != TIME && describe.field(name).is_none())
-        .collect();
+    let hidden: Vec<&str> =
+        mapped.iter().map(String::as_str).filter(|name| *name != TIME && describe.field(name).is_none()).collect();
     if hidden.is_empty() {
         return good("mapped fields", format!("all {} are visible", mapped.len()));
     }
@@ -137,14 +126,9 @@ fn stamp_fields(describe: &Describe) -> Vec<Finding> {
                 "CB1365",
                 format!("`{name}` is read-only for the integration user; grant edit access in field-level security"),
             ),
-            Some(field) if field.length > 0 && field.length < length => bad(
-                &what,
-                "CB1365",
-                format!(
-                    "`{name}` holds {} characters; make it Text({length})",
-                    field.length
-                ),
-            ),
+            Some(field) if field.length > 0 && field.length < length => {
+                bad(&what, "CB1365", format!("`{name}` holds {} characters; make it Text({length})", field.length))
+            }
             Some(field) if name == LINK_FIELD && !field.unique => bad(
                 &what,
                 "CB1366",
@@ -161,21 +145,11 @@ fn stamp_fields(describe: &Describe) -> Vec<Finding> {
 }
 
 fn good(what: &str, detail: String) -> Finding {
-    Finding {
-        what: format!("salesforce: {what}"),
-        ok: true,
-        detail,
-        code: None,
-    }
+    Finding { what: format!("salesforce: {what}"), ok: true, detail, code: None }
 }
 
 fn bad(what: &str, code: &'static str, detail: String) -> Finding {
-    Finding {
-        what: format!("salesforce: {what}"),
-        ok: false,
-        detail,
-        code: Some(code),
-    }
+    Finding { what: format!("salesforce: {what}"), ok: false, detail, code: Some(code) }
 }
 
 fn failed(what: &str, failure: &Failure, mend: &str) -> Finding {

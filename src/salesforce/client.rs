@@ -66,14 +66,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// Starts a call; `path` follows `/services/data/vXX.X`, or is absolute when it begins with `/services/`.
     pub(super) fn new(method: Method, path: &'a str, kind: &'static str) -> Self {
-        Self {
-            method,
-            path,
-            query: Vec::new(),
-            body: None,
-            unless_modified_since: None,
-            kind,
-        }
+        Self { method, path, query: Vec::new(), body: None, unless_modified_since: None, kind }
     }
 
     pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -104,9 +97,7 @@ impl Client {
         settings: &Settings,
     ) -> Result<Arc<Self>, SettingsError> {
         let version = &settings.api_version;
-        let is_version = version
-            .split_once('.')
-            .is_some_and(|(major, minor)| is_number(major) && is_number(minor));
+        let is_version = version.split_once('.').is_some_and(|(major, minor)| is_number(major) && is_number(minor));
         if !is_version {
             return Err(SettingsError::ApiVersion(version.clone()));
         }
@@ -237,14 +228,9 @@ impl Client {
 
 /// Reads `Sforce-Limit-Info: api-usage=18/5000`.
 fn api_usage(header: &str) -> Option<ApiUsage> {
-    let usage = header
-        .split([';', ','])
-        .find_map(|part| part.trim().strip_prefix("api-usage="))?;
+    let usage = header.split([';', ',']).find_map(|part| part.trim().strip_prefix("api-usage="))?;
     let (used, limit) = usage.split_once('/')?;
-    Some(ApiUsage {
-        used: used.parse().ok()?,
-        limit: limit.parse().ok()?,
-    })
+    Some(ApiUsage { used: used.parse().ok()?, limit: limit.parse().ok()? })
 }
 
 fn is_number(text: &str) -> bool {
@@ -259,10 +245,7 @@ mod tests {
     fn the_usage_header_is_read_with_and_without_the_apps_share() {
         let usage = |used, limit| Some(ApiUsage { used, limit });
         assert_eq!(api_usage("api-usage=18/5000"), usage(18, 5000));
-        assert_eq!(
-            api_usage("per-app-api-usage=17/250(appName=a), api-usage=25/5000"),
-            usage(25, 5000)
-        );
+        assert_eq!(api_usage("per-app-api-usage=17/250(appName=a), api-usage=25/5000"), usage(25, 5000));
         assert_eq!(api_usage("api-usage=x"), None);
     }
 }

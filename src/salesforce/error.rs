@@ -102,11 +102,7 @@ impl Kind {
 
 impl Failure {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self { kind, message: message.into(), retry_after: None }
     }
 
     pub(super) fn retry_after(mut self, pause: Duration) -> Self {
@@ -117,17 +113,11 @@ impl Failure {
     /// Names a failure to get an answer; only a connection that was never made proves that nothing was sent.
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
         if error.is_connect() || error.is_builder() {
-            Self::new(
-                Kind::Unreachable,
-                "salesforce cannot be reached; check the address and the network",
-            )
+            Self::new(Kind::Unreachable, "salesforce cannot be reached; check the address and the network")
         } else if error.is_timeout() {
             Self::new(Kind::NoAnswer, "salesforce did not answer in time")
         } else {
-            Self::new(
-                Kind::NoAnswer,
-                "the connection to salesforce broke before the answer was whole",
-            )
+            Self::new(Kind::NoAnswer, "the connection to salesforce broke before the answer was whole")
         }
     }
 
@@ -147,10 +137,7 @@ impl Failure {
         let said = format!("salesforce answered {status}");
         match status {
             401 => Self::new(Kind::Session, format!("{said}: the session is not valid")),
-            403 => Self::new(
-                Kind::Forbidden,
-                format!("{said}; check the integration user's permissions"),
-            ),
+            403 => Self::new(Kind::Forbidden, format!("{said}; check the integration user's permissions")),
             404 | 410 => Self::new(Kind::Gone, format!("{said}: no such resource")),
             500..=599 => Self::new(Kind::ServerFault, said),
             _ => Self::new(Kind::Unreadable, format!("{said} without an error code")),
@@ -298,10 +285,7 @@ pub(super) fn cleaned(text: &str) -> String {
             None => kept.push(c),
         }
     }
-    let words: Vec<&str> = kept
-        .split_whitespace()
-        .map(|word| if word.contains('@') { "…" } else { word })
-        .collect();
+    let words: Vec<&str> = kept.split_whitespace().map(|word| if word.contains('@') { "…" } else { word }).collect();
     words.join(" ").chars().take(MESSAGE_LIMIT).collect()
 }
 
@@ -326,57 +310,35 @@ mod tests {
             (401, "INVALID_SESSION_ID", not_now),
             (500, "UNKNOWN_EXCEPTION", unknown),
             (502, "ODD", unknown),
-            (404, "ENTITY_IS_DELETED", |result| {
-                matches!(result, WriteResult::Gone(_))
-            }),
+            (404, "ENTITY_IS_DELETED", |result| matches!(result, WriteResult::Gone(_))),
             (404, "NOT_FOUND", |result| matches!(result, WriteResult::Gone(_))),
-            (400, "DUPLICATE_VALUE", |result| {
-                matches!(result, WriteResult::AlreadyExists(_))
-            }),
-            (400, "STRING_TOO_LONG", |result| {
-                matches!(result, WriteResult::Refused(_))
-            }),
+            (400, "DUPLICATE_VALUE", |result| matches!(result, WriteResult::AlreadyExists(_))),
+            (400, "STRING_TOO_LONG", |result| matches!(result, WriteResult::Refused(_))),
             (412, "", |result| matches!(result, WriteResult::Conflict(_))),
         ];
         for (status, code, expect) in cases {
             let result = answered(status, code, "").into_write_result();
             assert!(expect(&result), "{status} {code} became {result:?}");
         }
-        assert!(unknown(
-            &Failure::from_answer(503, b"<html>proxy</html>").into_write_result()
-        ));
+        assert!(unknown(&Failure::from_answer(503, b"<html>proxy</html>").into_write_result()));
         assert!(unknown(&Failure::from_answer(200, b"").into_write_result()));
     }
 
     #[test]
     fn another_unique_field_of_the_org_is_no_sign_that_our_record_exists() {
-        let ours = answered(
-            400,
-            "DUPLICATE_VALUE",
-            "duplicate value found: Calbridge_Link__c duplicates value on record",
-        );
+        let ours =
+            answered(400, "DUPLICATE_VALUE", "duplicate value found: Calbridge_Link__c duplicates value on record");
         assert_eq!(ours.kind, Kind::Duplicate);
-        let theirs = answered(
-            400,
-            "DUPLICATE_VALUE",
-            "duplicate value found: Booking__c duplicates value on record",
-        );
+        let theirs = answered(400, "DUPLICATE_VALUE", "duplicate value found: Booking__c duplicates value on record");
         assert_eq!(theirs.kind, Kind::Refused);
     }
 
     #[test]
     fn values_in_remote_messages_are_dropped() {
-        let failure = answered(
-            400,
-            "STRING_TOO_LONG",
-            "Subject: data value too large: Merger with Acme",
-        );
+        let failure = answered(400, "STRING_TOO_LONG", "Subject: data value too large: Merger with Acme");
         assert_eq!(failure.message, "salesforce answered STRING_TOO_LONG");
-        let failure = answered(
-            400,
-            "FIELD_CUSTOM_VALIDATION_EXCEPTION",
-            "Room \"Blue Whale\" needs\nmary@example.com to agree",
-        );
+        let failure =
+            answered(400, "FIELD_CUSTOM_VALIDATION_EXCEPTION", "Room \"Blue Whale\" needs\nmary@example.com to agree");
         assert!(!failure.message.contains("Blue Whale"), "{}", failure.message);
         assert!(!failure.message.contains('@'), "{}", failure.message);
         assert!(failure.message.contains("to agree"), "{}", failure.message);

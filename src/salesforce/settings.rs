@@ -154,10 +154,7 @@ pub enum SettingsError {
 
 /// Reads an address that tokens may be sent to: https anywhere, http on loopback only.
 pub(super) fn trusted_base(text: &str) -> Result<Url, SettingsError> {
-    let refuse = |why| SettingsError::Address {
-        url: text.to_owned(),
-        why,
-    };
+    let refuse = |why| SettingsError::Address { url: text.to_owned(), why };
     let url = Url::parse(text).map_err(|_not_a_url| refuse("give it as `https://NAME.my.salesforce.com`"))?;
     match url.scheme() {
         "https" if url.host().is_some() => Ok(url),

@@ -126,7 +126,11 @@ fn stamp(row: &Json) -> Option<Stamp> {
 /// Writes the stamp for the token field; an Outlook id too long for the field is left out, then only a search finds it.
 fn token_text(stamp: &Stamp) -> String {
     let whole = stamp.encode();
-    if whole.len() <= TOKEN_LENGTH as usize { whole } else { Stamp { partner: String::new(), ..stamp.clone() }.encode() }
+    if whole.len() <= TOKEN_LENGTH as usize {
+        whole
+    } else {
+        Stamp { partner: String::new(), ..stamp.clone() }.encode()
+    }
 }
 
 /// Reads the link id of a row.
@@ -185,9 +189,7 @@ fn when(row: &Json) -> Option<When> {
     let end = instant_of(row, "EndDateTime");
     let minutes = row.get("DurationInMinutes").and_then(|value| whole(value.as_number()?));
     let when = if flag_of(row, "IsAllDayEvent") {
-        let first = start
-            .map(|start| start.date_naive())
-            .or_else(|| date_of(row, "ActivityDate"))?;
+        let first = start.map(|start| start.date_naive()).or_else(|| date_of(row, "ActivityDate"))?;
         let last = match (end, minutes) {
             // The end is the last day at midnight, inclusive (unconfirmed by the vendor's documents, see PROTOCOLS.md).
             (Some(end), _) => end.date_naive(),
@@ -234,9 +236,7 @@ fn fields_body(fields: &Fields) -> Result<Map<String, Json>, String> {
     for (name, value) in fields {
         if name == TIME {
             let when = value.as_when().filter(|when| when.is_ordered());
-            body.extend(time_body(
-                when.ok_or("the event has no time that salesforce can hold")?,
-            )?);
+            body.extend(time_body(when.ok_or("the event has no time that salesforce can hold")?)?);
             continue;
         }
         let json = match value {
@@ -265,12 +265,7 @@ fn time_body(when: &When) -> Result<Map<String, Json>, String> {
         }
         When::AllDay { first, last } => {
             let days = (*last - *first).num_days() + 1;
-            (
-                true,
-                midnight_text(*first),
-                midnight_text(*last),
-                Some(days * DAY_MINUTES),
-            )
+            (true, midnight_text(*first), midnight_text(*last), Some(days * DAY_MINUTES))
         }
     };
     let mut body = Map::new();
@@ -278,10 +273,7 @@ fn time_body(when: &When) -> Result<Map<String, Json>, String> {
     body.insert("StartDateTime".to_owned(), json!(start));
     body.insert("EndDateTime".to_owned(), json!(end));
     if let Some(minutes) = minutes {
-        body.insert(
-            "DurationInMinutes".to_owned(),
-            json!(i32::try_from(minutes).map_err(too_long)?),
-        );
+        body.insert("DurationInMinutes".to_owned(), json!(i32::try_from(minutes).map_err(too_long)?));
     }
     Ok(body)
 }
@@ -315,15 +307,8 @@ pub(super) fn candidates_condition(owner: &SalesforceId, when: &When, stamps: St
         When::Timed { start, .. } => format!("IsAllDayEvent = false AND StartDateTime = {}", instant_text(*start)),
         When::AllDay { first, .. } => format!("IsAllDayEvent = true AND ActivityDate = {first}"),
     };
-    let unlinked = if stamps.link {
-        format!(" AND {LINK_FIELD} = null")
-    } else {
-        String::new()
-    };
-    format!(
-        "OwnerId = {} AND IsChild = false AND {time}{unlinked}",
-        quoted(owner.as_str())
-    )
+    let unlinked = if stamps.link { format!(" AND {LINK_FIELD} = null") } else { String::new() };
+    format!("OwnerId = {} AND IsChild = false AND {time}{unlinked}", quoted(owner.as_str()))
 }
 
 /// Writes the `If-Unmodified-Since` date that never refuses an unchanged row: the version, rounded up to a second.
@@ -367,11 +352,7 @@ mod tests {
 
     use super::*;
 
-    const STAMPS: StampFields = StampFields {
-        link: true,
-        link_unique: true,
-        token: true,
-    };
+    const STAMPS: StampFields = StampFields { link: true, link_unique: true, token: true };
 
     fn row(more: Json) -> Json {
         let mut row = json!({
@@ -390,9 +371,7 @@ mod tests {
     }
 
     fn mapped() -> Vec<String> {
-        ["time", "Subject", "Description", "Location"]
-            .map(str::to_owned)
-            .to_vec()
+        ["time", "Subject", "Description", "Location"].map(str::to_owned).to_vec()
     }
 
     fn present(row: &Json) -> Snapshot {
@@ -431,10 +410,7 @@ mod tests {
         let token = "00000000-0000-0000-0000-000000000002";
         let stamp = format!("v1;{link};AAk=;{token}");
         let snapshot = present(&row(json!({ LINK_FIELD: link, TOKEN_FIELD: stamp, "IsPrivate": true })));
-        assert_eq!(
-            snapshot.version,
-            Version::Modstamp("2026-11-20T17:00:01.250Z".parse().unwrap())
-        );
+        assert_eq!(snapshot.version, Version::Modstamp("2026-11-20T17:00:01.250Z".parse().unwrap()));
         assert_eq!(snapshot.fields["Description"], Value::text("one\ntwo"));
         assert_eq!(snapshot.fields["Location"], Value::Null);
         let when = snapshot.fields["time"].as_when().unwrap();
@@ -449,26 +425,18 @@ mod tests {
     #[test]
     fn all_day_rows_keep_their_dates_and_count_the_last_day_in() {
         let all_day = |more: Json| {
-            let mut all_day = row(
-                json!({ "IsAllDayEvent": true, "StartDateTime": null, "EndDateTime": null,
-                "ActivityDate": "2026-12-01" }),
-            );
+            let mut all_day = row(json!({ "IsAllDayEvent": true, "StartDateTime": null, "EndDateTime": null,
+                "ActivityDate": "2026-12-01" }));
             for (name, value) in more.as_object().unwrap() {
                 all_day[name] = value.clone();
             }
             present(&all_day).fields["time"].clone()
         };
         let days = |first: &str, last: &str| {
-            Value::When(When::AllDay {
-                first: first.parse().unwrap(),
-                last: last.parse().unwrap(),
-            })
+            Value::When(When::AllDay { first: first.parse().unwrap(), last: last.parse().unwrap() })
         };
         assert_eq!(all_day(json!({})), days("2026-12-01", "2026-12-01"));
-        assert_eq!(
-            all_day(json!({ "DurationInMinutes": 2880 })),
-            days("2026-12-01", "2026-12-02")
-        );
+        assert_eq!(all_day(json!({ "DurationInMinutes": 2880 })), days("2026-12-01", "2026-12-02"));
         let both =
             json!({ "StartDateTime": "2026-12-01T00:00:00.000+0000", "EndDateTime": "2026-12-03T00:00:00.000+0000" });
         assert_eq!(all_day(both), days("2026-12-01", "2026-12-03"));
@@ -490,10 +458,7 @@ mod tests {
         assert_eq!(kind(json!({ "IsRecurrence": true })), RecordKind::SeriesMaster);
         assert_eq!(kind(json!({ "IsRecurrence2": true })), RecordKind::SeriesMaster);
         assert_eq!(kind(json!({ "GroupEventType": "3" })), RecordKind::SeriesMaster);
-        assert_eq!(
-            kind(json!({ "RecurrenceActivityId": "00U5000000Gv7qKEAR" })),
-            RecordKind::Occurrence
-        );
+        assert_eq!(kind(json!({ "RecurrenceActivityId": "00U5000000Gv7qKEAR" })), RecordKind::Occurrence);
         assert_eq!(present(&row(json!({ "IsGroupEvent": true }))).traits.attendees, 1);
     }
 
@@ -510,10 +475,7 @@ mod tests {
             ("Location".to_owned(), Value::Null),
             (
                 "time".to_owned(),
-                Value::When(When::AllDay {
-                    first: "2026-12-01".parse().unwrap(),
-                    last: "2026-12-02".parse().unwrap(),
-                }),
+                Value::When(When::AllDay { first: "2026-12-01".parse().unwrap(), last: "2026-12-02".parse().unwrap() }),
             ),
         ]);
         let create = intent(Action::Create(Home::Owner("0055000000Gv7qJAAR".to_owned())), fields);

@@ -45,12 +45,7 @@ impl SalesforceCalendar {
             match body {
                 Err(why) => results[place] = Some(Failure::new(Kind::Refused, why).into_write_result()),
                 Ok(body) => {
-                    let row = Row {
-                        place,
-                        intent,
-                        record: intent.action.record(),
-                        body,
-                    };
+                    let row = Row { place, intent, record: intent.action.record(), body };
                     match intent.action {
                         Action::Create(_) => creates.push(row),
                         Action::Update(_) => updates.push(row),
@@ -66,10 +61,7 @@ impl SalesforceCalendar {
             results[row.place] = Some(result);
         }
         let unsent = || Failure::new(Kind::Refused, "the write was not sent").into_write_result();
-        results
-            .into_iter()
-            .map(|result| result.unwrap_or_else(unsent))
-            .collect()
+        results.into_iter().map(|result| result.unwrap_or_else(unsent)).collect()
     }
 
     async fn create(&self, rows: &[Row<'_>]) -> Vec<WriteResult> {
@@ -96,9 +88,7 @@ impl SalesforceCalendar {
             let path = format!("/sobjects/Event/{}", record.remote_id());
             let body = Json::Object(row.body.clone());
             let unless = wire::precondition(row.intent.expected.as_ref()).filter(|_| self.conditional_updates);
-            let call = Call::new(Method::PATCH, &path, "update")
-                .body(&body)
-                .unless_modified_since(unless);
+            let call = Call::new(Method::PATCH, &path, "update").body(&body).unless_modified_since(unless);
             return vec![done(self.client.call(call).await.map(|_no_content| ()), record)];
         }
         self.collection(Method::PATCH, rows, "update_many").await
@@ -145,18 +135,11 @@ impl SalesforceCalendar {
             if answers.len() == rows.len() {
                 Ok(answers)
             } else {
-                Err(Failure::new(
-                    Kind::Unreadable,
-                    "salesforce answered another number of rows than was sent",
-                ))
+                Err(Failure::new(Kind::Unreadable, "salesforce answered another number of rows than was sent"))
             }
         });
         match answers {
-            Ok(answers) => answers
-                .into_iter()
-                .zip(rows)
-                .map(|(answer, row)| settled(answer, row))
-                .collect(),
+            Ok(answers) => answers.into_iter().zip(rows).map(|(answer, row)| settled(answer, row)).collect(),
             Err(failure) => rows.iter().map(|_| whole_call_failed(&failure)).collect(),
         }
     }
@@ -202,11 +185,7 @@ fn done(answer: Result<(), Failure>, record: &RecordId) -> WriteResult {
 
 /// Salesforce answers a write without the row's new version: a read tells.
 fn applied(record: RecordId) -> WriteResult {
-    WriteResult::Applied {
-        record,
-        version: None,
-        snapshot: None,
-    }
+    WriteResult::Applied { record, version: None, snapshot: None }
 }
 
 /// Reads a failure as one of this write: only an existing record can be gone, only a new one can exist already.

@@ -38,10 +38,7 @@ pub(crate) fn main_connection() -> ConnectionId {
 }
 
 pub(crate) fn outlook(event: &str) -> RecordId {
-    RecordId::Outlook {
-        mailbox: MailboxId::new("mbx-1"),
-        event: event.to_owned(),
-    }
+    RecordId::Outlook { mailbox: MailboxId::new("mbx-1"), event: event.to_owned() }
 }
 
 pub(crate) fn salesforce(id: &str) -> RecordId {
@@ -69,17 +66,11 @@ pub(crate) fn signal(record: &RecordId, ms: i64) -> DueSignal {
 }
 
 pub(crate) fn position(stream: &str, value: i64) -> Position {
-    Position {
-        stream: StreamId::new(stream),
-        value: value.to_string(),
-    }
+    Position { stream: StreamId::new(stream), value: value.to_string() }
 }
 
 pub(crate) async fn accept(store: &dyn Store, signals: Vec<DueSignal>) {
-    let batch = IntakeBatch {
-        signals,
-        ..IntakeBatch::default()
-    };
+    let batch = IntakeBatch { signals, ..IntakeBatch::default() };
     store.accept(&batch, at(0)).await.unwrap();
 }
 
@@ -96,46 +87,23 @@ pub(crate) async fn claim_one(store: &dyn Store, ms: i64) -> Claim {
 }
 
 pub(crate) async fn commit(store: &dyn Store, claim: &Claim, commit: Commit) -> Result<(), StoreError> {
-    store
-        .commit(vec![(claim.fence, commit)], at(1_000))
-        .await
-        .pop()
-        .unwrap()
+    store.commit(vec![(claim.fence, commit)], at(1_000)).await.pop().unwrap()
 }
 
 /// A run that covers everything claimed and ends.
 pub(crate) fn finished(claim: &Claim) -> Commit {
-    Commit {
-        cleared: cleared(claim),
-        release: true,
-        ..Commit::default()
-    }
+    Commit { cleared: cleared(claim), release: true, ..Commit::default() }
 }
 
 pub(crate) fn cleared(claim: &Claim) -> Vec<(RecordId, i64)> {
-    claim
-        .notices
-        .iter()
-        .map(|row| (row.notice.record.clone(), row.generation))
-        .collect()
+    claim.notices.iter().map(|row| (row.notice.record.clone(), row.generation)).collect()
 }
 
 /// A link over two records with an agreed subject and time.
 pub(crate) fn link(number: u128, outlook: Option<RecordId>, salesforce: Option<RecordId>) -> Link {
-    let replica = |record: RecordId, version: Version| Replica {
-        version: Some(version),
-        ..Replica::new(record)
-    };
-    let same = |value: Value| BaseField {
-        outlook: value.clone(),
-        salesforce: value,
-        rule: "r1".to_owned(),
-    };
-    let when = When::Timed {
-        start: at(0),
-        end: at(3_600_000),
-        zone: None,
-    };
+    let replica = |record: RecordId, version: Version| Replica { version: Some(version), ..Replica::new(record) };
+    let same = |value: Value| BaseField { outlook: value.clone(), salesforce: value, rule: "r1".to_owned() };
+    let when = When::Timed { start: at(0), end: at(3_600_000), zone: None };
     Link {
         id: LinkId::new(Uuid::from_u128(number)),
         connection: main_connection(),
@@ -170,11 +138,7 @@ pub(crate) fn intent(link: &Link, token: u128) -> Intent {
         agreed: BTreeMap::new(),
         replaced: Fields::new(),
         expected: None,
-        stamp: Stamp {
-            link: link.id,
-            partner: String::new(),
-            token: None,
-        },
+        stamp: Stamp { link: link.id, partner: String::new(), token: None },
         recorded_at: at(1_000),
         give_up_at: at(71_000),
         sends: 0,
@@ -218,16 +182,10 @@ pub(crate) async fn linked_meeting(store: &dyn Store, link: &Link) -> Link {
     let record = link.replicas.outlook.as_ref().unwrap().record.clone();
     accept(store, vec![signal(&record, 0)]).await;
     let claim = claim_one(store, 1_000).await;
-    let run = Commit {
-        link: Some(link.clone()),
-        journal: vec![decided(Some(link), Outcome::InStep)],
-        ..finished(&claim)
-    };
+    let run =
+        Commit { link: Some(link.clone()), journal: vec![decided(Some(link), Outcome::InStep)], ..finished(&claim) };
     commit(store, &claim, run).await.unwrap();
-    Link {
-        revision: link.revision + 1,
-        ..link.clone()
-    }
+    Link { revision: link.revision + 1, ..link.clone() }
 }
 
 // --- Intake
@@ -239,9 +197,7 @@ pub(crate) async fn a_burst_becomes_one_row_that_is_due_after_the_quiet_window(s
     assert_eq!(store.next_due().await.unwrap(), Some(at(950)));
     assert!(claim(store, 949).await.is_empty());
     let claim = claim_one(store, 950).await;
-    let [row] = claim.notices.as_slice() else {
-        panic!("one record, one row")
-    };
+    let [row] = claim.notices.as_slice() else { panic!("one record, one row") };
     assert_eq!((row.generation, row.signals), (3, 3));
     assert_eq!(row.notice.versions.len(), 3);
     assert_eq!(row.positions.last(), Some(&position("hub/0", 200)));
@@ -255,10 +211,7 @@ pub(crate) async fn an_unending_burst_is_due_at_its_longest_wait(store: &dyn Sto
     assert_eq!(store.next_due().await.unwrap(), Some(at(5_000)));
     let row = claim_one(store, 5_000).await.notices.remove(0);
     assert_eq!(row.notice.versions.len(), 16, "the newest versions are kept");
-    assert_eq!(
-        row.notice.versions.last(),
-        Some(&Version::ChangeKey("key-9500".to_owned()))
-    );
+    assert_eq!(row.notice.versions.last(), Some(&Version::ChangeKey("key-9500".to_owned())));
     assert_eq!(row.positions.len(), 16);
 }
 
@@ -325,10 +278,7 @@ pub(crate) async fn positions_duplicates_and_rejects_are_kept(store: &dyn Store)
     assert_eq!(status.checkpoints.get("hub/0").map(String::as_str), Some("42"));
     assert_eq!((status.journal, status.dead_letters), (4, 2));
     let dead = store.dead_letters(10).await.unwrap();
-    assert!(
-        dead.iter()
-            .all(|letter| letter.reason == Reason::Undecodable && letter.detail == "no `value`")
-    );
+    assert!(dead.iter().all(|letter| letter.reason == Reason::Undecodable && letter.detail == "no `value`"));
 }
 
 // --- Commit
@@ -336,26 +286,15 @@ pub(crate) async fn positions_duplicates_and_rejects_are_kept(store: &dyn Store)
 pub(crate) async fn a_link_comes_back_as_it_was_written(store: &dyn Store) {
     let mut link = link(1, Some(outlook("e1")), Some(salesforce("00U000000000001")));
     link.intents.salesforce = Some(intent(&link, 5));
-    link.copies = [RecordId::Outlook {
-        mailbox: MailboxId::new("mbx-2"),
-        event: "copy".to_owned(),
-    }]
-    .into();
+    link.copies = [RecordId::Outlook { mailbox: MailboxId::new("mbx-2"), event: "copy".to_owned() }].into();
     let stored = linked_meeting(store, &link).await;
     assert_eq!(store.status().await.unwrap().intents, 1);
     accept(store, vec![signal(&salesforce("00U000000000001"), 2_000)]).await;
     let claim = claim_one(store, 9_000).await;
     assert_eq!(claim.link, Some(stored.clone()), "found by its other record");
 
-    let settled = Link {
-        intents: BothSides::default(),
-        copies: [].into(),
-        ..stored
-    };
-    let run = Commit {
-        link: Some(settled.clone()),
-        ..Commit::default()
-    };
+    let settled = Link { intents: BothSides::default(), copies: [].into(), ..stored };
+    let run = Commit { link: Some(settled.clone()), ..Commit::default() };
     commit(store, &claim, run).await.unwrap();
     let status = store.status().await.unwrap();
     assert_eq!((status.intents, status.links.get("live")), (0, Some(&1)));
@@ -366,85 +305,42 @@ pub(crate) async fn a_link_is_not_written_over_a_newer_revision(store: &dyn Stor
     let second = linked_meeting(store, &first).await;
     accept(store, vec![signal(&outlook("e1"), 2_000)]).await;
     let claim = claim_one(store, 9_000).await;
-    for stale in [
-        first,
-        Link {
-            revision: second.revision + 1,
-            ..second.clone()
-        },
-    ] {
-        let run = Commit {
-            link: Some(stale.clone()),
-            ..finished(&claim)
-        };
+    for stale in [first, Link { revision: second.revision + 1, ..second.clone() }] {
+        let run = Commit { link: Some(stale.clone()), ..finished(&claim) };
         let error = commit(store, &claim, run).await.unwrap_err();
         assert!(matches!(error, StoreError::Outdated(id) if id == stale.id), "{error}");
     }
-    let run = Commit {
-        link: Some(second),
-        ..finished(&claim)
-    };
+    let run = Commit { link: Some(second), ..finished(&claim) };
     commit(store, &claim, run).await.unwrap();
 }
 
 pub(crate) async fn two_links_never_share_a_record_but_a_tombstone_gives_it_free(store: &dyn Store) {
-    let one = linked_meeting(
-        store,
-        &link(1, Some(outlook("e1")), Some(salesforce("00U000000000001"))),
-    )
-    .await;
+    let one = linked_meeting(store, &link(1, Some(outlook("e1")), Some(salesforce("00U000000000001")))).await;
     accept(store, vec![signal(&outlook("e2"), 2_000)]).await;
     let claim = claim_one(store, 9_000).await;
     let two = link(2, Some(outlook("e2")), Some(salesforce("00U000000000001")));
-    let run = || Commit {
-        link: Some(two.clone()),
-        ..Commit::default()
-    };
+    let run = || Commit { link: Some(two.clone()), ..Commit::default() };
     let refused = commit(store, &claim, run()).await;
     assert!(matches!(refused, Err(StoreError::Outdated(_))), "{refused:?}");
 
     accept(store, vec![signal(&outlook("e1"), 9_000)]).await;
     let old = claim_one(store, 20_000).await;
-    let tombstone = Link {
-        state: LinkState::Tombstone {
-            reason: Reason::DeletedInOutlook,
-            at: at(9_000),
-        },
-        ..one
-    };
-    let end = Commit {
-        link: Some(tombstone),
-        ..finished(&old)
-    };
+    let tombstone = Link { state: LinkState::Tombstone { reason: Reason::DeletedInOutlook, at: at(9_000) }, ..one };
+    let end = Commit { link: Some(tombstone), ..finished(&old) };
     commit(store, &old, end).await.unwrap();
     commit(store, &claim, run()).await.unwrap();
     let links = store.status().await.unwrap().links;
-    assert_eq!(
-        links,
-        BTreeMap::from([("live".to_owned(), 1), ("tombstone".to_owned(), 1)])
-    );
+    assert_eq!(links, BTreeMap::from([("live".to_owned(), 1), ("tombstone".to_owned(), 1)]));
 }
 
 pub(crate) async fn a_fenced_commit_leaves_no_trace_and_its_neighbours_stand(store: &dyn Store) {
-    accept(
-        store,
-        vec![
-            signal(&outlook("a"), 0),
-            signal(&outlook("b"), 0),
-            signal(&outlook("c"), 0),
-        ],
-    )
-    .await;
+    accept(store, vec![signal(&outlook("a"), 0), signal(&outlook("b"), 0), signal(&outlook("c"), 0)]).await;
     let lost = store.claim("slow", at(5_000), NO_LEASE, 100).await.unwrap();
     let held = claim(store, 5_000).await;
     assert_eq!((lost.len(), held.len()), (3, 3));
     let run = |claim: &Claim, number: u128, event: &str| {
         let link = link(number, Some(outlook(event)), None);
-        let run = Commit {
-            journal: vec![decided(Some(&link), Outcome::InStep)],
-            link: Some(link),
-            ..finished(claim)
-        };
+        let run = Commit { journal: vec![decided(Some(&link), Outcome::InStep)], link: Some(link), ..finished(claim) };
         (claim.fence, run)
     };
     let event = |claim: &Claim| claim.notices[0].notice.record.remote_id().to_owned();
@@ -457,10 +353,7 @@ pub(crate) async fn a_fenced_commit_leaves_no_trace_and_its_neighbours_stand(sto
     assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
     assert!(matches!(results[1], Err(StoreError::Fenced)), "{results:?}");
     let status = store.status().await.unwrap();
-    assert_eq!(
-        (status.journal, status.links.get("live"), status.waiting),
-        (2, Some(&2), 1)
-    );
+    assert_eq!((status.journal, status.links.get("live"), status.waiting), (2, Some(&2), 1));
 }
 
 pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &dyn Store) {
@@ -484,10 +377,7 @@ pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &
     }
     let dead = store.dead_letters(10).await.unwrap();
     assert_eq!(dead.len(), 1);
-    assert_eq!(
-        (dead[0].at, dead[0].detail.as_str()),
-        (at(0), "FIELD_INTEGRITY_EXCEPTION 1")
-    );
+    assert_eq!((dead[0].at, dead[0].detail.as_str()), (at(0), "FIELD_INTEGRITY_EXCEPTION 1"));
     let good_end = JournalEntry {
         kind: JournalKind::Settled,
         outcome: None,
@@ -497,10 +387,7 @@ pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &
     for (row, still_open) in [(decided(None, Outcome::Write), 1), (good_end, 0)] {
         accept(store, vec![signal(&record, 30_000)]).await;
         let claim = claim_one(store, 40_000).await;
-        let run = Commit {
-            journal: vec![row],
-            ..finished(&claim)
-        };
+        let run = Commit { journal: vec![row], ..finished(&claim) };
         commit(store, &claim, run).await.unwrap();
         assert_eq!(store.dead_letters(10).await.unwrap().len(), still_open);
     }

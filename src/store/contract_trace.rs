@@ -41,28 +41,17 @@ pub(crate) async fn a_meeting_is_found_by_every_name_it_has(store: &dyn Store) {
         assert_eq!(found[0].link.as_ref(), Some(&stored), "`{name}`");
         assert_eq!(found[0].journal.len(), 1);
     }
-    assert!(
-        find(store, "AAMKAGI1+/=").await.is_empty(),
-        "event ids are case-sensitive"
-    );
+    assert!(find(store, "AAMKAGI1+/=").await.is_empty(), "event ids are case-sensitive");
     assert!(find(store, "").await.is_empty());
     assert!(find(store, "nothing-like-this").await.is_empty());
 }
 
 pub(crate) async fn a_meeting_is_found_by_words_of_any_subject_it_had(store: &dyn Store) {
     linked_meeting(store, &link(1, Some(outlook("e1")), None)).await;
-    for words in [
-        CANARY,
-        "zimtschnecke review",
-        "REVIEW, Zimtschnecke!",
-        "zimtschnecke draft",
-    ] {
+    for words in [CANARY, "zimtschnecke review", "REVIEW, Zimtschnecke!", "zimtschnecke draft"] {
         assert_eq!(find(store, words).await.len(), 1, "`{words}`");
     }
-    assert!(
-        find(store, "zimtschnecke budget").await.is_empty(),
-        "every word must fit"
-    );
+    assert!(find(store, "zimtschnecke budget").await.is_empty(), "every word must fit");
 }
 
 pub(crate) async fn a_meeting_is_found_by_versions_it_had(store: &dyn Store) {
@@ -73,16 +62,8 @@ pub(crate) async fn a_meeting_is_found_by_versions_it_had(store: &dyn Store) {
     assert_eq!(find(store, "100%_told").await.len(), 1, "while it waits");
     let claim = claim_one(store, 9_000).await;
     let mut newer = stored;
-    newer
-        .replicas
-        .outlook
-        .as_mut()
-        .unwrap()
-        .note_version(Version::ChangeKey("ck-newer".to_owned()));
-    let run = Commit {
-        link: Some(newer),
-        ..finished(&claim)
-    };
+    newer.replicas.outlook.as_mut().unwrap().note_version(Version::ChangeKey("ck-newer".to_owned()));
+    let run = Commit { link: Some(newer), ..finished(&claim) };
     commit(store, &claim, run).await.unwrap();
     for key in ["100%_told", "ck-1", "ck-newer", "old-change-key", "key-0"] {
         assert_eq!(find(store, key).await.len(), 1, "`{key}`");
@@ -94,45 +75,26 @@ pub(crate) async fn a_deleted_meeting_and_one_that_was_never_linked_are_found(st
     accept(store, vec![signal(&outlook("e1"), 2_000)]).await;
     let claim = claim_one(store, 9_000).await;
     let run = Commit {
-        link: Some(Link {
-            state: LinkState::Tombstone {
-                reason: Reason::DeletedInOutlook,
-                at: at(9_000),
-            },
-            ..stored
-        }),
+        link: Some(Link { state: LinkState::Tombstone { reason: Reason::DeletedInOutlook, at: at(9_000) }, ..stored }),
         journal: vec![decided(None, Outcome::Deleted)],
         ..finished(&claim)
     };
     commit(store, &claim, run).await.unwrap();
     let found = find(store, "zimtschnecke").await;
-    assert!(matches!(
-        found[0].link.as_ref().unwrap().state,
-        LinkState::Tombstone { .. }
-    ));
+    assert!(matches!(found[0].link.as_ref().unwrap().state, LinkState::Tombstone { .. }));
 
     accept(store, vec![signal(&outlook("skipped"), 20_000)]).await;
     assert_eq!(find(store, "skipped").await[0].wake_at, Some(at(20_750)), "waiting");
     let claim = claim_one(store, 30_000).await;
-    let run = Commit {
-        journal: vec![decided(None, Outcome::Skip)],
-        ..finished(&claim)
-    };
+    let run = Commit { journal: vec![decided(None, Outcome::Skip)], ..finished(&claim) };
     commit(store, &claim, run).await.unwrap();
     let found = find(store, "skipped").await;
     assert!(found[0].link.is_none() && found[0].wake_at.is_none());
     let written = decided(None, Outcome::Skip);
     let read = &found[0].journal[0];
     assert_eq!(read.lane, Some(claim.fence.lane));
-    let comparable = crate::ports::JournalEntry {
-        sequence: 0,
-        lane: None,
-        ..read.clone()
-    };
-    assert_eq!(
-        comparable, written,
-        "a journal row comes back as it was written, images included"
-    );
+    let comparable = crate::ports::JournalEntry { sequence: 0, lane: None, ..read.clone() };
+    assert_eq!(comparable, written, "a journal row comes back as it was written, images included");
 }
 
 pub(crate) async fn a_mailboxs_day_lists_the_meetings_that_start_in_it(store: &dyn Store) {
@@ -144,15 +106,8 @@ pub(crate) async fn a_mailboxs_day_lists_the_meetings_that_start_in_it(store: &d
             first: NaiveDate::from_ymd_opt(2026, 3, day).unwrap(),
             last: NaiveDate::from_ymd_opt(2026, 3, day).unwrap(),
         });
-        let field = BaseField {
-            outlook: when.clone(),
-            salesforce: when,
-            rule: "r1".to_owned(),
-        };
-        Link {
-            base: [("time".to_owned(), field)].into(),
-            ..link
-        }
+        let field = BaseField { outlook: when.clone(), salesforce: when, rule: "r1".to_owned() };
+        Link { base: [("time".to_owned(), field)].into(), ..link }
     };
     linked_meeting(store, &link(1, Some(outlook("at nine UTC on the 2nd")), None)).await;
     linked_meeting(store, &all_day(link(2, Some(outlook("all the 2nd")), None), 2)).await;
@@ -183,17 +138,8 @@ pub(crate) async fn an_enrolment_keeps_its_first_day(store: &dyn Store) {
     enrol(store, "Europe/Vienna", 2_000).await;
     let rows = store.enrolments(&main_connection()).await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert_eq!(
-        (rows[0].enrolment.enrolled_at, rows[0].zone.as_str()),
-        (at(1_000), "Europe/Vienna")
-    );
-    assert!(
-        store
-            .enrolments(&calbridge_core::ids::ConnectionId::new("other"))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!((rows[0].enrolment.enrolled_at, rows[0].zone.as_str()), (at(1_000), "Europe/Vienna"));
+    assert!(store.enrolments(&calbridge_core::ids::ConnectionId::new("other")).await.unwrap().is_empty());
 }
 
 pub(crate) async fn subscriptions_are_kept_until_dropped(store: &dyn Store) {
@@ -210,10 +156,7 @@ pub(crate) async fn subscriptions_are_kept_until_dropped(store: &dyn Store) {
     let stored = store.subscriptions(&main_connection()).await.unwrap();
     assert_eq!(stored, [row("early", 60), row("late", 90)]);
     store.drop_subscription(&main_connection(), "early").await.unwrap();
-    assert_eq!(
-        store.subscriptions(&main_connection()).await.unwrap(),
-        [row("late", 90)]
-    );
+    assert_eq!(store.subscriptions(&main_connection()).await.unwrap(), [row("late", 90)]);
 }
 
 pub(crate) async fn status_counts_what_waits(store: &dyn Store) {

@@ -87,19 +87,14 @@ impl Sealer {
     /// Unwraps a stored data key.
     pub(super) fn unwrap_data_key(&self, key_id: &str, wrapped: &[u8]) -> Result<DataKey, StoreError> {
         let bytes = Zeroizing::new(open(&gcm(&self.wrap)?, "data key", key_id, wrapped)?);
-        let bytes: &[u8; KEY_LEN] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_unspecified| corrupt("data key", "it does not have 32 bytes"))?;
+        let bytes: &[u8; KEY_LEN] =
+            bytes.as_slice().try_into().map_err(|_unspecified| corrupt("data key", "it does not have 32 bytes"))?;
         Ok(DataKey(gcm(bytes)?))
     }
 
     /// Returns the keyed hashes of the words of a text, each once.
     pub(super) fn word_hashes(&self, text: &str) -> BTreeSet<String> {
-        words(text)
-            .iter()
-            .map(|word| hex(&hmac(&self.words, &[word.as_bytes()])[..16]))
-            .collect()
+        words(text).iter().map(|word| hex(&hmac(&self.words, &[word.as_bytes()])[..16])).collect()
     }
 }
 
@@ -143,10 +138,7 @@ pub(super) fn store_key(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_create => create_key(&path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(corrupt(
             "store key",
-            &format!(
-                "the file `{}` is missing; put it back beside the database that it belongs to",
-                path.display()
-            ),
+            &format!("the file `{}` is missing; put it back beside the database that it belongs to", path.display()),
         )),
         Err(error) => Err(corrupt("store key", &format!("the file `{}`: {error}", path.display()))),
         Ok(key) => Ok(key),
@@ -177,10 +169,7 @@ fn create_key(path: &Path) -> Result<Zeroizing<[u8; KEY_LEN]>, StoreError> {
     });
     match written {
         Ok(()) => Ok(key),
-        Err(error) => Err(StoreError::Database(format!(
-            "cannot write the key file `{}`: {error}",
-            path.display()
-        ))),
+        Err(error) => Err(StoreError::Database(format!("cannot write the key file `{}`: {error}", path.display()))),
     }
 }
 
@@ -238,10 +227,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn corrupt(what: &str, why: &str) -> StoreError {
-    StoreError::Corrupt {
-        what: what.to_owned(),
-        why: why.to_owned(),
-    }
+    StoreError::Corrupt { what: what.to_owned(), why: why.to_owned() }
 }
 
 #[cfg(test)]
@@ -273,10 +259,7 @@ mod tests {
         let subject = sealer.word_hashes("Über-Review: Q4 a 東京");
         assert_eq!(words("Über-Review: Q4 a 東京").len(), 4);
         assert!(sealer.word_hashes("über q4").is_subset(&subject));
-        assert_ne!(
-            Sealer::new(&[8; KEY_LEN]).word_hashes("über"),
-            sealer.word_hashes("über")
-        );
+        assert_ne!(Sealer::new(&[8; KEY_LEN]).word_hashes("über"), sealer.word_hashes("über"));
     }
 
     #[test]
@@ -289,10 +272,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
-            let mode = fs::metadata(folder.path().join("calbridge.db.key"))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = fs::metadata(folder.path().join("calbridge.db.key")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
     }

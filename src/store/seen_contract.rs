@@ -74,7 +74,5 @@ async fn wait_until_new(cache: &dyn SeenCache, keys: &[SeenKey]) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), forgotten)
-        .await
-        .expect("the key is forgotten when its time is over");
+    tokio::time::timeout(Duration::from_secs(30), forgotten).await.expect("the key is forgotten when its time is over");
 }

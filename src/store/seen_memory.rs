@@ -40,9 +40,7 @@ impl Expiry<SeenKey, Mark> for OwnTime {
 impl MemorySeenCache {
     /// Makes an empty cache.
     pub fn new() -> Self {
-        Self {
-            keys: Cache::builder().max_capacity(CAPACITY).expire_after(OwnTime).build(),
-        }
+        Self { keys: Cache::builder().max_capacity(CAPACITY).expire_after(OwnTime).build() }
     }
 }
 
@@ -57,10 +55,7 @@ impl SeenCache for MemorySeenCache {
     async fn claim(&self, keys: &[SeenKey], lease: Duration) -> Result<Vec<Seen>, CacheError> {
         let mut seen = Vec::with_capacity(keys.len());
         for key in keys {
-            let claimed = Mark {
-                done: false,
-                lives: lease,
-            };
+            let claimed = Mark { done: false, lives: lease };
             let entry = self.keys.entry_by_ref(key).or_insert(claimed).await;
             seen.push(match (entry.is_fresh(), entry.value().done) {
                 (true, _) => Seen::New,

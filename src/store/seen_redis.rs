@@ -33,10 +33,7 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// Makes the default settings for a server.
     pub fn new(url: SecretString) -> Self {
-        Self {
-            url,
-            timeout: Duration::from_millis(250),
-        }
+        Self { url, timeout: Duration::from_millis(250) }
     }
 }
 
@@ -49,9 +46,7 @@ pub struct RedisSeenCache {
 
 impl fmt::Debug for RedisSeenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSeenCache")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisSeenCache").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -70,11 +65,7 @@ impl RedisSeenCache {
             .set_response_timeout(Some(settings.timeout));
         let manager =
             ConnectionManager::new_lazy_with_config(client, config).map_err(|error| without_values(&error))?;
-        Ok(Self {
-            manager,
-            timeout: settings.timeout,
-            claim_value: format!("c:{}", Uuid::new_v4().simple()),
-        })
+        Ok(Self { manager, timeout: settings.timeout, claim_value: format!("c:{}", Uuid::new_v4().simple()) })
     }
 
     /// Asks Redis for a sign of life.
@@ -104,13 +95,7 @@ impl SeenCache for RedisSeenCache {
         }
         let mut pipeline = Pipeline::with_capacity(keys.len() * 2);
         for SeenKey(key) in keys {
-            pipeline
-                .cmd("SET")
-                .arg(key)
-                .arg(&self.claim_value)
-                .arg("NX")
-                .arg("PX")
-                .arg(millis(lease));
+            pipeline.cmd("SET").arg(key).arg(&self.claim_value).arg("NX").arg("PX").arg(millis(lease));
             pipeline.cmd("GET").arg(key);
         }
         let answers: Vec<Option<String>> = self.ask(&pipeline).await?;
@@ -134,13 +119,7 @@ impl SeenCache for RedisSeenCache {
         }
         let mut pipeline = Pipeline::with_capacity(keys.len());
         for SeenKey(key) in keys {
-            pipeline
-                .cmd("SET")
-                .arg(key)
-                .arg(DONE)
-                .arg("PX")
-                .arg(millis(ttl))
-                .ignore();
+            pipeline.cmd("SET").arg(key).arg(DONE).arg("PX").arg(millis(ttl)).ignore();
         }
         self.ask(&pipeline).await
     }
@@ -151,13 +130,7 @@ impl SeenCache for RedisSeenCache {
         }
         let mut pipeline = Pipeline::with_capacity(keys.len());
         for SeenKey(key) in keys {
-            pipeline
-                .cmd("EVAL")
-                .arg(RELEASE)
-                .arg(1)
-                .arg(key)
-                .arg(&self.claim_value)
-                .ignore();
+            pipeline.cmd("EVAL").arg(RELEASE).arg(1).arg(key).arg(&self.claim_value).ignore();
         }
         self.ask(&pipeline).await
     }
@@ -190,16 +163,7 @@ mod tests {
     async fn redis_server() -> Option<(Child, RedisSeenCache)> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let spawned = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -207,29 +171,22 @@ mod tests {
         let server = match spawned {
             Ok(server) => server,
             Err(error) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "tests are told by the environment what must be present"
-                )]
+                #[expect(clippy::disallowed_methods, reason = "tests are told by the environment what must be present")]
                 let required = std::env::var("CALBRIDGE_TEST_REQUIRE_REDIS").is_ok_and(|value| value == "1");
                 assert!(!required, "redis-server is required but does not start: {error}");
                 println!("skipped: redis-server does not start here ({error})");
                 return None;
             }
         };
-        let settings = RedisSettings {
-            url: format!("redis://127.0.0.1:{port}/").into(),
-            timeout: Duration::from_secs(2),
-        };
+        let settings =
+            RedisSettings { url: format!("redis://127.0.0.1:{port}/").into(), timeout: Duration::from_secs(2) };
         let cache = RedisSeenCache::new(&settings).unwrap();
         let started = async {
             while cache.ping().await.is_err() {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(30), started)
-            .await
-            .expect("redis-server answers");
+        timeout(Duration::from_secs(30), started).await.expect("redis-server answers");
         Some((server, cache))
     }
 
@@ -266,11 +223,7 @@ mod tests {
         let cache = RedisSeenCache::new(&settings).unwrap();
         let keys = [SeenKey("cb:d:secret-key".to_owned())];
         for _ in 0..3 {
-            let error = cache
-                .claim(&keys, Duration::from_secs(1))
-                .await
-                .unwrap_err()
-                .to_string();
+            let error = cache.claim(&keys, Duration::from_secs(1)).await.unwrap_err().to_string();
             assert!(!error.contains("secret-key") && !error.contains("hunter2"), "{error}");
         }
         assert!(!format!("{cache:?} {settings:?}").contains("hunter2"));

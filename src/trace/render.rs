@@ -66,23 +66,9 @@ fn sentence(verdict: &Verdict, zone: Tz) -> String {
         Verdict::Held { since, reason, todo } => {
             format!("held since {}: {} ({}); {todo}", when(since), reason.words, reason.code)
         }
-        Verdict::DeadLetter {
-            since,
-            reason,
-            detail,
-            todo,
-        } => {
-            let detail = if detail.is_empty() {
-                String::new()
-            } else {
-                format!(": {detail}")
-            };
-            format!(
-                "dead letter since {}: {} ({}){detail}; {todo}",
-                when(since),
-                reason.words,
-                reason.code
-            )
+        Verdict::DeadLetter { since, reason, detail, todo } => {
+            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            format!("dead letter since {}: {} ({}){detail}; {todo}", when(since), reason.words, reason.code)
         }
         Verdict::Deleted { since, reason } => {
             format!("deleted since {}: {} ({})", when(since), reason.words, reason.code)
@@ -124,12 +110,7 @@ fn event(out: &mut String, line: &Line, zone: Tz) {
     let head = format!("{at}  {there}  {side:<10}  {}", line.what);
     put(out, 0, WORDS_AT, &head);
     for reason in &line.reasons {
-        put(
-            out,
-            DETAILS_AT,
-            DETAILS_AT + 2,
-            &format!("{} {}: {}", reason.code, reason.name, reason.words),
-        );
+        put(out, DETAILS_AT, DETAILS_AT + 2, &format!("{} {}: {}", reason.code, reason.name, reason.words));
     }
     if let Some(error) = &line.error {
         put(out, DETAILS_AT, DETAILS_AT + 2, &format!("answer: {error}"));
@@ -178,9 +159,7 @@ fn both_times(at: DateTime<Utc>, zone: Tz) -> String {
 }
 
 fn utc(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
-        .replace('T', " ")
-        .replace('Z', " UTC")
+    at.to_rfc3339_opts(SecondsFormat::Secs, true).replace('T', " ").replace('Z', " UTC")
 }
 
 /// Returns the last part of a zone's name, short enough for its column.

@@ -44,10 +44,7 @@ fn traced(link: Option<Link>, journal: Vec<JournalEntry>) -> Traced {
 
 fn crossed() -> Traced {
     let link = link(1, Some(outlook("AAMkAGI1")), Some(salesforce("00U000000000001")));
-    let write = JournalEntry {
-        reasons: vec![Reason::OutlookChanged],
-        ..decided(Some(&link), Outcome::Write)
-    };
+    let write = JournalEntry { reasons: vec![Reason::OutlookChanged], ..decided(Some(&link), Outcome::Write) };
     let settled = JournalEntry {
         at: at(1_400),
         kind: JournalKind::Settled,
@@ -124,10 +121,7 @@ fn mails_are_counted_and_shown_where_they_were_expected() {
     let mut mailed = crossed();
     mailed.journal[0].mails = 3;
     let story = told(&mailed);
-    assert_eq!(
-        (story.mails_expected, story.mails.as_str()),
-        (3, "3 mails expected, see the lines below")
-    );
+    assert_eq!((story.mails_expected, story.mails.as_str()), (3, "3 mails expected, see the lines below"));
     assert!(text(&[story]).contains("mails expected: 3"));
 }
 
@@ -144,23 +138,11 @@ fn the_verdict_names_what_a_person_must_do_before_anything_else() {
     });
     dead.wake_at = Some(at(9_000));
     let printed = text(&[told(&dead)]);
-    assert!(
-        printed.starts_with("dead letter since 2026-03-02 09:00:02 UTC"),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("CB1355 FIELD_CUSTOM_VALIDATION_EXCEPTION"),
-        "{printed}"
-    );
+    assert!(printed.starts_with("dead letter since 2026-03-02 09:00:02 UTC"), "{printed}");
+    assert!(printed.contains("CB1355 FIELD_CUSTOM_VALIDATION_EXCEPTION"), "{printed}");
     assert!(printed.contains("docs/errors/CB2080.md"), "{printed}");
 
-    let held = traced(
-        None,
-        vec![JournalEntry {
-            reasons: vec![Reason::NeedsAdopt],
-            ..decided(None, Outcome::Hold)
-        }],
-    );
+    let held = traced(None, vec![JournalEntry { reasons: vec![Reason::NeedsAdopt], ..decided(None, Outcome::Hold) }]);
     assert!(matches!(told(&held).verdict, Verdict::Held { reason, .. } if reason.name == "needs_adopt"));
 }
 
@@ -168,16 +150,10 @@ fn the_verdict_names_what_a_person_must_do_before_anything_else() {
 fn the_verdict_says_what_is_waited_for_and_until_when() {
     let mut open = crossed();
     let link = open.link.as_mut().unwrap();
-    link.intents = BothSides {
-        outlook: None,
-        salesforce: Some(intent(link, 5)),
-    };
+    link.intents = BothSides { outlook: None, salesforce: Some(intent(link, 5)) };
     assert_eq!(
         told(&open).verdict,
-        Verdict::Waiting {
-            waits_for: "the result of the update in Salesforce".to_owned(),
-            until: Some(at(71_000)),
-        }
+        Verdict::Waiting { waits_for: "the result of the update in Salesforce".to_owned(), until: Some(at(71_000)) }
     );
 
     let notified = signal(&outlook("e1"), 100);
@@ -203,13 +179,8 @@ fn the_verdict_says_what_is_waited_for_and_until_when() {
     assert_eq!(story.lines[0].what, "waiting: 2 notifications");
     assert_eq!(story.identity.outlook_event_id.as_deref(), Some("e1"));
 
-    let mut retry = traced(
-        None,
-        vec![JournalEntry {
-            reasons: vec![Reason::ReadFailed],
-            ..decided(None, Outcome::Wait)
-        }],
-    );
+    let mut retry =
+        traced(None, vec![JournalEntry { reasons: vec![Reason::ReadFailed], ..decided(None, Outcome::Wait) }]);
     retry.wake_at = Some(at(60_000));
     assert!(matches!(told(&retry).verdict, Verdict::Waiting { waits_for, .. } if waits_for.contains("a read failed")));
 }
@@ -217,23 +188,11 @@ fn the_verdict_says_what_is_waited_for_and_until_when() {
 #[test]
 fn the_verdict_of_what_rests_is_in_step_deleted_or_not_synced() {
     let mut deleted = crossed();
-    deleted.link.as_mut().unwrap().state = LinkState::Tombstone {
-        reason: Reason::DeletedInOutlook,
-        at: at(5_000),
-    };
+    deleted.link.as_mut().unwrap().state = LinkState::Tombstone { reason: Reason::DeletedInOutlook, at: at(5_000) };
     let printed = text(&[told(&deleted)]);
-    assert!(
-        printed.starts_with("deleted since 2026-03-02 09:00:05 UTC"),
-        "{printed}"
-    );
+    assert!(printed.starts_with("deleted since 2026-03-02 09:00:05 UTC"), "{printed}");
 
-    let private = traced(
-        None,
-        vec![JournalEntry {
-            reasons: vec![Reason::Private],
-            ..decided(None, Outcome::Skip)
-        }],
-    );
+    let private = traced(None, vec![JournalEntry { reasons: vec![Reason::Private], ..decided(None, Outcome::Skip) }]);
     let story = told(&private);
     assert!(matches!(&story.verdict, Verdict::NotSynced { reason, .. } if reason.name == "private"));
     assert!(text(&[story]).starts_with("not synced since"));

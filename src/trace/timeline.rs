@@ -79,11 +79,7 @@ pub struct ReasonWords {
 impl ReasonWords {
     /// Looks a reason up.
     pub fn of(reason: Reason) -> Self {
-        Self {
-            code: reason.code(),
-            name: reason.name(),
-            words: reason.words(),
-        }
+        Self { code: reason.code(), name: reason.name(), words: reason.words() }
     }
 }
 
@@ -127,9 +123,7 @@ pub struct Line {
 pub fn story(traced: &Traced, enrolments: &[EnrolmentRow], values: bool) -> Timeline {
     let mailbox = mailbox_of(traced);
     let enrolment = mailbox.and_then(|mailbox| enrolments.iter().find(|row| row.enrolment.mailbox == *mailbox));
-    let zone = enrolment
-        .and_then(|row| Tz::from_str(&row.zone).ok())
-        .unwrap_or(Tz::UTC);
+    let zone = enrolment.and_then(|row| Tz::from_str(&row.zone).ok()).unwrap_or(Tz::UTC);
     let history = traced.journal.iter().map(|entry| happened(entry, zone, values));
     let waiting = traced.waiting.iter().map(|row| waits(row, zone));
     let mails_expected = traced.journal.iter().map(|entry| entry.mails).sum();
@@ -231,11 +225,7 @@ fn happened(entry: &JournalEntry, zone: Tz, values: bool) -> Line {
         reasons: entry.reasons.iter().copied().map(ReasonWords::of).collect(),
         record: entry.record.as_ref().map(|record| record.remote_id().to_owned()),
         versions: entry.versions.clone(),
-        positions: entry
-            .positions
-            .iter()
-            .map(|position| format!("{}@{}", position.stream, position.value))
-            .collect(),
+        positions: entry.positions.iter().map(|position| format!("{}@{}", position.stream, position.value)).collect(),
         fields: entry.fields.clone(),
         token: entry.token.map(|token| token.to_string()),
         latency_ms: entry.latency_ms,
@@ -249,11 +239,7 @@ fn happened(entry: &JournalEntry, zone: Tz, values: bool) -> Line {
 fn waits(row: &DirtyRow, zone: Tz) -> Line {
     let notice = &row.notice;
     let side = notice.record.side();
-    let deleted = if notice.deleted {
-        ", one of them of a deletion"
-    } else {
-        ""
-    };
+    let deleted = if notice.deleted { ", one of them of a deletion" } else { "" };
     Line {
         at: notice.last_signal_at,
         at_local: local(notice.last_signal_at, zone),
@@ -262,11 +248,7 @@ fn waits(row: &DirtyRow, zone: Tz) -> Line {
         reasons: Vec::new(),
         record: Some(notice.record.remote_id().to_owned()),
         versions: notice.versions.iter().map(version).collect(),
-        positions: row
-            .positions
-            .iter()
-            .map(|position| format!("{}@{}", position.stream, position.value))
-            .collect(),
+        positions: row.positions.iter().map(|position| format!("{}@{}", position.stream, position.value)).collect(),
         fields: Vec::new(),
         token: None,
         latency_ms: None,
@@ -339,10 +321,7 @@ fn version(version: &Version) -> String {
 }
 
 fn readable(fields: &Fields) -> BTreeMap<String, String> {
-    fields
-        .iter()
-        .map(|(name, value)| (name.clone(), value_text(value)))
-        .collect()
+    fields.iter().map(|(name, value)| (name.clone(), value_text(value))).collect()
 }
 
 fn value_text(value: &Value) -> String {

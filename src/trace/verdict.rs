@@ -95,20 +95,11 @@ fn needs_a_person(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Ve
 }
 
 fn dead_letter(reason: Reason, since: DateTime<Utc>, detail: &str) -> Verdict {
-    Verdict::DeadLetter {
-        since,
-        reason: ReasonWords::of(reason),
-        detail: detail.to_owned(),
-        todo: todo(reason),
-    }
+    Verdict::DeadLetter { since, reason: ReasonWords::of(reason), detail: detail.to_owned(), todo: todo(reason) }
 }
 
 fn held(reason: Reason, since: DateTime<Utc>) -> Verdict {
-    Verdict::Held {
-        since,
-        reason: ReasonWords::of(reason),
-        todo: todo(reason),
-    }
+    Verdict::Held { since, reason: ReasonWords::of(reason), todo: todo(reason) }
 }
 
 /// Finds what moves on by itself: an open write, a closed window, a retry.
@@ -132,35 +123,23 @@ fn waits(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
     let waiting_decision = decision.filter(|entry| entry.outcome == Some(Outcome::Wait));
     if let (Some(entry), Some(_)) = (waiting_decision, traced.wake_at) {
         let words = entry.reasons.first().map_or("another try", |reason| reason.words());
-        return Some(Verdict::Waiting {
-            waits_for: format!("the next try ({words})"),
-            until: traced.wake_at,
-        });
+        return Some(Verdict::Waiting { waits_for: format!("the next try ({words})"), until: traced.wake_at });
     }
     let signals: u32 = traced.waiting.iter().map(|row| row.signals).sum();
     if signals > 0 {
         return Some(Verdict::Waiting {
-            waits_for: format!(
-                "the end of the burst ({} not yet looked at)",
-                count(signals, "notification")
-            ),
+            waits_for: format!("the end of the burst ({} not yet looked at)", count(signals, "notification")),
             until: traced.wake_at,
         });
     }
-    traced.wake_at.map(|at| Verdict::Waiting {
-        waits_for: "the next look at both sides".to_owned(),
-        until: Some(at),
-    })
+    traced.wake_at.map(|at| Verdict::Waiting { waits_for: "the next look at both sides".to_owned(), until: Some(at) })
 }
 
 /// Finds where a meeting came to rest.
 fn rests(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
     if let Some(link) = &traced.link {
         if let LinkState::Tombstone { reason, at } = &link.state {
-            return Some(Verdict::Deleted {
-                since: *at,
-                reason: ReasonWords::of(*reason),
-            });
+            return Some(Verdict::Deleted { since: *at, reason: ReasonWords::of(*reason) });
         }
         if let Some(since) = link.in_step_at {
             return Some(Verdict::InStep { since });
@@ -169,15 +148,9 @@ fn rests(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
     let entry = decision?;
     let reason = entry.reasons.first().copied()?;
     Some(match entry.outcome {
-        Some(Outcome::Deleted) => Verdict::Deleted {
-            since: entry.at,
-            reason: ReasonWords::of(reason),
-        },
+        Some(Outcome::Deleted) => Verdict::Deleted { since: entry.at, reason: ReasonWords::of(reason) },
         Some(Outcome::InStep) => Verdict::InStep { since: entry.at },
-        _ => Verdict::NotSynced {
-            since: entry.at,
-            reason: ReasonWords::of(reason),
-        },
+        _ => Verdict::NotSynced { since: entry.at, reason: ReasonWords::of(reason) },
     })
 }
 

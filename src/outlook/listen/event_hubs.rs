@@ -107,9 +107,7 @@ pub struct HubListener {
 
 impl fmt::Debug for HubListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubListener")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("HubListener").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -131,10 +129,8 @@ impl Listener for HubListener {
         })?;
         let mut readers = JoinSet::new();
         for partition in partitions {
-            let stream = StreamId::new(format!(
-                "event_hubs/{}/{}/{partition}",
-                self.settings.hub, self.settings.consumer_group
-            ));
+            let stream =
+                StreamId::new(format!("event_hubs/{}/{}/{partition}", self.settings.hub, self.settings.consumer_group));
             let stored = self.store.checkpoint(&self.reader.connection, &stream).await;
             let stored = stored.map_err(|error| ListenError::Passing(error.to_string()))?;
             let span = info_span!("partition", eventhub.partition = %partition);
@@ -170,10 +166,7 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     let mut builder = ConsumerClient::builder()
         .with_application_id("calbridge".to_owned())
         .with_consumer_group(settings.consumer_group.clone())
-        .with_retry_options(RetryOptions {
-            max_retries: 0,
-            ..RetryOptions::default()
-        });
+        .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() });
     if let Some(endpoint) = &settings.custom_endpoint {
         builder = builder.with_custom_endpoint(endpoint.clone());
     }
@@ -192,12 +185,7 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
 /// `CB1401` to `CB1403`.
 pub(crate) async fn partitions(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Vec<String>, RemoteError> {
     let client = open(settings, tokens).await?;
-    let properties = within(
-        settings,
-        "ask for the partitions",
-        Box::pin(client.get_eventhub_properties()),
-    )
-    .await;
+    let properties = within(settings, "ask for the partitions", Box::pin(client.get_eventhub_properties())).await;
     close(client).await;
     Ok(properties?.partition_ids)
 }
@@ -341,10 +329,7 @@ impl PartitionReader {
         };
         let options = OpenReceiverOptions {
             prefetch: Some(self.settings.prefetch),
-            start_position: Some(StartPosition {
-                location,
-                inclusive: false,
-            }),
+            start_position: Some(StartPosition { location, inclusive: false }),
             ..OpenReceiverOptions::default()
         };
         let opening = client.open_receiver_on_partition(self.partition.clone(), Some(options));
@@ -389,10 +374,7 @@ impl PartitionReader {
             eventhub.sequence = handed,
             "the hub no longer holds what follows our position; every enrolled mailbox is read again"
         );
-        let mut filling = Filling {
-            signals: self.reader.everything_missed(),
-            ..Filling::default()
-        };
+        let mut filling = Filling { signals: self.reader.everything_missed(), ..Filling::default() };
         if other_hub {
             self.handed = None;
             self.confirmed = None;
@@ -494,10 +476,7 @@ impl PartitionReader {
         filling.since.get_or_insert_with(Instant::now);
         filling.last = Some(sequence);
         filling.events += 1;
-        let position = Position {
-            stream: self.stream.clone(),
-            value: sequence.to_string(),
-        };
+        let position = Position { stream: self.stream.clone(), value: sequence.to_string() };
         match event.event_data().body() {
             Some(body) => {
                 filling.bytes += body.len();
@@ -527,10 +506,7 @@ impl PartitionReader {
             signals: std::mem::take(&mut filling.signals),
             rejects: std::mem::take(&mut filling.rejects),
             positions: last
-                .map(|sequence| Position {
-                    stream: self.stream.clone(),
-                    value: sequence.to_string(),
-                })
+                .map(|sequence| Position { stream: self.stream.clone(), value: sequence.to_string() })
                 .into_iter()
                 .collect(),
             receipt,

@@ -64,10 +64,7 @@ async fn messages_arrive_in_order_with_their_positions_and_a_restart_goes_on() {
     assert_eq!(read_until(&mut running, &store, "e19").await, wanted);
     running.stop().await.unwrap();
     let (partition, sequence) = publish(&office, "after");
-    let stream = StreamId::new(format!(
-        "event_hubs/{}/$Default/{partition}",
-        office.sandbox.hub().hub()
-    ));
+    let stream = StreamId::new(format!("event_hubs/{}/$Default/{partition}", office.sandbox.hub().hub()));
     assert_eq!(store.checkpoints.lock().unwrap()[&stream], (sequence - 1).to_string());
     let mut running = start(&office, &store);
     assert_eq!(read_until(&mut running, &store, "after").await, ["after"]);
@@ -98,9 +95,7 @@ async fn broken_connections_neither_repeat_nor_skip() {
         publish(&office, &format!("e{round}b"));
         read.extend(read_until(&mut running, &store, &format!("e{round}b")).await);
     }
-    let wanted: Vec<String> = (0..4)
-        .flat_map(|round| [format!("e{round}a"), format!("e{round}b")])
-        .collect();
+    let wanted: Vec<String> = (0..4).flat_map(|round| [format!("e{round}a"), format!("e{round}b")]).collect();
     assert_eq!(read, wanted);
     running.stop().await.unwrap();
 }
@@ -143,10 +138,7 @@ async fn a_position_that_the_hub_no_longer_knows_reads_every_mailbox_again() {
     let office = Office::open().await;
     let store = Arc::new(LittleStore::default());
     let (partition, _) = publish(&office, "only");
-    let stream = StreamId::new(format!(
-        "event_hubs/{}/$Default/{partition}",
-        office.sandbox.hub().hub()
-    ));
+    let stream = StreamId::new(format!("event_hubs/{}/$Default/{partition}", office.sandbox.hub().hub()));
     store.checkpoints.lock().unwrap().insert(stream, "5000".to_owned());
     let mut running = start(&office, &store);
     let batch = running.next().await;
@@ -190,11 +182,7 @@ async fn an_idle_link_lives_and_delivers_later() {
     let mut running = Running::start(outlook.hub(Arc::clone(&store) as Arc<dyn Store>).unwrap());
     until_read(&office).await;
     // Several idle checks pass before anything comes.
-    assert!(
-        timeout(Duration::from_millis(500), running.batches.recv())
-            .await
-            .is_err()
-    );
+    assert!(timeout(Duration::from_millis(500), running.batches.recv()).await.is_err());
     publish(&office, "late");
     assert_eq!(read_until(&mut running, &store, "late").await, ["late"]);
     running.stop().await.unwrap();
@@ -214,9 +202,8 @@ async fn a_hub_that_does_not_exist_is_named() {
 async fn the_shared_access_key_opens_the_hub_too() {
     let office = Office::open().await;
     let mut settings = office.settings.hub.clone().unwrap();
-    settings.connection_string = Some(SecretString::from(
-        office.sandbox.endpoints().event_hubs.connection_string.clone(),
-    ));
+    settings.connection_string =
+        Some(SecretString::from(office.sandbox.endpoints().event_hubs.connection_string.clone()));
     let tokens = Arc::clone(office.outlook.client.tokens());
     assert_eq!(partitions(&settings, &tokens).await.unwrap().len(), 4);
 }
@@ -242,15 +229,8 @@ async fn an_edit_in_outlook_arrives_as_a_signal() {
     let mut validations = 0;
     loop {
         let batch = running.next().await;
-        validations += batch
-            .rejects
-            .iter()
-            .filter(|reject| reject.reason == Reason::ValidationMessage)
-            .count();
-        let found = batch
-            .signals
-            .iter()
-            .any(|signal| signal.target == Target::Record(record.clone()));
+        validations += batch.rejects.iter().filter(|reject| reject.reason == Reason::ValidationMessage).count();
+        let found = batch.signals.iter().any(|signal| signal.target == Target::Record(record.clone()));
         store.accept_positions(batch);
         if found {
             break;

@@ -126,10 +126,7 @@ impl Reader {
             .and_then(event_path)
             .ok_or(NoSignal(Reason::ForeignMessage, "an item is about no event"))?;
         if user != mailbox.as_str() {
-            return Err(NoSignal(
-                Reason::ForeignMessage,
-                "an item speaks of another mailbox than its secret",
-            ));
+            return Err(NoSignal(Reason::ForeignMessage, "an item speaks of another mailbox than its secret"));
         }
         let data = item.resource_data.unwrap_or_default();
         let event = data
@@ -155,11 +152,7 @@ impl Reader {
             return Err(NoSignal(Reason::ForeignMessage, "an item comes from another tenant"));
         }
         let state = item.client_state.as_deref().unwrap_or_default();
-        let named = item
-            .resource
-            .as_deref()
-            .and_then(event_path)
-            .map(|(user, _)| MailboxId::new(user));
+        let named = item.resource.as_deref().and_then(event_path).map(|(user, _)| MailboxId::new(user));
         let rows = self.enrolments.borrow();
         let found = match named {
             Some(mailbox) => rows
@@ -167,15 +160,11 @@ impl Reader {
                 .map(|row| &row.enrolment.mailbox)
                 .find(|enrolled| **enrolled == mailbox && self.states.matches(enrolled, state)),
             // Lifecycle items name no mailbox, only the subscription and its secret.
-            None => rows
-                .iter()
-                .map(|row| &row.enrolment.mailbox)
-                .find(|enrolled| self.states.matches(enrolled, state)),
+            None => rows.iter().map(|row| &row.enrolment.mailbox).find(|enrolled| self.states.matches(enrolled, state)),
         };
-        found.cloned().ok_or(NoSignal(
-            Reason::ForeignMessage,
-            "an item is not from a subscription of an enrolled mailbox",
-        ))
+        found
+            .cloned()
+            .ok_or(NoSignal(Reason::ForeignMessage, "an item is not from a subscription of an enrolled mailbox"))
     }
 
     fn lifecycle(&self, event: &str, mailbox: MailboxId, position: &Position) -> Result<Option<Signal>, NoSignal> {
@@ -191,15 +180,7 @@ impl Reader {
             }
             _ => return Err(NoSignal(Reason::Undecodable, "an item has an unknown `lifecycleEvent`")),
         };
-        Ok(gap.then(|| {
-            self.signal(
-                Target::Mailbox(mailbox),
-                Change::Unknown,
-                SignalCause::Gap,
-                None,
-                position,
-            )
-        }))
+        Ok(gap.then(|| self.signal(Target::Mailbox(mailbox), Change::Unknown, SignalCause::Gap, None, position)))
     }
 
     fn signal(

@@ -39,10 +39,7 @@ fn reader() -> Reader {
 }
 
 fn position() -> Position {
-    Position {
-        stream: StreamId::new("event_hubs/h/g/0"),
-        value: "7".to_owned(),
-    }
+    Position { stream: StreamId::new("event_hubs/h/g/0"), value: "7".to_owned() }
 }
 
 fn item(reader: &Reader) -> Json {
@@ -73,13 +70,8 @@ fn a_notification_becomes_a_signal_with_record_version_and_position() {
     let reader = reader();
     let understood = read(&reader, &json!([item(&reader)]));
     assert!(understood.rejects.is_empty(), "{understood:?}");
-    let [signal] = understood.signals.as_slice() else {
-        panic!("{understood:?}")
-    };
-    let record = RecordId::Outlook {
-        mailbox: MailboxId::new(MAILBOX),
-        event: "AAk=".to_owned(),
-    };
+    let [signal] = understood.signals.as_slice() else { panic!("{understood:?}") };
+    let record = RecordId::Outlook { mailbox: MailboxId::new(MAILBOX), event: "AAk=".to_owned() };
     assert_eq!(signal.target, Target::Record(record));
     assert_eq!(signal.change, Change::Updated);
     assert_eq!(signal.version, Some(Version::ChangeKey("k1".to_owned())));
@@ -127,10 +119,7 @@ fn foreign_items_are_told_from_ours() {
         change("clientState", json!("guessed")),
         change("clientState", json!(null)),
         change("tenantId", json!("00000000-0000-4000-8000-000000000000")),
-        change(
-            "resource",
-            json!("Users/00000000-0000-4000-8000-000000000009/Events/AAk=")
-        ),
+        change("resource", json!("Users/00000000-0000-4000-8000-000000000009/Events/AAk=")),
         change("resource", json!(format!("Users/{MAILBOX}/Messages/AAk="))),
         item(&reader),
     ]);
@@ -146,18 +135,10 @@ async fn lifecycle_items_become_gaps_and_nudges() {
         json!({"subscriptionId": "s", "tenantId": TENANT, "lifecycleEvent": event,
                "clientState": reader.states.of(&MailboxId::new(MAILBOX))})
     };
-    let items = json!([
-        lifecycle("missed"),
-        lifecycle("reauthorizationRequired"),
-        lifecycle("subscriptionRemoved")
-    ]);
+    let items = json!([lifecycle("missed"), lifecycle("reauthorizationRequired"), lifecycle("subscriptionRemoved")]);
     let understood = read(&reader, &items);
     assert!(understood.rejects.is_empty(), "{understood:?}");
-    let causes: Vec<_> = understood
-        .signals
-        .iter()
-        .map(|signal| (&signal.target, signal.cause))
-        .collect();
+    let causes: Vec<_> = understood.signals.iter().map(|signal| (&signal.target, signal.cause)).collect();
     let mailbox = Target::Mailbox(MailboxId::new(MAILBOX));
     assert_eq!(causes, [(&mailbox, SignalCause::Gap), (&mailbox, SignalCause::Gap)]);
     let nudges = reader.nudges.take().await;
@@ -169,15 +150,7 @@ fn what_cannot_be_read_is_kept_and_harms_nothing_else() {
     let reader = reader();
     let deep = format!("{{\"value\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let large = format!("{{\"value\":\"{}\"}}", "x".repeat(2 * LARGEST_MESSAGE));
-    for body in [
-        &b"\xff\xfe"[..],
-        b"",
-        b"[]",
-        b"{}",
-        b"{\"value\":[]}",
-        deep.as_bytes(),
-        large.as_bytes(),
-    ] {
+    for body in [&b"\xff\xfe"[..], b"", b"[]", b"{}", b"{\"value\":[]}", deep.as_bytes(), large.as_bytes()] {
         let understood = reader.read(body, &position());
         assert_eq!(reasons(&understood), [Reason::Undecodable]);
         assert_eq!(understood.rejects[0].raw.len(), body.len().min(LARGEST_MESSAGE));

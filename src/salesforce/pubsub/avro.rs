@@ -46,12 +46,9 @@ pub(super) fn schema(json: &str) -> Result<Schema, String> {
 /// # Errors
 /// Says what is wrong without any value of the payload.
 pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent, String> {
-    let reader = GenericDatumReader::builder(schema)
-        .build()
-        .map_err(|_broken| "its schema cannot be used".to_owned())?;
-    let value = reader
-        .read_value(&mut payload)
-        .map_err(|_broken| "its payload does not fit its schema".to_owned())?;
+    let reader =
+        GenericDatumReader::builder(schema).build().map_err(|_broken| "its schema cannot be used".to_owned())?;
+    let value = reader.read_value(&mut payload).map_err(|_broken| "its payload does not fit its schema".to_owned())?;
     let Value::Record(fields) = value else {
         return Err("its schema is no record".to_owned());
     };
@@ -206,14 +203,8 @@ pub(in super::super) mod tests {
         let header = Value::Record(vec![
             named("entityName", string("Event")),
             named("recordIds", strings(ids)),
-            named(
-                "changeType",
-                Value::Enum(u32::try_from(at).unwrap(), change_type.to_owned()),
-            ),
-            named(
-                "changeOrigin",
-                string("com/salesforce/api/rest/66.0;client=calbridge/1"),
-            ),
+            named("changeType", Value::Enum(u32::try_from(at).unwrap(), change_type.to_owned())),
+            named("changeOrigin", string("com/salesforce/api/rest/66.0;client=calbridge/1")),
             named("transactionKey", string("0001")),
             named("sequenceNumber", Value::Int(2)),
             named("commitTimestamp", Value::Long(1_795_251_601_000)),
@@ -237,7 +228,12 @@ pub(in super::super) mod tests {
 
     #[test]
     fn the_header_is_read_and_the_records_values_are_not_kept() {
-        let payload = payload("UPDATE", &["00U5000000Gv7qJEAR"], &["0x12"], Some("v1;00000000-0000-0000-0000-000000000001;;00000000-0000-0000-0000-000000000002"));
+        let payload = payload(
+            "UPDATE",
+            &["00U5000000Gv7qJEAR"],
+            &["0x12"],
+            Some("v1;00000000-0000-0000-0000-000000000001;;00000000-0000-0000-0000-000000000002"),
+        );
         let event = decode(&schema(SCHEMA).unwrap(), &payload).unwrap();
         assert_eq!(event.change, Change::Updated);
         assert!(!event.gap && !event.overflow);
@@ -251,13 +247,8 @@ pub(in super::super) mod tests {
 
     #[test]
     fn gaps_are_told_apart() {
-        let decoded = |change| {
-            decode(
-                &schema(SCHEMA).unwrap(),
-                &payload(change, &["00U5000000Gv7qJEAR"], &[], None),
-            )
-            .unwrap()
-        };
+        let decoded =
+            |change| decode(&schema(SCHEMA).unwrap(), &payload(change, &["00U5000000Gv7qJEAR"], &[], None)).unwrap();
         let gap = decoded("GAP_DELETE");
         assert!(gap.gap && !gap.overflow && gap.change == Change::Deleted);
         assert!(decoded("GAP_OVERFLOW").overflow);

@@ -50,17 +50,10 @@ fn fields_of(schema: &Schema) -> &[RecordField] {
 
 /// Returns the positions of the set bits of `0x…`; anything that is no such number has none.
 fn bits(bitmap: &str) -> impl Iterator<Item = usize> {
-    let digits = bitmap
-        .strip_prefix("0x")
-        .or_else(|| bitmap.strip_prefix("0X"))
-        .unwrap_or_default();
+    let digits = bitmap.strip_prefix("0x").or_else(|| bitmap.strip_prefix("0X")).unwrap_or_default();
     let nibbles: Option<Vec<u32>> = digits.chars().rev().map(|digit| digit.to_digit(16)).collect();
     let nibbles = nibbles.unwrap_or_default().into_iter().enumerate();
-    nibbles.flat_map(|(at, nibble)| {
-        (0..4)
-            .filter(move |bit| nibble & (1 << bit) != 0)
-            .map(move |bit| at * 4 + bit)
-    })
+    nibbles.flat_map(|(at, nibble)| (0..4).filter(move |bit| nibble & (1 << bit) != 0).map(move |bit| at * 4 + bit))
 }
 
 #[cfg(test)]
@@ -97,17 +90,6 @@ mod tests {
 
     #[test]
     fn nonsense_and_bits_beyond_the_schema_name_nothing() {
-        assert!(
-            named(&[
-                "",
-                "0x",
-                "zz",
-                "0xZZ",
-                "99-0x01",
-                "-",
-                "0xFFFFFFFFFFFF00000000000000000000"
-            ])
-            .is_empty()
-        );
+        assert!(named(&["", "0x", "zz", "0xZZ", "99-0x01", "-", "0xFFFFFFFFFFFF00000000000000000000"]).is_empty());
     }
 }

@@ -31,10 +31,7 @@ pub(super) fn open(settings: &PubSubSettings) -> Result<Stub, SettingsError> {
     } else {
         format!("https://{}", settings.endpoint.trim_start_matches("https://"))
     };
-    let refuse = |why| SettingsError::Address {
-        url: settings.endpoint.clone(),
-        why,
-    };
+    let refuse = |why| SettingsError::Address { url: settings.endpoint.clone(), why };
     let url = trusted_base(&address)?;
     let mut endpoint = Endpoint::from_shared(address)
         .map_err(|_no_address| refuse("give it as `HOST:PORT`"))?
@@ -44,21 +41,15 @@ pub(super) fn open(settings: &PubSubSettings) -> Result<Stub, SettingsError> {
         .keep_alive_while_idle(true);
     if !plain {
         let host = url.host_str().unwrap_or_default();
-        let mut tls = ClientTlsConfig::new()
-            .with_enabled_roots()
-            .domain_name(settings.tls_name.as_deref().unwrap_or(host));
+        let mut tls =
+            ClientTlsConfig::new().with_enabled_roots().domain_name(settings.tls_name.as_deref().unwrap_or(host));
         if let Some(path) = &settings.ca_file {
-            let pem = std::fs::read(path).map_err(|error| SettingsError::CaFile {
-                path: path.display().to_string(),
-                why: error.to_string(),
-            })?;
+            let pem = std::fs::read(path)
+                .map_err(|error| SettingsError::CaFile { path: path.display().to_string(), why: error.to_string() })?;
             tls = tls.ca_certificate(Certificate::from_pem(pem));
         }
         endpoint = endpoint.tls_config(tls).map_err(|error| match &settings.ca_file {
-            Some(path) => SettingsError::CaFile {
-                path: path.display().to_string(),
-                why: error.to_string(),
-            },
+            Some(path) => SettingsError::CaFile { path: path.display().to_string(), why: error.to_string() },
             None => refuse("TLS cannot be set up for it"),
         })?;
     }
@@ -84,12 +75,7 @@ pub(super) fn authorised<T>(message: T, session: &Session) -> Result<Request<T>,
 
 /// Asks whether the topic may be subscribed to; returns its name.
 pub(in super::super) async fn probe(client: &Client, settings: &PubSubSettings) -> Result<String, RemoteError> {
-    let failed = |code, message: String| RemoteError {
-        code,
-        message,
-        retry: Retry::Never,
-        side: Side::Salesforce,
-    };
+    let failed = |code, message: String| RemoteError { code, message, retry: Retry::Never, side: Side::Salesforce };
     let session = client.session().await?;
     let mut stub = open(settings).map_err(|error| failed("CB1451", error.to_string()))?;
     let topic = settings.topic.clone();

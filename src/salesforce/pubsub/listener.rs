@@ -82,9 +82,7 @@ impl ChangeEvents {
     }
 
     async fn stored_start(&self) -> Result<Start, ListenError> {
-        let stored = (self.checkpoint)()
-            .await
-            .map_err(|error| ListenError::Passing(error.to_string()))?;
+        let stored = (self.checkpoint)().await.map_err(|error| ListenError::Passing(error.to_string()))?;
         Ok(match stored {
             None => Start::Latest,
             // A position that cannot be read is as good as one that Salesforce no longer knows.
@@ -101,9 +99,7 @@ impl Listener for ChangeEvents {
 
     async fn run(self: Box<Self>, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), ListenError> {
         let start = self.stored_start().await?;
-        let source = Source {
-            connection: self.connection.clone(),
-        };
+        let source = Source { connection: self.connection.clone() };
         if start == Start::Earliest {
             ask_for_everything(&out, &stop, source.whole_org(SignalCause::Gap, None, self.clock.now())).await?;
         }
@@ -121,9 +117,7 @@ impl Listener for ChangeEvents {
             };
             let (end, session) = match session {
                 Ok(session) => {
-                    let end = subscription
-                        .follow(stub, &session, &self.settings, &out, &self.ready, &stop)
-                        .await;
+                    let end = subscription.follow(stub, &session, &self.settings, &out, &self.ready, &stop).await;
                     (end, Some(session))
                 }
                 Err(error) => {
@@ -139,9 +133,7 @@ impl Listener for ChangeEvents {
             let pause = match end {
                 End::Stopped => break Ok(()),
                 End::NotTaken => {
-                    break Err(ListenError::Passing(
-                        "CB1450: a batch of change events was not taken".to_owned(),
-                    ));
+                    break Err(ListenError::Passing("CB1450: a batch of change events was not taken".to_owned()));
                 }
                 End::Broken => backoff(&self.settings, failures),
                 End::Failed(status) => {
@@ -159,11 +151,7 @@ impl Listener for ChangeEvents {
                                 tracing::warn!(error.code = error.code, error = %error, "cannot renew the session: {error}");
                             }
                             // The first refusal is an ordinary expiry; only later ones ask for patience.
-                            if failures > 1 {
-                                backoff(&self.settings, failures)
-                            } else {
-                                Duration::ZERO
-                            }
+                            if failures > 1 { backoff(&self.settings, failures) } else { Duration::ZERO }
                         }
                         Verdict::Restart => {
                             tracing::warn!(
@@ -202,12 +190,8 @@ async fn ask_for_everything(
     stop: &CancellationToken,
     signal: Signal,
 ) -> Result<(), ListenError> {
-    let batch = Batch {
-        signals: vec![signal],
-        rejects: Vec::new(),
-        positions: Vec::new(),
-        receipt: Receipt::unwatched(),
-    };
+    let batch =
+        Batch { signals: vec![signal], rejects: Vec::new(), positions: Vec::new(), receipt: Receipt::unwatched() };
     tokio::select! {
         // Told to stop, the caller finds that out by itself.
         () = stop.cancelled() => Ok(()),
@@ -217,19 +201,15 @@ async fn ask_for_everything(
 
 /// Returns a pause that doubles with each failure, with a random part so that many streams do not return at once.
 fn backoff(settings: &PubSubSettings, failures: u32) -> Duration {
-    let doubled = settings
-        .retry_min
-        .saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let doubled = settings.retry_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let longest = doubled.min(settings.retry_max);
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 /// Reads hex digits; replay ids are opaque bytes and go back unchanged.
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = hex
-        .chars()
-        .map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok()))
-        .collect();
+    let digits: Option<Vec<u8>> =
+        hex.chars().map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok())).collect();
     let digits = digits?;
     let (pairs, rest) = digits.as_chunks::<2>();
     (rest.is_empty() && !pairs.is_empty()).then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
@@ -255,10 +235,7 @@ mod tests {
         let settings = PubSubSettings::default();
         for failures in 1..100 {
             let pause = backoff(&settings, failures);
-            assert!(
-                pause <= settings.retry_max && pause >= settings.retry_min / 2,
-                "{pause:?}"
-            );
+            assert!(pause <= settings.retry_max && pause >= settings.retry_min / 2, "{pause:?}");
         }
         assert!(backoff(&settings, 20) >= settings.retry_max / 2);
     }

@@ -31,11 +31,7 @@ impl Source {
             changed: event.changed,
             token: event.token,
         };
-        let cause = if event.gap {
-            SignalCause::Gap
-        } else {
-            SignalCause::Notification
-        };
+        let cause = if event.gap { SignalCause::Gap } else { SignalCause::Notification };
         let mut signals = Vec::with_capacity(event.record_ids.len());
         let mut org = event.overflow || event.record_ids.is_empty();
         for id in event.record_ids {
@@ -116,13 +112,8 @@ mod tests {
             changed: BTreeSet::new(),
             token: None,
         };
-        let position = Position {
-            stream: StreamId::new("pubsub/t"),
-            value: "00".to_owned(),
-        };
-        let source = Source {
-            connection: ConnectionId::new("c"),
-        };
+        let position = Position { stream: StreamId::new("pubsub/t"), value: "00".to_owned() };
+        let source = Source { connection: ConnectionId::new("c") };
         source.signals(event, &position, DateTime::UNIX_EPOCH)
     }
 

@@ -88,10 +88,7 @@ impl Credit {
     /// Gives credit back, in few messages; at once when nothing is outstanding, since the server waits only 60 s.
     fn give_back(&mut self, idle: bool) {
         if self.owed > 0 && (idle || self.owed >= self.limit / 4) {
-            let request = FetchRequest {
-                num_requested: self.owed,
-                ..FetchRequest::default()
-            };
+            let request = FetchRequest { num_requested: self.owed, ..FetchRequest::default() };
             // A full or closed queue means that the connection hangs or has ended: the stream itself will tell.
             if self.requests.try_send(request).is_ok() {
                 self.owed = 0;
@@ -141,11 +138,7 @@ impl Subscription {
         self.serial += 1;
         let limit = settings.credit.clamp(1, MAX_CREDIT);
         let (requests, queued) = mpsc::channel(16);
-        let mut credit = Credit {
-            requests,
-            limit,
-            owed: 0,
-        };
+        let mut credit = Credit { requests, limit, owed: 0 };
         if credit.requests.try_send(self.first_request(settings, limit)).is_err() {
             return End::Broken;
         }
@@ -249,12 +242,7 @@ impl Subscription {
         settings: &PubSubSettings,
     ) -> Result<Option<(Batch, oneshot::Receiver<()>, Vec<u8>)>, Status> {
         let (receipt, taken) = Receipt::new();
-        let mut batch = Batch {
-            signals: Vec::new(),
-            rejects: Vec::new(),
-            positions: Vec::new(),
-            receipt,
-        };
+        let mut batch = Batch { signals: Vec::new(), rejects: Vec::new(), positions: Vec::new(), receipt };
         let Some(last) = response.events.last() else {
             let id = response.latest_replay_id;
             // The id may run ahead of events that are still being made durable.
@@ -302,9 +290,7 @@ impl Subscription {
             )),
             Err(why) => {
                 tracing::warn!(error.code = "CB1454", salesforce.replay_id = %position.value, "a change event cannot be decoded: {why}");
-                batch
-                    .rejects
-                    .push(self.source.reject(Reason::Undecodable, why, &body.payload, position));
+                batch.rejects.push(self.source.reject(Reason::Undecodable, why, &body.payload, position));
             }
         }
         Ok(())
@@ -323,9 +309,7 @@ impl Subscription {
         if let Some(schema) = self.schemas.get(id) {
             return Ok(Ok(Arc::clone(schema)));
         }
-        let request = SchemaRequest {
-            schema_id: id.to_owned(),
-        };
+        let request = SchemaRequest { schema_id: id.to_owned() };
         let asked = stub.get_schema(authorised(request, session)?);
         let answer = tokio::time::timeout(settings.timeout, asked)
             .await
@@ -367,26 +351,20 @@ impl Subscription {
         }
         self.start = Start::After(last);
         let serial = self.serial;
-        self.in_flight
-            .push_back(Box::pin(async move { (serial, events, taken.await) }));
+        self.in_flight.push_back(Box::pin(async move { (serial, events, taken.await) }));
         None
     }
 
     fn position(&self, replay_id: &[u8]) -> Position {
-        Position {
-            stream: self.stream.clone(),
-            value: hex_of(replay_id),
-        }
+        Position { stream: self.stream.clone(), value: hex_of(replay_id) }
     }
 }
 
 /// Writes bytes as hex digits.
 pub(super) fn hex_of(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
-            hex
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+        hex
+    })
 }

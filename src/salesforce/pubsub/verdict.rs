@@ -48,17 +48,10 @@ pub(super) fn words(status: &Status) -> String {
 
 /// Finds the part of the error code after its prefix, in the trailers or in the text.
 fn error_code(status: &Status) -> Option<String> {
-    let trailer = status
-        .metadata()
-        .get("error-code")
-        .and_then(|value| value.to_str().ok());
+    let trailer = status.metadata().get("error-code").and_then(|value| value.to_str().ok());
     let text = trailer.unwrap_or(status.message());
     let (_, rest) = text.split_once(PREFIX)?;
-    let code: String = rest
-        .chars()
-        .take_while(|c| c.is_ascii_lowercase() || *c == '.')
-        .take(100)
-        .collect();
+    let code: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '.').take(100).collect();
     let code = code.trim_end_matches('.');
     (!code.is_empty()).then(|| code.to_owned())
 }
@@ -122,18 +115,9 @@ mod tests {
     fn trailers_decide() {
         assert_eq!(of(&status(Code::Internal, "service.unavailable")), Verdict::Retry);
         assert_eq!(of(&status(Code::Unauthenticated, "service.auth.error")), Verdict::Renew);
-        assert_eq!(
-            of(&status(Code::InvalidArgument, "subscription.fetch.replayid.corrupted")),
-            Verdict::Restart
-        );
-        assert_eq!(
-            of(&status(Code::ResourceExhausted, "subscription.limit.exceeded")),
-            Verdict::LimitReached
-        );
-        assert!(matches!(
-            of(&status(Code::NotFound, "topic.not.found")),
-            Verdict::Fatal(_)
-        ));
+        assert_eq!(of(&status(Code::InvalidArgument, "subscription.fetch.replayid.corrupted")), Verdict::Restart);
+        assert_eq!(of(&status(Code::ResourceExhausted, "subscription.limit.exceeded")), Verdict::LimitReached);
+        assert!(matches!(of(&status(Code::NotFound, "topic.not.found")), Verdict::Fatal(_)));
     }
 
     #[test]

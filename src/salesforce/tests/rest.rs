@@ -18,11 +18,7 @@ use super::super::StampFields;
 use super::stand_in::{Seen, StandIn, USER, client_with, describe};
 use crate::ports::{Calendar, Retry};
 
-const ALL: StampFields = StampFields {
-    link: true,
-    link_unique: true,
-    token: true,
-};
+const ALL: StampFields = StampFields { link: true, link_unique: true, token: true };
 
 fn id(n: u32) -> SalesforceId {
     SalesforceId::parse(&format!("00U50000{n:07}")).unwrap()
@@ -109,11 +105,7 @@ async fn many_records_are_read_in_one_call_with_evidence_of_absence() {
 #[tokio::test]
 async fn a_failed_read_is_never_absence() {
     let stand_in = StandIn::start(|seen| {
-        if seen.is(&Method::GET, "/describe") {
-            (200, describe(ALL))
-        } else {
-            refusal(404, "NOT_FOUND")
-        }
+        if seen.is(&Method::GET, "/describe") { (200, describe(ALL)) } else { refusal(404, "NOT_FOUND") }
     })
     .await;
     let seen = stand_in.calendar().fetch(&[record(1)]).await;
@@ -135,11 +127,7 @@ async fn an_org_without_stamp_fields_can_still_be_read() {
     let calendar = stand_in.calendar();
     assert_eq!(calendar.stamp_fields().await.unwrap(), StampFields::default());
     assert!(matches!(&calendar.fetch(&[record(1)]).await[0], Observed::Present(_)));
-    let stamped = Lookup::Stamped {
-        side: Side::Salesforce,
-        link: LinkId::new(Uuid::from_u128(1)),
-        mailbox: None,
-    };
+    let stamped = Lookup::Stamped { side: Side::Salesforce, link: LinkId::new(Uuid::from_u128(1)), mailbox: None };
     assert_eq!(calendar.search(&[stamped]).await, [Answer::Found(Vec::new())]);
 }
 
@@ -171,15 +159,10 @@ async fn a_request_limit_pauses_the_whole_org_without_further_calls() {
     let stand_in = StandIn::start(|_| refusal(403, "REQUEST_LIMIT_EXCEEDED")).await;
     let calendar = stand_in.calendar();
     let results = calendar.write(&[update(1)]).await;
-    let WriteResult::NotNow(why) = &results[0] else {
-        panic!("{results:?}")
-    };
+    let WriteResult::NotNow(why) = &results[0] else { panic!("{results:?}") };
     assert_eq!((why.code.as_str(), why.retry_after_ms), ("CB1356", Some(7_200_000)));
     let error = calendar.list(None, None).await.unwrap_err();
-    assert!(
-        matches!(error.retry, Retry::After(pause) if pause.as_secs() > 3600),
-        "{error:?}"
-    );
+    assert!(matches!(error.retry, Retry::After(pause) if pause.as_secs() > 3600), "{error:?}");
     assert_eq!(stand_in.seen().len(), 1);
 }
 
@@ -219,33 +202,19 @@ async fn many_writes_use_collections_and_each_row_gets_its_own_result() {
     let failed =
         |code: &str| json!({ "success": false, "errors": [{ "statusCode": code, "message": "", "fields": [] }] });
     let stand_in = StandIn::start(move |seen| match seen.method {
-        Method::POST => (
-            200,
-            json!([{ "id": id(11).as_str(), "success": true, "errors": [] }, failed("DUPLICATE_VALUE")]),
-        ),
-        Method::PATCH => (
-            200,
-            json!([
-                failed("ENTITY_IS_DELETED"),
-                failed("UNABLE_TO_LOCK_ROW"),
-                failed("STRING_TOO_LONG")
-            ]),
-        ),
+        Method::POST => {
+            (200, json!([{ "id": id(11).as_str(), "success": true, "errors": [] }, failed("DUPLICATE_VALUE")]))
+        }
+        Method::PATCH => {
+            (200, json!([failed("ENTITY_IS_DELETED"), failed("UNABLE_TO_LOCK_ROW"), failed("STRING_TOO_LONG")]))
+        }
         _ => (
             200,
             json!([{ "id": id(6).as_str(), "success": true, "errors": [] }, failed("INVALID_CROSS_REFERENCE_KEY")]),
         ),
     })
     .await;
-    let writes = [
-        create(1),
-        delete(6),
-        update(3),
-        create(2),
-        update(4),
-        delete(7),
-        update(5),
-    ];
+    let writes = [create(1), delete(6), update(3), create(2), update(4), delete(7), update(5)];
     let results = stand_in.calendar().write(&writes).await;
     assert!(matches!(&results[0], WriteResult::Applied { record, .. } if *record == record_11()));
     assert!(matches!(&results[1], WriteResult::Applied { .. }));
@@ -271,10 +240,7 @@ async fn a_write_whose_answer_makes_no_sense_is_unknown() {
     for answer in [(200, json!([])), (502, Json::Null), (200, json!({ "odd": 1 }))] {
         let stand_in = StandIn::start(move |_| answer.clone()).await;
         let results = stand_in.calendar().write(&[create(1), create(2)]).await;
-        assert!(
-            results.iter().all(|result| matches!(result, WriteResult::Unknown(_))),
-            "{results:?}"
-        );
+        assert!(results.iter().all(|result| matches!(result, WriteResult::Unknown(_))), "{results:?}");
     }
 }
 
@@ -288,10 +254,7 @@ async fn a_server_that_cannot_be_reached_took_nothing() {
     let calendar =
         super::super::SalesforceCalendar::new(client_with(&settings), super::stand_in::clock(), &settings).unwrap();
     let results = calendar.write(&[create(1)]).await;
-    assert!(
-        matches!(&results[0], WriteResult::NotNow(why) if why.code == "CB1350"),
-        "{results:?}"
-    );
+    assert!(matches!(&results[0], WriteResult::NotNow(why) if why.code == "CB1350"), "{results:?}");
 }
 
 #[tokio::test]
@@ -312,11 +275,8 @@ async fn stamped_and_candidate_lookups_are_answered_in_order() {
         }
     })
     .await;
-    let stamped = |n: u128| Lookup::Stamped {
-        side: Side::Salesforce,
-        link: LinkId::new(Uuid::from_u128(n)),
-        mailbox: None,
-    };
+    let stamped =
+        |n: u128| Lookup::Stamped { side: Side::Salesforce, link: LinkId::new(Uuid::from_u128(n)), mailbox: None };
     let when = When::Timed {
         start: "2026-12-01T09:00:00Z".parse().unwrap(),
         end: "2026-12-01T09:30:00Z".parse().unwrap(),
@@ -330,21 +290,11 @@ async fn stamped_and_candidate_lookups_are_answered_in_order() {
     let answers = stand_in.calendar().search(&[stamped(4), candidates, stamped(5)]).await;
     assert_eq!(answers[0], Answer::Found(Vec::new()));
     assert!(matches!(&answers[1], Answer::Found(found) if found[0].0 == record(3)));
-    let Answer::Found(found) = &answers[2] else {
-        panic!("{answers:?}")
-    };
+    let Answer::Found(found) = &answers[2] else { panic!("{answers:?}") };
     assert!(matches!(found[0].1, Observed::Present(_)));
     assert_eq!(found[1], (record(2), Observed::Absent(Evidence::Deleted)));
-    let candidates = stand_in
-        .seen()
-        .iter()
-        .map(Seen::soql)
-        .find(|soql| soql.contains("StartDateTime ="))
-        .unwrap();
-    assert!(
-        candidates.contains("StartDateTime = 2026-12-01T09:00:00.000Z"),
-        "{candidates}"
-    );
+    let candidates = stand_in.seen().iter().map(Seen::soql).find(|soql| soql.contains("StartDateTime =")).unwrap();
+    assert!(candidates.contains("StartDateTime = 2026-12-01T09:00:00.000Z"), "{candidates}");
 }
 
 #[tokio::test]
@@ -405,13 +355,7 @@ async fn accounts_are_found_by_username_before_address() {
 async fn check_names_what_is_missing_and_the_mend() {
     let stand_in = StandIn::start(|seen| {
         if seen.is(&Method::GET, "/describe") {
-            (
-                200,
-                describe(StampFields {
-                    link: true,
-                    ..StampFields::default()
-                }),
-            )
+            (200, describe(StampFields { link: true, ..StampFields::default() }))
         } else {
             (200, json!({ "DailyApiRequests": { "Max": 15000, "Remaining": 14990 } }))
         }

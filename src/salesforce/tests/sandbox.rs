@@ -29,12 +29,7 @@ use crate::http::{HttpOptions, client};
 use crate::ports::{Batch, Calendar, ListenError, Listener};
 
 /// A running listener: its task, readiness, stop and what it hands over.
-type Listening = (
-    JoinHandle<Result<(), ListenError>>,
-    watch::Receiver<bool>,
-    CancellationToken,
-    mpsc::Receiver<Batch>,
-);
+type Listening = (JoinHandle<Result<(), ListenError>>, watch::Receiver<bool>, CancellationToken, mpsc::Receiver<Batch>);
 
 struct Rig {
     sandbox: Sandbox,
@@ -58,35 +53,20 @@ impl Rig {
     async fn with_grant(grant: impl FnOnce(&Sandbox) -> Grant) -> Self {
         let sandbox = Sandbox::start(Options::default()).await.unwrap();
         let endpoints = sandbox.endpoints().clone();
-        let fields = ["time", "Subject", "Location", "Description", "ShowAs"]
-            .map(str::to_owned)
-            .to_vec();
+        let fields = ["time", "Subject", "Location", "Description", "ShowAs"].map(str::to_owned).to_vec();
         let ca_file = Some(PathBuf::from(&endpoints.ca_certificate));
-        let mut settings = Settings::new(
-            ConnectionId::new("c"),
-            &endpoints.salesforce.login_https,
-            grant(&sandbox),
-            fields,
-        );
+        let mut settings =
+            Settings::new(ConnectionId::new("c"), &endpoints.salesforce.login_https, grant(&sandbox), fields);
         settings.pubsub.endpoint.clone_from(&endpoints.salesforce.pubsub);
         settings.pubsub.ca_file.clone_from(&ca_file);
         settings.pubsub.settle = Duration::from_millis(1);
         settings.pubsub.retry_min = Duration::from_millis(1);
         settings.short_pause = Duration::from_millis(1);
         settings.long_pause = Duration::from_millis(1);
-        let http = client(&HttpOptions {
-            timeout: Duration::from_secs(10),
-            ca_file,
-        })
-        .unwrap();
+        let http = client(&HttpOptions { timeout: Duration::from_secs(10), ca_file }).unwrap();
         let client = Client::new(http, clock(), limits(), &settings).unwrap();
         let calendar = SalesforceCalendar::new(Arc::clone(&client), clock(), &settings).unwrap();
-        Self {
-            sandbox,
-            settings,
-            client,
-            calendar,
-        }
+        Self { sandbox, settings, client, calendar }
     }
 
     fn listen(&self, stored: Option<String>) -> Listening {
@@ -98,12 +78,7 @@ impl Rig {
         let ready = events.ready();
         let stop = CancellationToken::new();
         let (out, batches) = mpsc::channel(16);
-        (
-            tokio::spawn(Box::new(events).run(out, stop.clone())),
-            ready,
-            stop,
-            batches,
-        )
+        (tokio::spawn(Box::new(events).run(out, stop.clone())), ready, stop, batches)
     }
 
     fn owner(&self) -> String {
@@ -111,11 +86,7 @@ impl Rig {
     }
 
     fn create(&self, n: u128) -> Intent {
-        intent(
-            n,
-            Action::Create(Home::Owner(self.owner())),
-            timed("2026-12-01T09:00:00Z", "2026-12-01T09:30:00Z"),
-        )
+        intent(n, Action::Create(Home::Owner(self.owner())), timed("2026-12-01T09:00:00Z", "2026-12-01T09:30:00Z"))
     }
 
     async fn made(&self, n: u128) -> RecordId {
@@ -134,11 +105,7 @@ impl Rig {
 }
 
 fn timed(start: &str, end: &str) -> When {
-    When::Timed {
-        start: start.parse().unwrap(),
-        end: end.parse().unwrap(),
-        zone: None,
-    }
+    When::Timed { start: start.parse().unwrap(), end: end.parse().unwrap(), zone: None }
 }
 
 fn intent(n: u128, action: Action, when: When) -> Intent {
@@ -156,11 +123,7 @@ fn intent(n: u128, action: Action, when: When) -> Intent {
         agreed: std::collections::BTreeMap::default(),
         replaced: Fields::new(),
         expected: None,
-        stamp: Stamp {
-            link,
-            partner: String::new(),
-            token: Some(WriteToken::new(Uuid::from_u128(1000 + n))),
-        },
+        stamp: Stamp { link, partner: String::new(), token: Some(WriteToken::new(Uuid::from_u128(1000 + n))) },
         recorded_at: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
@@ -174,26 +137,13 @@ async fn check_finds_everything_in_order_or_says_what_to_create() {
     let findings = rig.calendar.check().await;
     assert!(findings.iter().all(|finding| finding.ok), "{findings:?}");
     assert!(findings.iter().any(|finding| finding.what.ends_with("change events")));
-    let all = StampFields {
-        link: true,
-        link_unique: true,
-        token: true,
-    };
+    let all = StampFields { link: true, link_unique: true, token: true };
     assert_eq!(rig.calendar.stamp_fields().await.unwrap(), all);
-    rig.sandbox
-        .world()
-        .faults
-        .change(|switches| switches.salesforce_token_field = false);
+    rig.sandbox.world().faults.change(|switches| switches.salesforce_token_field = false);
     let findings = rig.calendar.check().await;
     let missing: Vec<_> = findings.iter().filter(|finding| !finding.ok).collect();
-    assert!(
-        missing.len() == 1 && missing[0].what.ends_with("Calbridge_Token__c"),
-        "{missing:?}"
-    );
-    let names = [
-        rig.sandbox.endpoints().mailboxes[0].address.clone(),
-        "nobody@nowhere.example".to_owned(),
-    ];
+    assert!(missing.len() == 1 && missing[0].what.ends_with("Calbridge_Token__c"), "{missing:?}");
+    let names = [rig.sandbox.endpoints().mailboxes[0].address.clone(), "nobody@nowhere.example".to_owned()];
     let accounts = rig.calendar.accounts(&names).await.unwrap();
     assert_eq!(accounts[0].as_ref().unwrap().id, rig.owner());
     assert_eq!(accounts[1], None);
@@ -242,10 +192,7 @@ async fn rows_are_created_once_changed_and_deleted() {
     let stamp = snapshot.stamp.clone().unwrap();
     assert_eq!(stamp.token, Some(WriteToken::new(Uuid::from_u128(1001))));
 
-    let days = When::AllDay {
-        first: "2026-12-03".parse().unwrap(),
-        last: "2026-12-04".parse().unwrap(),
-    };
+    let days = When::AllDay { first: "2026-12-03".parse().unwrap(), last: "2026-12-04".parse().unwrap() };
     let mut change = intent(2, Action::Update(record.clone()), days.clone());
     change.expected = Some(snapshot.version.clone());
     change.link = stamp.link;
@@ -256,38 +203,21 @@ async fn rows_are_created_once_changed_and_deleted() {
     assert_eq!(changed.stamp.unwrap().link, stamp.link);
 
     let back = timed("2026-12-05T10:00:00Z", "2026-12-05T10:45:00Z");
-    let results = rig
-        .calendar
-        .write(&[intent(3, Action::Update(record.clone()), back.clone())])
-        .await;
+    let results = rig.calendar.write(&[intent(3, Action::Update(record.clone()), back.clone())]).await;
     assert!(matches!(results[0], WriteResult::Applied { .. }), "{results:?}");
     assert_eq!(rig.present(&record).await.fields["time"], Value::When(back));
 
     let results = rig
         .calendar
-        .write(&[intent(
-            4,
-            Action::Delete(record.clone()),
-            timed("2026-12-05T10:00:00Z", "2026-12-05T10:45:00Z"),
-        )])
+        .write(&[intent(4, Action::Delete(record.clone()), timed("2026-12-05T10:00:00Z", "2026-12-05T10:45:00Z"))])
         .await;
     assert!(matches!(results[0], WriteResult::Applied { .. }), "{results:?}");
     let never = RecordId::Salesforce(SalesforceId::parse("00U000000000ZZZ").unwrap());
     let seen = rig.calendar.fetch(&[record.clone(), never]).await;
-    assert_eq!(
-        seen,
-        [
-            Observed::Absent(Evidence::Deleted),
-            Observed::Absent(Evidence::NotFound)
-        ]
-    );
+    assert_eq!(seen, [Observed::Absent(Evidence::Deleted), Observed::Absent(Evidence::NotFound)]);
     let results = rig
         .calendar
-        .write(&[intent(
-            5,
-            Action::Delete(record),
-            timed("2026-12-05T10:00:00Z", "2026-12-05T10:45:00Z"),
-        )])
+        .write(&[intent(5, Action::Delete(record), timed("2026-12-05T10:00:00Z", "2026-12-05T10:45:00Z"))])
         .await;
     assert!(matches!(results[0], WriteResult::Gone(_)), "{results:?}");
     rig.sandbox.stop().await;
@@ -301,11 +231,7 @@ async fn batches_take_few_calls_and_answer_row_by_row() {
         rig.create(2),
         rig.create(1),
         rig.create(3),
-        intent(
-            1,
-            Action::Update(taken.clone()),
-            timed("2026-12-01T11:00:00Z", "2026-12-01T11:30:00Z"),
-        ),
+        intent(1, Action::Update(taken.clone()), timed("2026-12-01T11:00:00Z", "2026-12-01T11:30:00Z")),
     ];
     let results = rig.calendar.write(&writes).await;
     assert!(matches!(results[0], WriteResult::Applied { .. }), "{results:?}");
@@ -316,11 +242,7 @@ async fn batches_take_few_calls_and_answer_row_by_row() {
     assert_eq!(page.records.len(), 3);
     let resumed = rig.calendar.list(None, page.resume.as_deref()).await.unwrap();
     assert_eq!(resumed.records.len(), 3, "the overlap lists them again");
-    let stamped = Lookup::Stamped {
-        side: Side::Salesforce,
-        link: LinkId::new(Uuid::from_u128(1)),
-        mailbox: None,
-    };
+    let stamped = Lookup::Stamped { side: Side::Salesforce, link: LinkId::new(Uuid::from_u128(1)), mailbox: None };
     let enrolment = calbridge_core::case::Enrolment {
         mailbox: calbridge_core::ids::MailboxId::new("m"),
         user: SalesforceId::parse(&rig.owner()).unwrap(),
@@ -329,21 +251,12 @@ async fn batches_take_few_calls_and_answer_row_by_row() {
     let person = rig.sandbox.person_number(0).unwrap();
     let own = serde_json::json!({ "Subject": "own", "StartDateTime": "2026-12-01T09:00:00Z", "DurationInMinutes": 30 });
     let own = person.create_in_salesforce(own.as_object().unwrap().clone()).unwrap();
-    let candidates = Lookup::candidates(
-        Side::Salesforce,
-        &enrolment,
-        &timed("2026-12-01T09:00:00Z", "2026-12-01T09:30:00Z"),
-    );
+    let candidates =
+        Lookup::candidates(Side::Salesforce, &enrolment, &timed("2026-12-01T09:00:00Z", "2026-12-01T09:30:00Z"));
     let answers = rig.calendar.search(&[stamped, candidates]).await;
-    assert!(
-        matches!(&answers[0], Answer::Found(found) if found.len() == 1 && found[0].0 == taken),
-        "{answers:?}"
-    );
+    assert!(matches!(&answers[0], Answer::Found(found) if found.len() == 1 && found[0].0 == taken), "{answers:?}");
     let own = RecordId::Salesforce(SalesforceId::parse(&own).unwrap());
-    assert!(
-        matches!(&answers[1], Answer::Found(found) if found.len() == 1 && found[0].0 == own),
-        "{answers:?}"
-    );
+    assert!(matches!(&answers[1], Answer::Found(found) if found.len() == 1 && found[0].0 == own), "{answers:?}");
     rig.sandbox.stop().await;
 }
 
@@ -351,22 +264,12 @@ async fn batches_take_few_calls_and_answer_row_by_row() {
 async fn a_lost_answer_is_unknown_and_the_stamp_tells_later() {
     let rig = Rig::start().await;
     rig.calendar.stamp_fields().await.unwrap();
-    rig.sandbox
-        .world()
-        .faults
-        .change(|switches| switches.salesforce_cut_answer_next = 1);
+    rig.sandbox.world().faults.change(|switches| switches.salesforce_cut_answer_next = 1);
     let results = rig.calendar.write(&[rig.create(1)]).await;
     assert!(matches!(results[0], WriteResult::Unknown(_)), "{results:?}");
-    let stamped = Lookup::Stamped {
-        side: Side::Salesforce,
-        link: LinkId::new(Uuid::from_u128(1)),
-        mailbox: None,
-    };
+    let stamped = Lookup::Stamped { side: Side::Salesforce, link: LinkId::new(Uuid::from_u128(1)), mailbox: None };
     let answers = rig.calendar.search(&[stamped]).await;
-    assert!(
-        matches!(&answers[0], Answer::Found(found) if found.len() == 1),
-        "{answers:?}"
-    );
+    assert!(matches!(&answers[0], Answer::Found(found) if found.len() == 1), "{answers:?}");
     let faults = &rig.sandbox.world().faults;
     for expected in ["CB1357", "CB1356", "CB1353"] {
         faults.change(|switches| match expected {
@@ -380,10 +283,7 @@ async fn a_lost_answer_is_unknown_and_the_stamp_tells_later() {
             tokio::task::yield_now().await;
             result = rig.calendar.write(&[rig.create(2)]).await.remove(0);
         }
-        assert!(
-            matches!(&result, WriteResult::NotNow(why) if why.code == expected),
-            "{result:?}"
-        );
+        assert!(matches!(&result, WriteResult::NotNow(why) if why.code == expected), "{result:?}");
     }
     faults.change(|switches| switches.salesforce_revoke_tokens = true);
     let mut result = rig.calendar.write(&[rig.create(3)]).await.remove(0);
@@ -418,10 +318,7 @@ async fn changes_arrive_over_tls_and_a_restart_goes_on_where_it_stopped() {
     let (signal, _) = next_signal(&mut batches).await;
     assert_eq!(signal.change, Change::Created);
     assert!(matches!(&signal.target, Target::Record(record) if record.remote_id() == id));
-    rig.sandbox
-        .world()
-        .faults
-        .change(|switches| switches.salesforce_revoke_tokens = true);
+    rig.sandbox.world().faults.change(|switches| switches.salesforce_revoke_tokens = true);
     let record = rig.made(7).await;
     let (signal, position) = next_signal(&mut batches).await;
     assert!(matches!(&signal.target, Target::Record(target) if *target == record));
@@ -433,10 +330,7 @@ async fn changes_arrive_over_tls_and_a_restart_goes_on_where_it_stopped() {
 
     let change = serde_json::json!({ "Subject": "b" });
     person.update_in_salesforce(&id, change.as_object().unwrap()).unwrap();
-    rig.sandbox
-        .world()
-        .faults
-        .change(|switches| switches.salesforce_end_stream_next = 1);
+    rig.sandbox.world().faults.change(|switches| switches.salesforce_end_stream_next = 1);
     let (task, _ready, stop, mut batches) = rig.listen(Some(position));
     let (signal, _) = next_signal(&mut batches).await;
     assert_eq!(signal.change, Change::Updated);
@@ -457,16 +351,10 @@ async fn gaps_and_a_forgotten_place_ask_for_another_look() {
     ready.wait_for(|ready| *ready).await.unwrap();
     rig.sandbox.org().publish_gap(Some(record.remote_id()));
     let (signal, position) = next_signal(&mut batches).await;
-    assert_eq!(
-        (signal.cause, &signal.target),
-        (SignalCause::Gap, &Target::Record(record.clone()))
-    );
+    assert_eq!((signal.cause, &signal.target), (SignalCause::Gap, &Target::Record(record.clone())));
     rig.sandbox.org().publish_gap(None);
     let overflow = batches.recv().await.unwrap();
-    assert_eq!(
-        (overflow.signals[0].cause, &overflow.signals[0].target),
-        (SignalCause::Gap, &Target::Org)
-    );
+    assert_eq!((overflow.signals[0].cause, &overflow.signals[0].target), (SignalCause::Gap, &Target::Org));
     overflow.receipt.done();
     stop.cancel();
     task.await.unwrap().unwrap();
@@ -474,10 +362,7 @@ async fn gaps_and_a_forgotten_place_ask_for_another_look() {
     rig.sandbox.org().forget_change_events();
     let (task, _ready, stop, mut batches) = rig.listen(Some(position));
     let lost = batches.recv().await.unwrap();
-    assert_eq!(
-        (lost.signals[0].cause, &lost.signals[0].target),
-        (SignalCause::Gap, &Target::Org)
-    );
+    assert_eq!((lost.signals[0].cause, &lost.signals[0].target), (SignalCause::Gap, &Target::Org));
     let made = rig.made(2).await;
     let (signal, _) = next_signal(&mut batches).await;
     assert_eq!(signal.target, Target::Record(made));

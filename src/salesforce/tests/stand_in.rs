@@ -41,10 +41,7 @@ impl Seen {
 
     pub(super) fn soql(&self) -> String {
         let pairs = url::form_urlencoded::parse(self.query.as_bytes());
-        pairs
-            .filter(|(name, _)| name == "q")
-            .map(|(_, value)| value.into_owned())
-            .collect()
+        pairs.filter(|(name, _)| name == "q").map(|(_, value)| value.into_owned()).collect()
     }
 }
 
@@ -91,10 +88,8 @@ impl StandIn {
     }
 
     pub(super) fn settings(&self) -> Settings {
-        let grant = Grant::ClientCredentials {
-            client_id: "key".to_owned(),
-            client_secret: SecretString::from("secret"),
-        };
+        let grant =
+            Grant::ClientCredentials { client_id: "key".to_owned(), client_secret: SecretString::from("secret") };
         let fields = ["time", "Subject"].map(str::to_owned).to_vec();
         let mut settings = Settings::new(ConnectionId::new("c"), self.0.base.clone(), grant, fields);
         settings.short_pause = Duration::from_hours(1);
@@ -109,11 +104,7 @@ impl StandIn {
 }
 
 pub(super) fn client_with(settings: &Settings) -> Arc<Client> {
-    let http = client(&HttpOptions {
-        timeout: Duration::from_secs(10),
-        ca_file: None,
-    })
-    .unwrap();
+    let http = client(&HttpOptions { timeout: Duration::from_secs(10), ca_file: None }).unwrap();
     Client::new(http, clock(), limits(), settings).unwrap()
 }
 
@@ -122,11 +113,7 @@ pub(super) fn clock() -> Arc<dyn Clock> {
 }
 
 pub(super) fn limits() -> RateLimits {
-    RateLimits::new(Quota {
-        in_flight: 10,
-        units: std::num::NonZeroU32::MAX,
-        period: Duration::ZERO,
-    })
+    RateLimits::new(Quota { in_flight: 10, units: std::num::NonZeroU32::MAX, period: Duration::ZERO })
 }
 
 /// A describe that has the given stamp fields.
@@ -168,9 +155,5 @@ async fn answer(
     let (status, answer) = (inner.script)(&seen);
     inner.seen.lock().unwrap().push(seen);
     let status = StatusCode::from_u16(status).unwrap();
-    if answer.is_null() {
-        status.into_response()
-    } else {
-        (status, axum::Json(answer)).into_response()
-    }
+    if answer.is_null() { status.into_response() } else { (status, axum::Json(answer)).into_response() }
 }

@@ -54,23 +54,14 @@ impl PubSub for Server {
     type ManagedSubscribeStream = Pin<Box<dyn Stream<Item = Result<proto::ManagedFetchResponse, Status>> + Send>>;
 
     async fn subscribe(&self, request: Request<Streaming<proto::FetchRequest>>) -> Result<Response<Replies>, Status> {
-        let token = request
-            .metadata()
-            .get("accesstoken")
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let token = request.metadata().get("accesstoken").unwrap().to_str().unwrap().to_owned();
         let mut requests = request.into_inner();
         let asked = self.asked.clone();
         let (first, seen) = tokio::sync::oneshot::channel();
         let mut first = Some(first);
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
-                let _gone = asked.send(Asked {
-                    token: token.clone(),
-                    request,
-                });
+                let _gone = asked.send(Asked { token: token.clone(), request });
                 if let Some(first) = first.take() {
                     let _gone = first.send(());
                 }
@@ -78,16 +69,9 @@ impl PubSub for Server {
         });
         seen.await.unwrap();
         let act = self.acts.lock().unwrap().pop_front();
-        let act = act.unwrap_or(Act {
-            items: Vec::new(),
-            hold: true,
-        });
+        let act = act.unwrap_or(Act { items: Vec::new(), hold: true });
         let items = tokio_stream::iter(act.items);
-        Ok(Response::new(if act.hold {
-            Box::pin(items.chain(tokio_stream::pending()))
-        } else {
-            Box::pin(items)
-        }))
+        Ok(Response::new(if act.hold { Box::pin(items.chain(tokio_stream::pending())) } else { Box::pin(items) }))
     }
 
     async fn get_schema(&self, request: Request<proto::SchemaRequest>) -> Result<Response<proto::SchemaInfo>, Status> {
@@ -148,17 +132,11 @@ fn update(replay: u8) -> proto::ConsumerEvent {
 }
 
 fn response(events: Vec<proto::ConsumerEvent>) -> proto::FetchResponse {
-    proto::FetchResponse {
-        events,
-        ..proto::FetchResponse::default()
-    }
+    proto::FetchResponse { events, ..proto::FetchResponse::default() }
 }
 
 fn empty(latest: u8) -> proto::FetchResponse {
-    proto::FetchResponse {
-        latest_replay_id: vec![0, latest],
-        ..proto::FetchResponse::default()
-    }
+    proto::FetchResponse { latest_replay_id: vec![0, latest], ..proto::FetchResponse::default() }
 }
 
 /// A running listener and both its ends.
@@ -189,14 +167,10 @@ impl Running {
         settings.pubsub.settle = Duration::from_millis(1);
         adjust(&mut settings.pubsub);
         let (sender, asked) = mpsc::unbounded_channel();
-        let server = Server {
-            acts: Mutex::new(acts.into()),
-            asked: sender,
-        };
+        let server = Server { acts: Mutex::new(acts.into()), asked: sender };
         let incoming = TcpListenerStream::new(listener);
-        let serve = tonic::transport::Server::builder()
-            .add_service(PubSubServer::new(server))
-            .serve_with_incoming(incoming);
+        let serve =
+            tonic::transport::Server::builder().add_service(PubSubServer::new(server)).serve_with_incoming(incoming);
         tokio::spawn(serve);
         let stored = stored.map(str::to_owned);
         let checkpoint: ReadCheckpoint = Box::new(move || {
@@ -208,14 +182,7 @@ impl Running {
         let stop = CancellationToken::new();
         let (out, batches) = mpsc::channel(16);
         let task = tokio::spawn(Box::new(events).run(out, stop.clone()));
-        Self {
-            batches,
-            asked,
-            ready,
-            stop,
-            task,
-            rest,
-        }
+        Self { batches, asked, ready, stop, task, rest }
     }
 
     async fn batch(&mut self) -> Batch {
@@ -238,34 +205,22 @@ fn preset(asked: &Asked) -> proto::ReplayPreset {
 
 #[tokio::test]
 async fn events_become_signals_and_credit_returns_once_they_are_durable() {
-    let acts = vec![Act {
-        items: vec![Ok(response(vec![update(1), update(2)]))],
-        hold: true,
-    }];
+    let acts = vec![Act { items: vec![Ok(response(vec![update(1), update(2)]))], hold: true }];
     let mut running = Running::start(Some("0001"), acts).await;
     let first = running.asked().await;
     assert_eq!(preset(&first), proto::ReplayPreset::Custom);
-    assert_eq!(
-        (first.request.replay_id, first.request.num_requested),
-        (vec![0, 1], 100)
-    );
+    assert_eq!((first.request.replay_id, first.request.num_requested), (vec![0, 1], 100));
     let batch = running.batch().await;
     assert_eq!(batch.positions[0].value, "0002");
     assert_eq!(batch.positions[0].stream.as_str(), "pubsub//data/EventChangeEvent");
     let signal = &batch.signals[0];
     assert!(matches!(&signal.target, Target::Record(record) if record.remote_id() == ID));
-    assert_eq!(
-        (signal.change, signal.cause),
-        (Change::Updated, SignalCause::Notification)
-    );
+    assert_eq!((signal.change, signal.cause), (Change::Updated, SignalCause::Notification));
     assert!(matches!(&signal.version, Some(Version::Modstamp(at)) if at.timestamp() == 1_795_251_601));
     let facts = signal.facts.as_ref().unwrap();
     assert!(facts.changed.contains("Subject") && facts.origin.contains("client=calbridge/1"));
     assert_eq!(signal.position.as_ref().unwrap().value, "0001");
-    assert!(
-        running.asked.try_recv().is_err(),
-        "nothing is asked for before the events are durable"
-    );
+    assert!(running.asked.try_recv().is_err(), "nothing is asked for before the events are durable");
     batch.receipt.done();
     let more = running.asked().await;
     assert_eq!((more.request.num_requested, more.request.replay_id.len()), (2, 0));
@@ -277,10 +232,7 @@ async fn the_first_start_begins_with_the_latest_and_asks_for_a_look_at_everythin
     let mut running = Running::start(None, Vec::new()).await;
     assert_eq!(preset(&running.asked().await), proto::ReplayPreset::Latest);
     let batch = running.batch().await;
-    assert_eq!(
-        (&batch.signals[0].target, batch.signals[0].cause),
-        (&Target::Org, SignalCause::Enrolment)
-    );
+    assert_eq!((&batch.signals[0].target, batch.signals[0].cause), (&Target::Org, SignalCause::Enrolment));
     assert!(batch.positions.is_empty());
     running.ready.wait_for(|ready| *ready).await.unwrap();
     let mut ready = running.ready.clone();
@@ -295,22 +247,11 @@ async fn what_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
         event(2, "unknown", payload("UPDATE", &[ID], &[], None)),
         update(3),
     ];
-    let mut running = Running::start(
-        Some("00"),
-        vec![Act {
-            items: vec![Ok(response(events))],
-            hold: true,
-        }],
-    )
-    .await;
+    let mut running = Running::start(Some("00"), vec![Act { items: vec![Ok(response(events))], hold: true }]).await;
     let batch = running.batch().await;
     assert_eq!(batch.signals.len(), 1);
     assert_eq!(batch.positions[0].value, "0003");
-    let rejects: Vec<_> = batch
-        .rejects
-        .iter()
-        .map(|reject| (reject.reason, reject.raw.len() > 4))
-        .collect();
+    let rejects: Vec<_> = batch.rejects.iter().map(|reject| (reject.reason, reject.raw.len() > 4)).collect();
     assert_eq!(rejects, [(Reason::Undecodable, true), (Reason::Undecodable, true)]);
     assert_eq!(batch.rejects[0].raw, b"nonsense");
     assert_eq!(batch.rejects[1].position.as_ref().unwrap().value, "0002");
@@ -321,20 +262,10 @@ async fn what_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
 #[tokio::test]
 async fn a_lost_replay_id_restarts_from_the_earliest_and_looks_at_everything() {
     let lost = Err(status(Code::InvalidArgument, "subscription.fetch.replayid.corrupted"));
-    let mut running = Running::start(
-        Some("0005"),
-        vec![Act {
-            items: vec![lost],
-            hold: false,
-        }],
-    )
-    .await;
+    let mut running = Running::start(Some("0005"), vec![Act { items: vec![lost], hold: false }]).await;
     assert_eq!(preset(&running.asked().await), proto::ReplayPreset::Custom);
     let batch = running.batch().await;
-    assert_eq!(
-        (&batch.signals[0].target, batch.signals[0].cause),
-        (&Target::Org, SignalCause::Gap)
-    );
+    assert_eq!((&batch.signals[0].target, batch.signals[0].cause), (&Target::Org, SignalCause::Gap));
     assert_eq!(preset(&running.asked().await), proto::ReplayPreset::Earliest);
     running.end().await.unwrap();
 }
@@ -342,28 +273,16 @@ async fn a_lost_replay_id_restarts_from_the_earliest_and_looks_at_everything() {
 #[tokio::test]
 async fn a_stream_that_ends_goes_on_after_the_last_event_handed_over() {
     let acts = vec![
-        Act {
-            items: vec![Ok(response(vec![update(7)]))],
-            hold: false,
-        },
-        Act {
-            items: vec![Err(status(Code::Internal, "service.unavailable"))],
-            hold: false,
-        },
-        Act {
-            items: vec![Ok(response(vec![update(8)]))],
-            hold: true,
-        },
+        Act { items: vec![Ok(response(vec![update(7)]))], hold: false },
+        Act { items: vec![Err(status(Code::Internal, "service.unavailable"))], hold: false },
+        Act { items: vec![Ok(response(vec![update(8)]))], hold: true },
     ];
     let mut running = Running::start(Some("0001"), acts).await;
     let _first = running.asked().await;
     let held = running.batch().await;
     for _ in 0..2 {
         let again = running.asked().await;
-        assert_eq!(
-            (preset(&again), again.request.replay_id),
-            (proto::ReplayPreset::Custom, vec![0, 7])
-        );
+        assert_eq!((preset(&again), again.request.replay_id), (proto::ReplayPreset::Custom, vec![0, 7]));
     }
     let next = running.batch().await;
     assert_eq!(next.positions[0].value, "0008");
@@ -380,14 +299,7 @@ async fn a_stream_that_ends_goes_on_after_the_last_event_handed_over() {
 #[tokio::test]
 async fn a_refused_session_is_renewed() {
     let refused = Err(status(Code::Unauthenticated, "service.auth.error"));
-    let mut running = Running::start(
-        Some("0001"),
-        vec![Act {
-            items: vec![refused],
-            hold: false,
-        }],
-    )
-    .await;
+    let mut running = Running::start(Some("0001"), vec![Act { items: vec![refused], hold: false }]).await;
     assert_eq!(running.asked().await.token, "token-1");
     assert_eq!(running.asked().await.token, "token-2");
     assert_eq!(running.rest.tokens(), 2);
@@ -396,28 +308,14 @@ async fn a_refused_session_is_renewed() {
 
 #[tokio::test]
 async fn an_empty_response_moves_the_position_only_while_nothing_is_in_flight() {
-    let items = vec![
-        Ok(response(vec![update(3)])),
-        Ok(empty(9)),
-        Ok(response(vec![update(4)])),
-    ];
+    let items = vec![Ok(response(vec![update(3)])), Ok(empty(9)), Ok(response(vec![update(4)]))];
     let mut running = Running::start(Some("0001"), vec![Act { items, hold: true }]).await;
     let first = running.batch().await;
     let second = running.batch().await;
-    assert_eq!(
-        (&*first.positions[0].value, &*second.positions[0].value),
-        ("0003", "0004")
-    );
+    assert_eq!((&*first.positions[0].value, &*second.positions[0].value), ("0003", "0004"));
     running.end().await.unwrap();
 
-    let mut running = Running::start(
-        Some("0001"),
-        vec![Act {
-            items: vec![Ok(empty(9))],
-            hold: true,
-        }],
-    )
-    .await;
+    let mut running = Running::start(Some("0001"), vec![Act { items: vec![Ok(empty(9))], hold: true }]).await;
     let quiet = running.batch().await;
     assert_eq!((quiet.signals.len(), &*quiet.positions[0].value), (0, "0009"));
     running.end().await.unwrap();
@@ -425,10 +323,7 @@ async fn an_empty_response_moves_the_position_only_while_nothing_is_in_flight() 
 
 #[tokio::test]
 async fn a_batch_that_is_given_up_stops_the_listener() {
-    let acts = vec![Act {
-        items: vec![Ok(response(vec![update(1)]))],
-        hold: true,
-    }];
+    let acts = vec![Act { items: vec![Ok(response(vec![update(1)]))], hold: true }];
     let mut running = Running::start(Some("0001"), acts).await;
     drop(running.batch().await);
     assert!(matches!(running.task.await.unwrap(), Err(ListenError::Passing(_))));
@@ -437,26 +332,14 @@ async fn a_batch_that_is_given_up_stops_the_listener() {
 #[tokio::test]
 async fn a_missing_permission_is_fatal_and_names_the_mend() {
     let refused = Err(status(Code::PermissionDenied, "topic.meta.permission"));
-    let running = Running::start(
-        Some("0001"),
-        vec![Act {
-            items: vec![refused],
-            hold: false,
-        }],
-    )
-    .await;
-    let Err(ListenError::Fatal(message)) = running.task.await.unwrap() else {
-        panic!("not fatal")
-    };
+    let running = Running::start(Some("0001"), vec![Act { items: vec![refused], hold: false }]).await;
+    let Err(ListenError::Fatal(message)) = running.task.await.unwrap() else { panic!("not fatal") };
     assert!(message.contains("View All Data"), "{message}");
 }
 
 #[tokio::test]
 async fn a_silent_stream_is_opened_anew() {
-    let acts = vec![Act {
-        items: vec![Ok(response(vec![update(1)]))],
-        hold: true,
-    }];
+    let acts = vec![Act { items: vec![Ok(response(vec![update(1)]))], hold: true }];
     let mut running =
         Running::start_with(Some("0001"), acts, |pubsub| pubsub.silence = Duration::from_millis(200)).await;
     let _first = running.asked().await;

@@ -166,11 +166,7 @@ impl SqliteStore {
             .push_bind(link.ical_uid.clone())
             .push_bind(link.original_start.clone())
             .push_bind(i64::from(link.generation))
-            .push_bind(
-                outlook
-                    .and_then(|replica| replica.record.mailbox())
-                    .map(ToString::to_string),
-            )
+            .push_bind(outlook.and_then(|replica| replica.record.mailbox()).map(ToString::to_string))
             .push_bind(outlook.map(|replica| replica.record.key()))
             .push_bind(outlook.map(|replica| replica.record.remote_id().to_owned()))
             .push_bind(outlook.and_then(change_key))
@@ -390,10 +386,7 @@ async fn close_dead_letters(
 
 /// Tells whether a run came to a good end, so that an earlier failure needs nobody any more.
 fn is_mended(commit: &Commit) -> bool {
-    let still_dead = commit
-        .link
-        .as_ref()
-        .is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
+    let still_dead = commit.link.as_ref().is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
     // A write that was only decided may still be refused: then the old dead letter goes on.
     !still_dead
         && commit.journal.iter().any(|entry| match entry.kind {

@@ -142,9 +142,7 @@ impl SqliteStore {
         .map_err(failed)?;
         let number = |column| get::<i64>(&numbers, column).map(|n| u64::try_from(n).unwrap_or_default());
         Ok(StoreStatus {
-            links: self
-                .pairs("SELECT state, COUNT(*) FROM correlation GROUP BY state")
-                .await?,
+            links: self.pairs("SELECT state, COUNT(*) FROM correlation GROUP BY state").await?,
             waiting: number("waiting")?,
             oldest_waiting: get::<Option<i64>>(&numbers, "oldest")?.map(instant).transpose()?,
             intents: number("intents")?,
@@ -155,9 +153,7 @@ impl SqliteStore {
                 .map_err(failed)?
                 .into_iter()
                 .collect(),
-            duplicates: self
-                .pairs("SELECT stream, SUM(signals) FROM duplicate GROUP BY stream")
-                .await?,
+            duplicates: self.pairs("SELECT stream, SUM(signals) FROM duplicate GROUP BY stream").await?,
             journal: number("journal")?,
         })
     }
@@ -174,10 +170,7 @@ impl SqliteStore {
              WHERE correlation.link_id = $1";
         let mut connection = self.writer.acquire().await.map_err(failed)?;
         // Deleted rows are otherwise only marked as free space, where the wrapped key could still be read.
-        sqlx::query("PRAGMA secure_delete = ON")
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(failed)?;
         for statement in [
             format!("DELETE FROM word WHERE lane_id IN ({LANES})"),
             format!("DELETE FROM data_key WHERE key_id = $1 OR key_id IN ({LANES})"),
@@ -189,23 +182,14 @@ impl SqliteStore {
                 .map_err(failed)?;
         }
         for statement in ["PRAGMA secure_delete = OFF", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            sqlx::query(statement)
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(failed)?;
+            sqlx::query(statement).fetch_all(&mut *connection).await.map_err(failed)?;
         }
         Ok(())
     }
 
     async fn pairs(&self, statement: &'static str) -> Result<BTreeMap<String, u64>, StoreError> {
-        let rows = sqlx::query_as::<_, (String, i64)>(statement)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(failed)?;
-        Ok(rows
-            .into_iter()
-            .map(|(name, count)| (name, u64::try_from(count).unwrap_or_default()))
-            .collect())
+        let rows = sqlx::query_as::<_, (String, i64)>(statement).fetch_all(&self.readers).await.map_err(failed)?;
+        Ok(rows.into_iter().map(|(name, count)| (name, u64::try_from(count).unwrap_or_default())).collect())
     }
 }
 
@@ -213,9 +197,7 @@ impl SqliteStore {
 pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
         connection: read_connection(row)?,
-        link: get::<Option<&str>>(row, "link_id")?
-            .map(|link| parse("link id", link))
-            .transpose()?,
+        link: get::<Option<&str>>(row, "link_id")?.map(|link| parse("link id", link)).transpose()?,
         record: get::<Option<&str>>(row, "record")?.map(record).transpose()?,
         reason: reason(get(row, "reason")?)?,
         detail: get(row, "detail")?,

@@ -35,10 +35,7 @@ pub(super) fn push_list<T: AsRef<str>>(query: &mut QueryBuilder<Sqlite>, values:
 
 /// Reads the database's clock: leases compare it, so that two engines never compare their own clocks.
 pub(super) async fn database_now(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)")
-        .fetch_one(connection)
-        .await
-        .map_err(failed)
+    sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)").fetch_one(connection).await.map_err(failed)
 }
 
 /// Returns a span in milliseconds.
@@ -56,9 +53,7 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
 
 /// Tells whether an insert or update met a row with the same key.
 pub(super) fn is_taken(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 #[cfg(test)]

@@ -100,10 +100,7 @@ impl SqliteStore {
     pub(super) async fn accept_batch(&self, batch: &IntakeBatch, now: DateTime<Utc>) -> Result<(), StoreError> {
         let mut signals: BTreeMap<(&ConnectionId, String), Vec<&DueSignal>> = BTreeMap::new();
         for due in &batch.signals {
-            signals
-                .entry((&due.signal.connection, due.record.key()))
-                .or_default()
-                .push(due);
+            signals.entry((&due.signal.connection, due.record.key())).or_default().push(due);
         }
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut rows = existing_rows(&mut tx, &signals).await?;
@@ -261,10 +258,7 @@ async fn open_provisional_lanes(
     for chunk in chunks(&unknown) {
         let mut lanes = QueryBuilder::<Sqlite>::new("INSERT INTO lane (lane_id, connection, created_at) ");
         lanes.push_values(chunk, |mut columns, (lane, id, _)| {
-            columns
-                .push_bind(lane.clone())
-                .push_bind(id.as_str().to_owned())
-                .push_bind(now);
+            columns.push_bind(lane.clone()).push_bind(id.as_str().to_owned()).push_bind(now);
         });
         lanes.build().execute(&mut *connection).await.map_err(failed)?;
         let mut aliases =
@@ -342,11 +336,8 @@ async fn write_positions(
 async fn write_duplicates(connection: &mut SqliteConnection, batch: &IntakeBatch) -> Result<(), StoreError> {
     for (stream, signals) in &batch.duplicates {
         // The batch that dropped them also moves their stream's position, which names the connection.
-        let owner = batch
-            .positions
-            .iter()
-            .find(|(_, position)| position.stream == *stream)
-            .map_or("", |(id, _)| id.as_str());
+        let owner =
+            batch.positions.iter().find(|(_, position)| position.stream == *stream).map_or("", |(id, _)| id.as_str());
         sqlx::query(
             "INSERT INTO duplicate (connection, stream, signals) VALUES ($1, $2, $3) \
              ON CONFLICT (connection, stream) DO UPDATE SET signals = duplicate.signals + excluded.signals",

@@ -69,14 +69,7 @@ pub(super) async fn append(
         .bind(entry.side.map(Side::name))
         .bind(entry.record.as_ref().map(RecordId::key))
         .bind(entry.outcome.map(Outcome::name))
-        .bind(
-            entry
-                .reasons
-                .iter()
-                .map(|reason| reason.name())
-                .collect::<Vec<_>>()
-                .join(","),
-        )
+        .bind(entry.reasons.iter().map(|reason| reason.name()).collect::<Vec<_>>().join(","))
         .bind(entry.fields.join(","))
         .bind(to_json(&entry.versions))
         .bind(to_json(&entry.positions))
@@ -135,14 +128,7 @@ pub(super) async fn index_versions(
     lane: LaneId,
     versions: &BTreeSet<String>,
 ) -> Result<(), StoreError> {
-    insert_names(
-        connection,
-        "seen_version (connection, version, lane_id) ",
-        owner,
-        lane,
-        versions,
-    )
-    .await
+    insert_names(connection, "seen_version (connection, version, lane_id) ", owner, lane, versions).await
 }
 
 async fn insert_names(
@@ -157,10 +143,7 @@ async fn insert_names(
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO ");
         query.push(table);
         query.push_values(chunk, |mut columns, name| {
-            columns
-                .push_bind(owner.as_str().to_owned())
-                .push_bind((*name).clone())
-                .push_bind(lane.to_string());
+            columns.push_bind(owner.as_str().to_owned()).push_bind((*name).clone()).push_bind(lane.to_string());
         });
         query.push(" ON CONFLICT DO NOTHING");
         query.build().execute(&mut *connection).await.map_err(failed)?;
@@ -210,18 +193,14 @@ pub(super) fn entry(row: &SqliteRow, sealer: &Sealer) -> Result<JournalEntry, St
         kind: from_name("kind", get(row, "kind")?)?,
         side: optional("side")?.map(|side| from_name("side", side)).transpose()?,
         record: optional("record")?.map(record).transpose()?,
-        outcome: optional("outcome")?
-            .map(|name| from_name("outcome", name))
-            .transpose()?,
+        outcome: optional("outcome")?.map(|name| from_name("outcome", name)).transpose()?,
         reasons: split(get(row, "reasons")?).map(reason).collect::<Result<_, _>>()?,
         fields: split(get(row, "fields")?).map(str::to_owned).collect(),
         versions: from_json("versions", get(row, "versions")?)?,
         positions: from_json("positions", get(row, "positions")?)?,
         signals: number("signals")?,
         echoes: number("echoes")?,
-        token: optional("token")?
-            .map(|token| parse("write token", token))
-            .transpose()?,
+        token: optional("token")?.map(|token| parse("write token", token)).transpose()?,
         calls: number("calls")?,
         mails: number("mails")?,
         latency_ms: get(row, "latency_ms")?,
@@ -241,10 +220,7 @@ mod tests {
 
     #[test]
     fn a_noted_version_is_found_with_and_without_its_side() {
-        assert_eq!(
-            version_names("outlook:DwAAABYAAAC="),
-            ["outlook:DwAAABYAAAC=", "DwAAABYAAAC="]
-        );
+        assert_eq!(version_names("outlook:DwAAABYAAAC="), ["outlook:DwAAABYAAAC=", "DwAAABYAAAC="]);
         assert_eq!(version_names("outlook DwAA"), ["outlook DwAA", "DwAA"]);
         assert_eq!(version_names("DwAA"), ["DwAA"]);
         assert!(version_names("salesforce 2026-03-02T09:00:00.000Z").is_empty());

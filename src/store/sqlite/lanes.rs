@@ -90,13 +90,7 @@ impl SqliteStore {
             };
             let mut notices = notices.remove(&lane).unwrap_or_default();
             notices.sort_by(|a, b| a.notice.record.cmp(&b.notice.record));
-            claims.push(Claim {
-                fence: Fence { lane, number },
-                connection,
-                notices,
-                link: links.remove(&lane),
-                tries,
-            });
+            claims.push(Claim { fence: Fence { lane, number }, connection, notices, link: links.remove(&lane), tries });
         }
         Ok(claims)
     }

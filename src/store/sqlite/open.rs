@@ -55,23 +55,16 @@ impl StoreSettings {
     /// Returns the file; none for a store in memory.
     fn file(&self) -> Option<PathBuf> {
         let text = self.url_or_path.as_str();
-        let path = text
-            .strip_prefix("sqlite://")
-            .or_else(|| text.strip_prefix("sqlite:"))
-            .unwrap_or(text);
+        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:")).unwrap_or(text);
         (path != ":memory:").then(|| PathBuf::from(path))
     }
 
     fn options(&self) -> SqliteConnectOptions {
         let options = match self.file() {
-            Some(file) => SqliteConnectOptions::new()
-                .filename(file)
-                .journal_mode(SqliteJournalMode::Wal),
+            Some(file) => SqliteConnectOptions::new().filename(file).journal_mode(SqliteJournalMode::Wal),
             None => SqliteConnectOptions::new().in_memory(true),
         };
-        options
-            .busy_timeout(self.busy_timeout)
-            .statement_cache_capacity(COMPILED_STATEMENTS)
+        options.busy_timeout(self.busy_timeout).statement_cache_capacity(COMPILED_STATEMENTS)
     }
 }
 
@@ -90,10 +83,7 @@ impl SqliteStore {
             // NORMAL may lose the last commits at a power failure: an intent whose write was already sent.
             .synchronous(SqliteSynchronous::Full);
         let writer = pool(1).connect_with(writing).await.map_err(failed)?;
-        migrator()
-            .run(&writer)
-            .await
-            .map_err(|error| StoreError::Database(format!("migration: {error}")))?;
+        migrator().run(&writer).await.map_err(|error| StoreError::Database(format!("migration: {error}")))?;
         let readers = match file {
             Some(_) => pool(settings.readers.max(1)).connect_lazy_with(settings.options().read_only(true)),
             // A store in memory belongs to its one connection.
@@ -114,19 +104,8 @@ impl SqliteStore {
             new_epoch(&writer).await?
         };
         // Nobody else can hold a lane of a locked file: what a killed engine held is due at once.
-        sqlx::query("UPDATE lane SET lease_until = 0 WHERE owner <> ''")
-            .execute(&writer)
-            .await
-            .map_err(failed)?;
-        Ok(Self {
-            writer,
-            readers,
-            sealer,
-            subject_fields: settings.subject_fields,
-            epoch,
-            clock,
-            _lock: lock,
-        })
+        sqlx::query("UPDATE lane SET lease_until = 0 WHERE owner <> ''").execute(&writer).await.map_err(failed)?;
+        Ok(Self { writer, readers, sealer, subject_fields: settings.subject_fields, epoch, clock, _lock: lock })
     }
 
     /// Opens an existing database for reading, beside an engine or after it; every write to it fails.
@@ -135,9 +114,7 @@ impl SqliteStore {
     /// [`StoreError::Database`] when there is no such database, [`StoreError::Corrupt`] when the key does not fit.
     pub async fn open_read_only(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let Some(file) = settings.file() else {
-            return Err(StoreError::Database(
-                "a store in memory can be read only by its own process".to_owned(),
-            ));
+            return Err(StoreError::Database("a store in memory can be read only by its own process".to_owned()));
         };
         if !file.exists() {
             return Err(StoreError::Database(format!(
@@ -145,10 +122,8 @@ impl SqliteStore {
                 file.display()
             )));
         }
-        let readers = pool(settings.readers.max(1))
-            .connect_with(settings.options().read_only(true))
-            .await
-            .map_err(failed)?;
+        let readers =
+            pool(settings.readers.max(1)).connect_with(settings.options().read_only(true)).await.map_err(failed)?;
         let epoch = meta(&readers, "epoch").await?.ok_or_else(|| StoreError::Corrupt {
             what: "database".to_owned(),
             why: format!("`{}` was not made by calbridge", file.display()),
@@ -203,13 +178,8 @@ fn lock(database: &Path) -> Result<File, StoreError> {
     let path = PathBuf::from(name);
     let unusable =
         |error: std::io::Error| StoreError::Database(format!("cannot use the lock file `{}`: {error}", path.display()));
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(unusable)?;
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -254,11 +224,7 @@ fn fits(sealer: &Sealer, known: &str) -> Result<(), StoreError> {
 }
 
 async fn meta(pool: &SqlitePool, name: &str) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar("SELECT value FROM meta WHERE name = $1")
-        .bind(name)
-        .fetch_optional(pool)
-        .await
-        .map_err(failed)
+    sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(pool).await.map_err(failed)
 }
 
 async fn put_meta(pool: &SqlitePool, name: &str, value: &str) -> Result<(), StoreError> {

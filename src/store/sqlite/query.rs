@@ -73,11 +73,7 @@ impl SqliteStore {
         ] {
             let mut query = QueryBuilder::<Sqlite>::new(statement);
             push_list(&mut query, &names);
-            let lanes: Vec<String> = query
-                .build_query_scalar()
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(failed)?;
+            let lanes: Vec<String> = query.build_query_scalar().fetch_all(&mut *connection).await.map_err(failed)?;
             if !lanes.is_empty() {
                 return Ok(lanes.into_iter().collect());
             }
@@ -151,24 +147,13 @@ impl SqliteStore {
         .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
-        let link = self
-            .links_of(connection, &[lane])
-            .await?
-            .into_iter()
-            .map(|(_, link)| link)
-            .next();
+        let link = self.links_of(connection, &[lane]).await?.into_iter().map(|(_, link)| link).next();
         Ok(Traced {
             lane: parse::<LaneId>("lane id", lane)?,
             link,
-            waiting: waiting
-                .iter()
-                .map(|row| dirty_row(row).map(|(_, dirty)| dirty))
-                .collect::<Result<_, _>>()?,
+            waiting: waiting.iter().map(|row| dirty_row(row).map(|(_, dirty)| dirty)).collect::<Result<_, _>>()?,
             wake_at: due_at.map(instant).transpose()?,
-            journal: journal
-                .iter()
-                .map(|row| entry(row, &self.sealer))
-                .collect::<Result<_, _>>()?,
+            journal: journal.iter().map(|row| entry(row, &self.sealer)).collect::<Result<_, _>>()?,
             dead_letters: dead_letters.iter().map(dead_letter).collect::<Result<_, _>>()?,
         })
     }
@@ -192,11 +177,7 @@ async fn waiting_with_version(connection: &mut SqliteConnection, text: &str) -> 
             .fetch_all(connection)
             .await
             .map_err(failed)?;
-    Ok(rows
-        .into_iter()
-        .filter(|(_, versions)| versions.contains(&quoted))
-        .map(|(lane, _)| lane)
-        .collect())
+    Ok(rows.into_iter().filter(|(_, versions)| versions.contains(&quoted)).map(|(lane, _)| lane).collect())
 }
 
 /// Finds linked meetings that start in a mailbox on a day; all-day ones by their date in the mailbox's zone.

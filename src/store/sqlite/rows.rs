@@ -77,10 +77,7 @@ pub(super) fn reason(name: &str) -> Result<Reason, StoreError> {
 
 /// Says that stored data cannot be read.
 pub(super) fn corrupt(what: &str, why: &str) -> StoreError {
-    StoreError::Corrupt {
-        what: what.to_owned(),
-        why: why.to_owned(),
-    }
+    StoreError::Corrupt { what: what.to_owned(), why: why.to_owned() }
 }
 
 /// Reads a column.
@@ -143,16 +140,9 @@ pub(super) fn link(row: &SqliteRow, sealer: &Sealer) -> Result<(LaneId, Link), S
 
 /// Splits a link into its plain body and its sealed values.
 pub(super) fn link_body(link: &Link, key: &DataKey, key_id: &str) -> Result<(String, Vec<u8>), StoreError> {
-    let values = LinkValues {
-        base: link.base.clone(),
-        intents: link.intents.clone(),
-    };
+    let values = LinkValues { base: link.base.clone(), intents: link.intents.clone() };
     let plain = serde_json::to_vec(&values).expect("plain data with text keys always serialises");
-    let body = Link {
-        base: BTreeMap::new(),
-        intents: BothSides::default(),
-        ..link.clone()
-    };
+    let body = Link { base: BTreeMap::new(), intents: BothSides::default(), ..link.clone() };
     Ok((to_json(&body), key.seal(LINK_VALUES, key_id, &plain)?))
 }
 
@@ -172,19 +162,13 @@ pub(super) fn meeting_time(link: &Link) -> Option<&When> {
         .into_iter()
         .flatten()
         .flat_map(|intent| intent.agreed.values());
-    link.base
-        .values()
-        .chain(agreed)
-        .flat_map(|field| [&field.outlook, &field.salesforce])
-        .find_map(Value::as_when)
+    link.base.values().chain(agreed).flat_map(|field| [&field.outlook, &field.salesforce]).find_map(Value::as_when)
 }
 
 /// Returns the side's words that trace searches: values of the named rules.
 pub(super) fn subjects<'a>(link: &'a Link, names: &'a [String]) -> impl Iterator<Item = &'a str> {
-    let agreed = [&link.intents.outlook, &link.intents.salesforce]
-        .into_iter()
-        .flatten()
-        .flat_map(|intent| intent.agreed.iter());
+    let agreed =
+        [&link.intents.outlook, &link.intents.salesforce].into_iter().flatten().flat_map(|intent| intent.agreed.iter());
     link.base
         .iter()
         .chain(agreed)

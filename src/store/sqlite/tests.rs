@@ -107,19 +107,9 @@ async fn after_a_restart_everything_is_still_there() {
 
     let store = open(folder.path()).await;
     assert_eq!(store.epoch(), epoch);
-    assert_eq!(
-        store
-            .checkpoint(&main_connection(), &StreamId::new("hub/0"))
-            .await
-            .unwrap()
-            .as_deref(),
-        Some("7")
-    );
+    assert_eq!(store.checkpoint(&main_connection(), &StreamId::new("hub/0")).await.unwrap().as_deref(), Some("7"));
     let again = claim_one(&store, 20_000).await;
-    assert_eq!(
-        again.fence.lane, held.fence.lane,
-        "what the dead engine held is due at once"
-    );
+    assert_eq!(again.fence.lane, held.fence.lane, "what the dead engine held is due at once");
     assert_eq!(again.link, held.link);
     assert_eq!(again.notices[0].notice, held.notices[0].notice);
     let late = commit(&store, &held, finished(&held)).await;
@@ -132,9 +122,7 @@ async fn a_second_engine_is_refused_and_told_who_has_the_file() {
     let store = open(folder.path()).await;
     let settings = StoreSettings::new(folder.path().join("calbridge.db").display().to_string());
     let error = SqliteStore::open(settings, clock()).await.unwrap_err();
-    let StoreError::InUse(text) = &error else {
-        panic!("{error}")
-    };
+    let StoreError::InUse(text) = &error else { panic!("{error}") };
     assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     drop(store);
     open(folder.path()).await;
@@ -148,15 +136,8 @@ async fn trace_and_status_read_beside_a_running_engine_and_after_it() {
     let reader = read_only(folder.path()).await.unwrap();
     assert_eq!(contract_trace::find(&reader, "uid-1").await.len(), 1);
     linked_meeting(&store, &link(2, Some(outlook("e2")), None)).await;
-    assert_eq!(
-        contract_trace::find(&reader, "uid-2").await.len(),
-        1,
-        "it sees what the engine commits"
-    );
-    let batch = IntakeBatch {
-        signals: vec![signal(&outlook("x"), 0)],
-        ..IntakeBatch::default()
-    };
+    assert_eq!(contract_trace::find(&reader, "uid-2").await.len(), 1, "it sees what the engine commits");
+    let batch = IntakeBatch { signals: vec![signal(&outlook("x"), 0)], ..IntakeBatch::default() };
     assert!(reader.accept(&batch, at(0)).await.is_err());
     reader.close().await;
     store.close().await;
@@ -179,10 +160,7 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
         raw: CANARY.as_bytes().to_vec(),
         position: None,
     };
-    let batch = IntakeBatch {
-        rejects: vec![reject],
-        ..IntakeBatch::default()
-    };
+    let batch = IntakeBatch { rejects: vec![reject], ..IntakeBatch::default() };
     store.accept(&batch, at(0)).await.unwrap();
     let files = || {
         std::fs::read_dir(folder.path())
@@ -192,9 +170,7 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
     };
     let occurs = |text: &str| {
         let lower = text.to_lowercase();
-        files()
-            .iter()
-            .any(|bytes| String::from_utf8_lossy(bytes).to_lowercase().contains(&lower))
+        files().iter().any(|bytes| String::from_utf8_lossy(bytes).to_lowercase().contains(&lower))
     };
     assert!(occurs("ck-1"), "the search itself works");
     assert!(!occurs(CANARY), "while the write-ahead log is there");
@@ -234,20 +210,12 @@ async fn opening_twice_migrates_once_and_the_view_shows_no_values() {
     let folder = tempfile::tempdir().unwrap();
     filled(&folder).await.close().await;
     let store = open(folder.path()).await;
-    let applied: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations")
-        .fetch_one(&store.writer)
-        .await
-        .unwrap();
+    let applied: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(&store.writer).await.unwrap();
     assert_eq!(applied, 1);
     let (state, starts, rows): (String, String, i64) =
-        sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting")
-            .fetch_one(&store.writer)
-            .await
-            .unwrap();
-    assert_eq!(
-        (state.as_str(), starts.as_str(), rows),
-        ("live", "2026-03-02 09:00:00", 1)
-    );
+        sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting").fetch_one(&store.writer).await.unwrap();
+    assert_eq!((state.as_str(), starts.as_str(), rows), ("live", "2026-03-02 09:00:00", 1));
 }
 
 #[tokio::test]
@@ -266,21 +234,14 @@ async fn workers_that_claim_at_once_share_no_lane() {
                     return held;
                 }
                 for claim in claims {
-                    let run = Commit {
-                        journal: vec![decided(None, Outcome::Skip)],
-                        ..finished(&claim)
-                    };
+                    let run = Commit { journal: vec![decided(None, Outcome::Skip)], ..finished(&claim) };
                     commit(&*store, &claim, run).await.unwrap();
                     held.push(claim.fence.lane);
                 }
             }
         })
     });
-    let mut held: Vec<_> = futures::future::join_all(workers)
-        .await
-        .into_iter()
-        .flat_map(Result::unwrap)
-        .collect();
+    let mut held: Vec<_> = futures::future::join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
     held.sort();
     let runs = held.len();
     held.dedup();
