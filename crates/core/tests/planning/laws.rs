@@ -77,10 +77,11 @@ fn rule_named<'a>(mapping: &'a Mapping, name: &str) -> &'a Rule {
     mapping.rules().iter().find(|rule| rule.name == name).unwrap()
 }
 
-/// Tells whether Salesforce can hold a value at all: its fields have a longest text.
+/// Tells whether Salesforce can hold a value at all: its fields have a longest text, its events whole minutes.
 fn fits(rule: &Rule, value: &Value) -> bool {
     match (&rule.kind, rule.canonical(Side::Salesforce, value.clone())) {
         (Kind::Text { max_length: Some(limit) }, Value::Text(text)) => text.chars().count() <= *limit,
+        (Kind::Time, Value::When(When::Timed { start, end, .. })) => (end - start).num_seconds() % 60 == 0,
         _ => true,
     }
 }
@@ -133,15 +134,16 @@ proptest! {
     }
 
     #[test]
-    fn an_instant_crosses_whole_and_leaves_the_zone_to_outlook(start in instants(), end in instants(), zone in zones()) {
+    fn a_time_crosses_in_whole_minutes_and_leaves_the_zone_to_outlook(start in instants(), end in instants(), zone in zones()) {
         let mapping = every_kind();
         let rule = rule_named(&mapping, "time");
         let timed = |start, end, zone| Value::When(When::Timed { start, end, zone });
         let second = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp(), 0).unwrap();
         let outlook = rule.canonical(Side::Outlook, timed(start, end, zone));
         let across = rule.convert(Side::Salesforce, &outlook, &Value::Null);
-        prop_assert_eq!(&across, &timed(second(start), second(end), None));
-        prop_assert_eq!(rule.convert(Side::Outlook, &across, &outlook), outlook);
+        let ends = second(start) + TimeDelta::minutes((second(end) - second(start)).num_minutes());
+        prop_assert_eq!(&across, &timed(second(start), ends, None));
+        prop_assert_eq!(rule.convert(Side::Outlook, &across, &outlook), timed(second(start), ends, zone));
     }
 
     #[test]

@@ -187,14 +187,38 @@ fn a_one_way_field_crosses_back_only_when_creating_and_only_if_told() {
 #[test]
 fn a_stamp_of_an_unknown_link_is_never_created_a_second_time() {
     for side in Side::BOTH {
+        let partner = record(side.other());
+        for named in [false, true] {
+            let mut scene = Scene::unlinked(side);
+            let partner_id = if named { partner.remote_id().to_owned() } else { String::new() };
+            scene.edit(side, |snapshot| {
+                snapshot.stamp = Some(Stamp { link: link_id(), partner: partner_id.clone(), token: Some(token(3)) });
+            });
+            if named {
+                assert_eq!(scene.needs(), [Lookup::Read(partner.clone())], "{side}");
+                scene.absent(side.other(), Evidence::Deleted);
+            }
+            let plan = scene.plan();
+            assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Hold, Reason::StampUnknown), "{side}");
+            assert!(plan.steps.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_lost_link_is_rebuilt_from_the_stamp_of_a_pair_that_agrees() {
+    for side in Side::BOTH {
+        let partner = record(side.other());
         let mut scene = Scene::unlinked(side);
         scene.edit(side, |snapshot| {
-            snapshot.stamp = Some(Stamp { link: link_id(), partner: String::new(), token: Some(token(3)) });
+            let partner = partner.remote_id().to_owned();
+            snapshot.stamp = Some(Stamp { link: link_id(), partner, token: Some(token(3)) });
         });
-        let lookups = scene.needs();
-        scene.answer(lookups[0].clone(), Answer::Found(Vec::new()));
+        let read = Observed::Present(Box::new(snapshot(side.other())));
+        scene.answer(Lookup::Read(partner.clone()), Answer::Found(vec![(partner, read)]));
         let plan = scene.plan();
-        assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Hold, Reason::StampUnknown), "{side}");
-        assert!(plan.steps.is_empty());
+        assert!(plan.steps.is_empty(), "{side}: nothing is written");
+        let link = plan.next.unwrap();
+        assert_eq!((link.id, link.base.len()), (link_id(), 2), "{side}");
     }
 }
