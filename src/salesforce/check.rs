@@ -49,7 +49,7 @@ impl SalesforceCalendar {
                 findings.extend(stamp_fields(&describe));
             }
             Err(failure) => {
-                findings.push(failed("Event object", &failure, "give the integration user access to Activities"))
+                findings.push(failed("Event object", &failure, "give the integration user access to Activities"));
             }
         }
         findings.push(match pubsub::probe(&self.client, &self.pubsub).await {

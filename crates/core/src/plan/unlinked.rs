@@ -19,8 +19,10 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     let Some(authority) = authority(run.case.reads.values().filter_map(present)) else {
         return Err(nothing_present(run));
     };
-    if let Some(stamp) = &authority.stamp {
-        return rebuild(run, authority, stamp);
+    // One stamped side is enough: without it the other side would be taken for new and created again.
+    let mut stamped = run.case.reads.values().filter_map(present);
+    if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?))) {
+        return rebuild(run, snapshot, stamp);
     }
     let enrolment = match takes_part(run, authority) {
         Ok(enrolment) => enrolment,

@@ -222,3 +222,15 @@ fn a_lost_link_is_rebuilt_from_the_stamp_of_a_pair_that_agrees() {
         assert_eq!((link.id, link.base.len()), (link_id(), 2), "{side}");
     }
 }
+
+#[test]
+fn a_stamped_record_is_asked_before_an_unstamped_one_that_lies_beside_it() {
+    let mut scene = Scene::unlinked(Side::Outlook);
+    let mut row = snapshot(Side::Salesforce);
+    let partner = record(Side::Outlook).remote_id().to_owned();
+    row.stamp = Some(Stamp { link: link_id(), partner, token: Some(token(3)) });
+    scene.put(row);
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty(), "the event is not created a second time");
+    assert_eq!(plan.next.unwrap().id, link_id());
+}
