@@ -93,6 +93,16 @@ impl Rehearsal {
         })
         .await;
         self.settled().await;
+        self.next_second().await;
+    }
+
+    /// Waits until the present second of the sandbox's clock is over.
+    ///
+    /// Salesforce tells creations in whole seconds, so a record made in the second of its enrolment counts as older.
+    pub(crate) async fn next_second(&self) {
+        let clock = self.sandbox.world().clock;
+        let over = 1_000 - u64::from(clock.now().timestamp_subsec_millis().min(999));
+        clock.sleep(Duration::from_millis(over)).await;
     }
 
     /// Stops the engine as SIGTERM does: what is in flight is finished.

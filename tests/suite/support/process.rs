@@ -107,6 +107,7 @@ impl Bench {
             })
             .await;
         self.rehearsal.settled().await;
+        self.rehearsal.next_second().await;
         running
     }
 

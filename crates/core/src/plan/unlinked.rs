@@ -31,7 +31,9 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
             return Err(run.end(Outcome::Skip, reason));
         }
     };
-    if is_older(authority, enrolment) {
+    // Salesforce tells the creation in whole seconds: what was made in the enrolment's own second counts as older, because
+    // leaving a new event alone can be mended, and a second copy of an old one cannot.
+    if authority.created < enrolment.enrolled_at {
         first_contact(run, authority, enrolment)?;
     }
     let side = authority.record.side().other();
@@ -84,13 +86,6 @@ pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a E
 fn organizer_is_enrolled(run: &Run<'_>, snapshot: &Snapshot) -> bool {
     let enrolled = |mailbox: &MailboxId| run.case.enrolments.iter().any(|enrolment| enrolment.mailbox == *mailbox);
     !snapshot.traits.is_organizer && snapshot.traits.organizer.as_ref().is_some_and(enrolled)
-}
-
-/// Tells whether a record was there before its enrolment.
-///
-/// Salesforce tells the creation in whole seconds, so a record made in the enrolment's own second counts as new.
-fn is_older(snapshot: &Snapshot, enrolment: &Enrolment) -> bool {
-    snapshot.created.timestamp() < enrolment.enrolled_at.timestamp()
 }
 
 /// Decides about a record that is older than its enrolment.

@@ -235,13 +235,12 @@ fn a_stamped_record_is_asked_before_an_unstamped_one_that_lies_beside_it() {
     assert_eq!(plan.next.unwrap().id, link_id());
 }
 
-/// Salesforce tells its creation times in whole seconds: 0.4 s after the enrolment looked like 0.6 s before it.
 #[test]
-fn a_record_made_in_the_second_of_its_enrolment_is_new() {
+fn a_record_that_may_have_been_made_before_its_enrolment_is_left_alone() {
     let mut scene = Scene::unlinked(Side::Salesforce);
     scene.case.enrolments[0].enrolled_at = "2026-11-20T10:00:00.600Z".parse().unwrap();
     scene.edit(Side::Salesforce, |row| row.created = "2026-11-20T10:00:00Z".parse().unwrap());
-    assert_eq!(scene.plan().outcome, Outcome::Write);
-    scene.edit(Side::Salesforce, |row| row.created = "2026-11-20T09:59:59Z".parse().unwrap());
     assert_eq!(scene.plan().reasons[0], Reason::BeforeEnrolment);
+    scene.edit(Side::Salesforce, |row| row.created = "2026-11-20T10:00:01Z".parse().unwrap());
+    assert_eq!(scene.plan().outcome, Outcome::Write);
 }
