@@ -186,13 +186,22 @@ async fn three_mailboxes(stage: &Stage, screen: &Screen, cast: &Cast, told: &mut
     screen.act(at, &format!("Ada, in Outlook, invites Ben and Chiara to \"{subject}\"; each gets a copy"));
     let crossing = stage.crossing(screen, seen, at, Cloud::Salesforce, EffectKind::Create).await?;
     let copies = stage
-        .until(screen, "the copies in the other mailboxes are known", async || {
-            let link = stage.traced(&outlook).await?.and_then(|traced| traced.link);
-            Ok(link.filter(|link| link.copies.len() == 2).map(|link| link.copies))
+        .until(screen, "the copies in the other mailboxes lead to the same meeting", async || {
+            let meeting = stage.traced(&outlook).await?.and_then(|traced| traced.link).map(|link| link.id);
+            let mut copies = Vec::new();
+            for mailbox in [&cast.ben, &cast.chiara].map(|person| person.mailbox()) {
+                for event in stage.sandbox.tenant().events(&mailbox.address) {
+                    let known = stage.traced(&id_of(&event)).await?.and_then(|traced| traced.link).map(|link| link.id);
+                    if event["subject"] == subject && known.is_some() && known == meeting {
+                        copies.push(id_of(&event));
+                    }
+                }
+            }
+            Ok((copies.len() == 2).then_some(copies))
         })
         .await?;
     show(stage, screen, &outlook, &crossing, seen, at, "the invitation").await?;
-    let copies: Vec<String> = copies.iter().map(|record| short(record.remote_id())).collect();
+    let copies: Vec<String> = copies.iter().map(|id| short(id)).collect();
     let events = stage.salesforce_events(subject).len();
     screen.detail(&format!("copies {} and {} belong to it: {events} in Salesforce", copies[0], copies[1]));
     if events != 1 {
