@@ -189,8 +189,8 @@ async fn three_mailboxes(stage: &Stage, screen: &Screen, cast: &Cast, told: &mut
         .until(screen, "the copies in the other mailboxes lead to the same meeting", async || {
             let meeting = stage.traced(&outlook).await?.and_then(|traced| traced.link).map(|link| link.id);
             let mut copies = Vec::new();
-            for mailbox in [&cast.ben, &cast.chiara].map(|person| person.mailbox()) {
-                for event in stage.sandbox.tenant().events(&mailbox.address) {
+            for person in [&cast.ben, &cast.chiara] {
+                for event in stage.sandbox.tenant().events(&person.mailbox().address) {
                     let known = stage.traced(&id_of(&event)).await?.and_then(|traced| traced.link).map(|link| link.id);
                     if event["subject"] == subject && known.is_some() && known == meeting {
                         copies.push(id_of(&event));
