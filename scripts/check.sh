@@ -148,6 +148,21 @@ documents() {
     done
     scripts/index-errors.sh | cmp -s - docs/errors/README.md \
         || fail "docs/errors/README.md is old; run: scripts/index-errors.sh > docs/errors/README.md"
+    # A newcomer finds every folder in the map, and every file it names.
+    git ls-files --cached --others --exclude-standard | xargs -n 1 dirname | sort -u \
+        | grep -vE '^\.$|/tests$|^crates/(core|pubsub-proto)$|^crates/pubsub-proto/(src|proto)$' | while read -r folder; do
+        grep -q "^|.*\`$folder/\`" docs/ARCHITECTURE.md || fail "docs/ARCHITECTURE.md does not say what \`$folder/\` is for"
+    done
+    grep -E '^\| `[a-z./_-]+/`' docs/ARCHITECTURE.md | while IFS='|' read -r _ folders purpose files; do
+        for folder in $(echo "$folders" | grep -oE '`[^`]+`' | tr -d '`'); do
+            [ -d "$folder" ] || fail "docs/ARCHITECTURE.md speaks of \`$folder\`, which is not there"
+        done
+        for file in $(echo "$files" | grep -oE '`[a-zA-Z0-9_.-]+\.(rs|sh|md|yaml)`' | tr -d '`'); do
+            echo "$folders" | grep -oE '`[^`]+`' | tr -d '`' | while read -r folder; do
+                [ ! -e "$folder$file" ] || echo there
+            done | grep -q there || fail "docs/ARCHITECTURE.md names \`$file\` in$folders, where it is not"
+        done
+    done
     for page in docs/decisions/0*.md; do
         grep -q "($(basename "$page"))" docs/decisions/README.md || fail "$page is not listed in docs/decisions/README.md"
     done
