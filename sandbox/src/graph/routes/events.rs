@@ -51,7 +51,7 @@ impl Front {
 
     fn read_calendar(&self, route: &Route, call: &Call, style: &Style) -> Result<Answer, GraphError> {
         let state = self.tenant.lock();
-        let user = route.mailbox().ok_or_else(|| GraphError::no_route(&call.path))?;
+        let user = route.mailbox().ok_or_else(|| GraphError::no_route(call.last_segment()))?;
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
@@ -76,7 +76,7 @@ impl Front {
                 list(call, mailbox, mailbox.occurrences(&master, &window(call)?), "events", style)?
             }
             Route::ViewDelta(_) | Route::EventsDelta(_) => return self.delta(route, call, mailbox, style),
-            _ => return Err(GraphError::no_route(&call.path)),
+            _ => return Err(GraphError::no_route(call.last_segment())),
         };
         Ok(Answer::json(200, answer))
     }
