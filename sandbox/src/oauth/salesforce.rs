@@ -111,8 +111,9 @@ impl Tokens {
         self.lock().insert(token, session);
     }
 
-    fn close(&self, token: &str) {
-        self.lock().remove(token);
+    /// Ends a session; tells whether there was one.
+    fn close(&self, token: &str) -> bool {
+        self.lock().remove(token).is_some()
     }
 
     fn close_all(&self) {
@@ -177,7 +178,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(crate) fn routes() -> Router<Arc<Org>> {
     Router::new()
         .route("/services/oauth2/token", post(token))
-        .route("/services/oauth2/revoke", post(revoke))
+        .route("/services/oauth2/revoke", get(revoke).post(revoke))
+        .route("/services/oauth2/introspect", post(introspect))
         .route("/services/oauth2/userinfo", get(userinfo).post(userinfo))
         .route("/id/{org}/{user}", get(identity))
 }
@@ -312,11 +314,47 @@ fn jwt_bearer(org: &Org, assertion: Option<&str>, base: &str) -> Result<(String,
     Ok((claims.iss, user_id))
 }
 
-async fn revoke(State(org): State<Arc<Org>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    if let Some(token) = form(&uri, &headers, &body).get("token") {
-        org.tokens.close(token);
-    }
-    StatusCode::OK
+/// Ends a session.
+///
+/// <https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_revoke_token.htm>
+async fn revoke(State(org): State<Arc<Org>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Refusal> {
+    let form = form(&uri, &headers, &body);
+    let closed = form.get("token").is_some_and(|token| org.tokens.close(token));
+    closed.then_some(StatusCode::OK).ok_or(Refusal("invalid_token", "the token is unknown or was revoked before"))
+}
+
+/// Tells an app about a token of its own; only the sandbox's one app can ask.
+///
+/// <https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oidc_token_introspection.htm>
+async fn introspect(
+    State(org): State<Arc<Org>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let form = form(&uri, &headers, &body);
+    let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    client_credentials(&org, value("client_id"), value("client_secret"))?;
+    let token = value("token").ok_or(Refusal("invalid_request", "missing required parameter: token"))?;
+    let Some(session) = org.session(token) else {
+        return Ok((no_store(), axum::Json(json!({ "active": false }))).into_response());
+    };
+    let username = {
+        let state = org.state.lock().expect("no transaction panics while holding the lock");
+        state.rows.get(&session.user_id).and_then(|row| row.cell("Username").as_text()).map(str::to_owned)
+    };
+    let answer = json!({
+        "active": true,
+        "scope": "api web id",
+        "client_id": session.client_id,
+        "username": username,
+        "sub": format!("{}/id/{}/{}", org.base_address(&uri, &headers), org.identity.org_id, session.user_id),
+        "token_type": "access_token",
+        "exp": session.expires.timestamp(),
+        "iat": (session.expires - SESSION).timestamp(),
+        "nbf": (session.expires - SESSION).timestamp(),
+    });
+    Ok((no_store(), axum::Json(answer)).into_response())
 }
 
 async fn userinfo(State(org): State<Arc<Org>>, uri: Uri, headers: HeaderMap) -> Response {

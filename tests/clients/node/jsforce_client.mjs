@@ -71,11 +71,13 @@ statement("a query streams all pages, and the client's own query builder is unde
   const found = [];
   const query = connection.query("SELECT Id, Subject, Owner.Name FROM Event WHERE Subject LIKE 'Row %'", {
     headers: { "Sforce-Query-Options": "batchSize=200" },
-    autoFetch: true,
-    maxFetch: 1000,
   });
-  for await (const record of query) found.push(record);
+  query.on("record", (record) => found.push(record));
+  const fetched = new Promise((end, fail) => query.on("end", end).on("error", fail));
+  await query.execute({ autoFetch: true, maxFetch: 1000 });
+  await fetched;
   assert.equal(found.length, 208);
+  assert.equal(found[0].Owner.Name, "Integration User");
   const built = await connection
     .sobject("Event")
     .find(
@@ -126,8 +128,10 @@ statement("errors keep their codes", async () => {
 });
 
 statement("after revocation the token is INVALID_SESSION_ID, and signing in again helps", async () => {
-  const other = await signIn();
-  await other.oauth2.revokeToken(other.accessToken);
+  const { accessToken, instanceUrl, oauth2 } = await signIn();
+  await oauth2.revokeToken(accessToken);
+  // A connection of its own: one that signed in tries to refresh its token by itself.
+  const other = new jsforce.Connection({ instanceUrl, accessToken, version: "66.0" });
   await assert.rejects(other.limits(), refused("INVALID_SESSION_ID"));
   const again = await signIn();
   assert.ok((await again.limits()).DailyApiRequests);

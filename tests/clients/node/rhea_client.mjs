@@ -40,10 +40,13 @@ async function connect({ token = signature(), tls = false } = {}) {
   return seen;
 }
 
-/** Calls a request-and-answer node. */
+let calls = 0;
+
+/** Calls a request-and-answer node; the answer comes back on a link of its own. */
 function call(connection, node, message) {
   return new Promise((answer, fail) => {
-    const reply = `reply-${node}`;
+    calls += 1;
+    const reply = `reply-${calls}`;
     const receiver = connection.open_receiver({ source: node, target: reply });
     receiver.on("message", (context) => answer(context.message));
     receiver.on("receiver_error", (context) => fail(context.receiver.error));
@@ -161,7 +164,7 @@ statement("unknown nodes, partitions, groups and filters detach the link with a 
     });
   assert.equal(await attach("nowhere"), "amqp:not-found");
   assert.equal(await attach(`${hub.hub}/ConsumerGroups/nobody/Partitions/0`), "amqp:not-found");
-  assert.equal(await attach(events(77)), "amqp:not-found");
+  assert.equal(await attach(events(77)), "com.microsoft:argument-out-of-range");
   assert.match(await attach({ address: events(0), filter: selector("nonsense ~ 3") }), /^amqp:|^com.microsoft:/);
   const about = await call(connection, "$management", {
     application_properties: { operation: "READ", type: "com.microsoft:eventhub", name: hub.hub, security_token: signature() },
