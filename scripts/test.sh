@@ -101,6 +101,7 @@ install_needs() {
     done
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
+    mapfile -t -O "${#packages[@]}" packages < <(scripts/clients.sh --needs)
     if [ ${#packages[@]} -gt 0 ]; then
         command -v apt-get >/dev/null || fail "please install: ${packages[*]}"
         may_be_root || fail "please install: ${packages[*]} (not root, and no sudo without a password)"
@@ -142,6 +143,10 @@ tests() {
     cargo test --workspace --locked --no-fail-fast
 }
 
+clients() {
+    timeout --kill-after=10 900 scripts/clients.sh
+}
+
 demo() {
     timeout --kill-after=10 180 "$target/debug/examples/demo"
 }
@@ -156,5 +161,6 @@ step "docs of the code" scripts/check.sh docs
 step "build" build
 step "generated files, examples in documents" env CALBRIDGE="$target/debug/calbridge" scripts/check.sh generated examples
 step "mapping files" mappings
+step "clients of others" clients
 step "tests" tests
 step "demo" demo

@@ -13,6 +13,7 @@
 //! | `POST /people/{address}/salesforce/events`, `PATCH`, `DELETE .../{id}` | act in Salesforce |
 //! | `POST /calendars?mailbox=` | load the text of a calendar export |
 //! | `POST /hub/cut` | end all Event Hubs connections |
+//! | `POST /salesforce/forget-change-events` | every change event so far, and its replay id, counts as expired |
 
 mod answer;
 mod people;
@@ -54,6 +55,7 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
         )
         .route("/calendars", post(people::load_calendar))
         .route("/hub/cut", post(people::cut_hub))
+        .route("/salesforce/forget-change-events", post(people::forget_change_events))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES + 1024))

@@ -103,3 +103,9 @@ pub(super) async fn load_calendar(
 pub(super) async fn cut_hub(State(clouds): State<Arc<Clouds>>) -> Json<Value> {
     Json(json!({ "connections_cut": clouds.hub_handle.cut_connections() }))
 }
+
+/// `POST /salesforce/forget-change-events`
+pub(super) async fn forget_change_events(State(clouds): State<Arc<Clouds>>) -> StatusCode {
+    clouds.org.forget_change_events();
+    StatusCode::NO_CONTENT
+}

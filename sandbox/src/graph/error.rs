@@ -66,8 +66,12 @@ impl GraphError {
         )
     }
 
-    pub(crate) fn no_route(path: &str) -> Self {
-        Self::new(404, "ResourceNotFound", format!("Resource not found for the segment in '{path}'."))
+    /// Says that a path leads nowhere; Graph names the segment that it does not know, with status 400.
+    ///
+    /// Seen in <https://github.com/microsoftgraph/msgraph-sdk-javascript/issues/1178> and
+    /// <https://github.com/microsoftgraph/microsoft-graph-docs/issues/21648>.
+    pub(crate) fn no_route(segment: &str) -> Self {
+        Self::bad_request(format!("Resource not found for the segment '{segment}'."))
     }
 
     pub(crate) fn after(mut self, seconds: u64) -> Self {

@@ -60,6 +60,23 @@ impl Filter {
         self.holds(resource, None)
     }
 
+    /// Returns the properties of the resource itself that the filter reads.
+    pub(crate) fn properties(&self) -> Vec<&str> {
+        fn first(path: &[String]) -> Vec<&str> {
+            path.first().map(String::as_str).into_iter().collect()
+        }
+        match self {
+            Self::And(left, right) | Self::Or(left, right) => [left.properties(), right.properties()].concat(),
+            Self::Not(inner) => inner.properties(),
+            Self::Compare(path, ..) | Self::Call(_, path, _) | Self::Truth(path) => first(path),
+            Self::Any(path, name, inner) => {
+                let mut all: Vec<&str> = first(path);
+                all.extend(inner.properties().into_iter().filter(|property| property != name));
+                all
+            }
+        }
+    }
+
     fn holds(&self, resource: &Value, element: Option<(&str, &Value)>) -> bool {
         match self {
             Self::And(left, right) => left.holds(resource, element) && right.holds(resource, element),

@@ -112,7 +112,7 @@ impl std::fmt::Debug for Entra {
 }
 
 /// Returns the present on the wall clock, which clients count the life of tokens on.
-fn wall_clock() -> DateTime<Utc> {
+pub(crate) fn wall_clock() -> DateTime<Utc> {
     #[expect(clippy::disallowed_methods, reason = "a token's life is real time: clients do not know the sandbox clock")]
     Utc::now()
 }
@@ -268,6 +268,13 @@ impl Entra {
                 Err(Refusal::new(401, "invalid_client", 7_000_218, text.to_owned()))
             }
         }
+    }
+
+    /// Answers another method than POST at the token endpoint.
+    #[expect(clippy::unused_self, reason = "answers of the directory are asked of the directory")]
+    pub(crate) fn wrong_verb(&self, method: &str) -> (u16, Value) {
+        let text = format!("The endpoint only accepts POST, OPTIONS requests. Received a {method} request.");
+        Refusal::new(400, "invalid_request", 900_561, text).answer()
     }
 
     /// Answers the discovery documents that client libraries fetch before they ask for a token; none for other paths.

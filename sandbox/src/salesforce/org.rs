@@ -128,6 +128,7 @@ impl Org {
         };
         let integration_user = insert_user(&mut state, 1, integration, "Standard", now);
         let automated_user = insert_user(&mut state, 2, automated, "AutomatedProcess", now);
+        insert_organisation(&mut state, &identity.org_id, now);
         let log = ChangeLog::new(&world);
         let usage = Usage::new(identity.daily_api_requests);
         Arc::new(Self {
@@ -359,6 +360,24 @@ fn known_id(id: &str) -> Result<String, Vec<SalesforceError>> {
 fn own_json(row: &Row, switches: &Switches) -> Value {
     let fields = row.object.fields(switches).filter(|field| !field.event_only);
     fields.map(|field| (field.name.to_owned(), row.cell(field.name).to_json())).collect::<Map<_, _>>().into()
+}
+
+fn insert_organisation(state: &mut State, id: &str, now: DateTime<Utc>) {
+    let stamp = Cell::DateTime(whole_second(now));
+    let cells = Cells::from([
+        ("Id", Cell::Text(id.to_owned())),
+        ("Name", Cell::text("Local Sandbox")),
+        ("IsSandbox", Cell::Bool(true)),
+        ("OrganizationType", Cell::text("Developer Edition")),
+        ("InstanceName", Cell::text("SBX0")),
+        ("LanguageLocaleKey", Cell::text("en_US")),
+        ("TimeZoneSidKey", Cell::text("Etc/UTC")),
+        ("CreatedDate", stamp.clone()),
+        ("LastModifiedDate", stamp.clone()),
+        ("SystemModstamp", stamp),
+    ]);
+    let row = Row { object: Object::Organization, id: id.to_owned(), cells, parent: None, deleted_at: None };
+    state.rows.insert(id.to_owned(), row);
 }
 
 fn insert_user(state: &mut State, number: u64, user: NewUser, kind: &str, now: DateTime<Utc>) -> String {

@@ -27,7 +27,7 @@ impl Tx<'_> {
         match object {
             Object::Event => self.create_event(fields),
             Object::EventRelation => self.create_relation(fields),
-            Object::User => Err(user_is_read_only()),
+            Object::User | Object::Organization => Err(read_only(object)),
         }
     }
 
@@ -42,7 +42,7 @@ impl Tx<'_> {
         let given = convert(object, fields, Write::Update, &self.switches)?;
         let mut row = old.clone();
         match object {
-            Object::User => return Err(user_is_read_only()),
+            Object::User | Object::Organization => return Err(read_only(object)),
             Object::EventRelation => row.cells.extend(given),
             Object::Event => {
                 if row.parent.is_some()
@@ -69,8 +69,8 @@ impl Tx<'_> {
 
     /// Moves a live row to the recycle bin, with what hangs on it.
     pub(crate) fn delete(&mut self, object: Object, id: &str) -> Result<(), SalesforceError> {
-        if object == Object::User {
-            return Err(user_is_read_only());
+        if !object.is_writable() {
+            return Err(read_only(object));
         }
         let mut row = self.live(object, id)?.clone();
         let is_copy = row.parent.is_some();
@@ -257,6 +257,7 @@ fn event_defaults() -> Cells {
     cells
 }
 
-fn user_is_read_only() -> SalesforceError {
-    SalesforceError::bad("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "users of the local sandbox are made at its start")
+fn read_only(object: Object) -> SalesforceError {
+    let message = format!("rows of {} are made when the local sandbox starts", object.name());
+    SalesforceError::bad("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", message)
 }

@@ -15,18 +15,26 @@ pub(crate) enum Object {
     Event,
     EventRelation,
     User,
+    /// The org itself, one row; read by clients that ask whether they talk to a sandbox.
+    Organization,
 }
 
 impl Object {
     /// All objects, in the order of the global describe.
-    pub(crate) const ALL: [Self; 3] = [Self::Event, Self::EventRelation, Self::User];
+    pub(crate) const ALL: [Self; 4] = [Self::Event, Self::EventRelation, Self::User, Self::Organization];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Event => "Event",
             Self::EventRelation => "EventRelation",
             Self::User => "User",
+            Self::Organization => "Organization",
         }
+    }
+
+    /// Tells whether its rows can be written, and have change events.
+    pub(crate) fn is_writable(self) -> bool {
+        matches!(self, Self::Event | Self::EventRelation)
     }
 
     pub(crate) fn label(self) -> &'static str {
@@ -34,6 +42,7 @@ impl Object {
             Self::Event => "Event",
             Self::EventRelation => "Event Relation",
             Self::User => "User",
+            Self::Organization => "Organization",
         }
     }
 
@@ -42,6 +51,7 @@ impl Object {
             Self::Event => super::ids::EVENT,
             Self::EventRelation => super::ids::EVENT_RELATION,
             Self::User => super::ids::USER,
+            Self::Organization => super::ids::ORGANISATION,
         }
     }
 
@@ -70,6 +80,7 @@ impl Object {
             Self::Event => EVENT,
             Self::EventRelation => EVENT_RELATION,
             Self::User => USER,
+            Self::Organization => ORGANIZATION,
         }
     }
 }
@@ -270,6 +281,21 @@ const USER: &[Field] = &[
     Field::new("IsActive", "Active", Kind::Bool, 0),
     Field::new("TimeZoneSidKey", "Time Zone", Kind::Picklist(&[]), 40),
     Field::new("UserType", "User Type", Kind::Picklist(&["Standard", "AutomatedProcess"]), 40),
+    Field::new("CreatedDate", "Created Date", Kind::DateTime, 0).system(),
+    Field::new("LastModifiedDate", "Last Modified Date", Kind::DateTime, 0).system(),
+    Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0).system(),
+];
+
+/// <https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_organization.htm>
+const ORGANIZATION: &[Field] = &[
+    Field::new("Id", "Organization ID", Kind::Id, 18).system(),
+    Field::new("Name", "Name", Kind::Text, 80),
+    Field::new("IsSandbox", "Is Sandbox", Kind::Bool, 0),
+    Field::new("OrganizationType", "Edition", Kind::Picklist(&["Developer Edition"]), 40),
+    Field::new("InstanceName", "Instance Name", Kind::Text, 5),
+    Field::new("NamespacePrefix", "Namespace Prefix", Kind::Text, 15),
+    Field::new("LanguageLocaleKey", "Language", Kind::Picklist(&["en_US"]), 40),
+    Field::new("TimeZoneSidKey", "Time Zone", Kind::Picklist(&[]), 40),
     Field::new("CreatedDate", "Created Date", Kind::DateTime, 0).system(),
     Field::new("LastModifiedDate", "Last Modified Date", Kind::DateTime, 0).system(),
     Field::new("SystemModstamp", "System Modstamp", Kind::DateTime, 0).system(),

@@ -45,9 +45,10 @@ impl Front {
     }
 
     async fn item(&self, item: &Item<'_>, outer: &Call, claims: &Claims, ids: &Ids) -> Answer {
+        // Relative to the version of the batch itself: an address with host or version is refused like any unknown
+        // path, as <https://github.com/microsoftgraph/msgraph-sdk-python/issues/1015> reports.
         let url = format!("/{}", item.url.trim_start_matches('/'));
-        let url = url.strip_prefix("/v1.0").unwrap_or(&url);
-        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
         let prepared = Route::find(&item.method, path).and_then(|route| {
             if matches!(route, Route::Batch) {
                 return Err(GraphError::bad_request("A batch cannot contain a batch."));

@@ -12,6 +12,63 @@ use super::options::Options;
 use super::path::Route;
 use super::{Answer, Call, Front, entity};
 
+/// Properties and relations of an event, as clients may select, order and filter by them.
+///
+/// <https://learn.microsoft.com/en-us/graph/api/resources/event>
+const PROPERTIES: &[&str] = &[
+    "id",
+    "changeKey",
+    "createdDateTime",
+    "lastModifiedDateTime",
+    "categories",
+    "transactionId",
+    "subject",
+    "body",
+    "bodyPreview",
+    "start",
+    "end",
+    "isAllDay",
+    "location",
+    "locations",
+    "attendees",
+    "organizer",
+    "isOrganizer",
+    "responseStatus",
+    "responseRequested",
+    "showAs",
+    "sensitivity",
+    "importance",
+    "isReminderOn",
+    "reminderMinutesBeforeStart",
+    "recurrence",
+    "type",
+    "seriesMasterId",
+    "occurrenceId",
+    "originalStart",
+    "originalStartTimeZone",
+    "originalEndTimeZone",
+    "cancelledOccurrences",
+    "isCancelled",
+    "isDraft",
+    "isOnlineMeeting",
+    "onlineMeetingProvider",
+    "onlineMeeting",
+    "onlineMeetingUrl",
+    "allowNewTimeProposals",
+    "hideAttendees",
+    "hasAttachments",
+    "iCalUId",
+    "uid",
+    "webLink",
+    "attachments",
+    "calendar",
+    "extensions",
+    "instances",
+    "exceptionOccurrences",
+    "singleValueExtendedProperties",
+    "multiValueExtendedProperties",
+];
+
 /// Longest window of a calendar view; Graph refuses more than 1825 days.
 const LONGEST_VIEW: i64 = 1825;
 
@@ -51,14 +108,14 @@ impl Front {
 
     fn read_calendar(&self, route: &Route, call: &Call, style: &Style) -> Result<Answer, GraphError> {
         let state = self.tenant.lock();
-        let user = route.mailbox().ok_or_else(|| GraphError::no_route(&call.path))?;
+        let user = route.mailbox().ok_or_else(|| GraphError::no_route(call.last_segment()))?;
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
                 let stale = self.tenant.world.faults.take(|switches| &mut switches.outlook_stale_reads_next);
                 let found = if stale { state.locate_stale(user, id) } else { state.locate(user, id) };
                 let (mailbox, item) = found?;
-                let options = Options::parse(call)?;
+                let options = options(call)?;
                 entity(call, &event_context(user), options.reduce(dressed(mailbox, &item, &options, style)))
             }
             Route::Events(_) => {
@@ -76,7 +133,7 @@ impl Front {
                 list(call, mailbox, mailbox.occurrences(&master, &window(call)?), "events", style)?
             }
             Route::ViewDelta(_) | Route::EventsDelta(_) => return self.delta(route, call, mailbox, style),
-            _ => return Err(GraphError::no_route(&call.path)),
+            _ => return Err(GraphError::no_route(call.last_segment())),
         };
         Ok(Answer::json(200, answer))
     }
@@ -97,7 +154,7 @@ impl Front {
             None => self.tenant.first_round(None),
         };
         let page = delta::page(mailbox, token, call.prefer.page_size.unwrap_or(10), style);
-        let options = Options::parse(call)?;
+        let options = options(call)?;
         let values: Vec<Value> = page.values.into_iter().map(|value| options.reduce(value)).collect();
         let token = page.token.text();
         let (link, parameter) =
@@ -106,6 +163,10 @@ impl Front {
         let link_url = format!("{}/v1.0{}?{parameter}={token}", call.base, call.path);
         Ok(Answer::json(200, json!({"@odata.context": context, "value": values, link: link_url})))
     }
+}
+
+fn options(call: &Call) -> Result<Options, GraphError> {
+    Options::parse(call)?.only("microsoft.graph.event", PROPERTIES)
 }
 
 fn event_context(user: &str) -> String {
@@ -141,7 +202,7 @@ fn window(call: &Call) -> Result<Window, GraphError> {
 }
 
 fn list(call: &Call, mailbox: &Mailbox, items: Vec<Item>, name: &str, style: &Style) -> Result<Value, GraphError> {
-    let options = Options::parse(call)?;
+    let options = options(call)?;
     let utc = Style::default();
     let items = items
         .into_iter()

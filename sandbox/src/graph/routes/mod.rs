@@ -100,6 +100,10 @@ impl Call {
         self.body.as_ref().ok_or_else(|| GraphError::bad_request("Empty Payload. JSON content expected."))
     }
 
+    fn last_segment(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
     fn context(&self, what: &str) -> String {
         format!("{}/v1.0/$metadata#{what}", self.base)
     }
@@ -145,13 +149,16 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
         ("POST", [tenant, "oauth2", "v2.0", "token"]) => {
             Some(entra.token(tenant, &body, header("authorization").as_deref()))
         }
+        (method, [_, "oauth2", "v2.0", "token"]) => Some(entra.wrong_verb(method)),
         ("GET", segments) => entra.discovery(segments, &base, &query),
         _ => None,
     };
-    match answer {
-        Some((status, body)) => plain_json(status, &body),
-        None => front.finish(front.refuse(&GraphError::no_route(&path), &ids), &ids),
+    if let Some((status, body)) = answer {
+        return plain_json(status, &body);
     }
+    // Whatever else there is would be a version of Graph.
+    let error = GraphError::bad_request(format!("Invalid version: {}", segments.first().copied().unwrap_or_default()));
+    front.finish(front.refuse(&error, &ids), &ids)
 }
 
 /// The ids of one request.

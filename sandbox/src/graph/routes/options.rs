@@ -66,6 +66,28 @@ impl Options {
         })
     }
 
+    /// Refuses names that the type does not have, in `$select`, `$expand`, `$orderby` and `$filter`.
+    ///
+    /// # Errors
+    /// 400 naming the first stranger.
+    pub(super) fn only(self, type_name: &str, known: &[&str]) -> Result<Self, GraphError> {
+        let mut used: Vec<&str> = self.select.iter().flatten().map(String::as_str).collect();
+        used.extend(self.expand.iter().map(|expand| expand.name.as_str()));
+        used.extend(self.order.iter().filter_map(|(path, _)| path.first()).map(String::as_str));
+        used.extend(self.filter.iter().flat_map(Filter::properties));
+        let first = |name: &&str| name.split('/').next().unwrap_or_default().to_owned();
+        let stranger = used.iter().map(first).find(|name| {
+            name != "*" && !name.contains('.') && !known.iter().any(|known| known.eq_ignore_ascii_case(name))
+        });
+        match stranger {
+            None => Ok(self),
+            Some(name) => {
+                let message = format!("Could not find a property named '{name}' on type '{type_name}'.");
+                Err(GraphError::bad_request(message))
+            }
+        }
+    }
+
     /// Tells whether the list is filtered or ordered, so that the compared form of its resources is needed.
     pub(super) fn compares(&self) -> bool {
         self.filter.is_some() || !self.order.is_empty()

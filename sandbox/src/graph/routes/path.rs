@@ -35,7 +35,7 @@ pub(super) enum Route {
 impl Route {
     /// Finds the call of a method and a path after `/v1.0`.
     pub(super) fn find(method: &Method, path: &str) -> Result<Self, GraphError> {
-        let route = Self::of(path).ok_or_else(|| GraphError::no_route(path))?;
+        let route = Self::of(path).ok_or_else(|| GraphError::no_route(stranger(path)))?;
         if route.methods().contains(&method.as_str()) {
             Ok(route)
         } else {
@@ -172,6 +172,14 @@ impl Route {
     }
 }
 
+/// Returns the segment that an unknown path is refused for.
+fn stranger(path: &str) -> &str {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let first = segments.next().unwrap_or_default();
+    let known = ["users", "me", "subscriptions", "$batch"].iter().any(|known| first.split('(').next() == Some(known));
+    if known { segments.next_back().unwrap_or(first) } else { first }
+}
+
 /// Takes a segment apart: `users('x')` is two, and `microsoft.graph.delta()` is `delta`.
 fn split_key(segment: &str, segments: &mut Vec<String>) {
     let plain = segment.strip_suffix("()").unwrap_or(segment);
@@ -207,7 +215,11 @@ mod tests {
 
     #[test]
     fn unknown_paths_and_methods_are_refused() {
-        assert_eq!(Route::find(&Method::GET, "/users/u/messages").unwrap_err().status, 404);
+        for (path, segment) in [("/users/u/nonsense", "nonsense"), ("/v1.0/users/u", "v1.0"), ("/", "")] {
+            let error = Route::find(&Method::GET, path).unwrap_err();
+            assert_eq!((error.status, error.code), (400, "BadRequest"), "{path}");
+            assert_eq!(error.message, format!("Resource not found for the segment '{segment}'."));
+        }
         assert_eq!(Route::find(&Method::DELETE, "/users/u/events").unwrap_err().status, 405);
     }
 }

@@ -63,7 +63,7 @@ impl Front {
             Route::Settings(name, Some(setting)) => {
                 let mailbox = by_name(name)?;
                 let value = settings(mailbox).get(setting).cloned();
-                let value = value.ok_or_else(|| GraphError::no_route(&call.path))?;
+                let value = value.ok_or_else(|| GraphError::no_route(call.last_segment()))?;
                 let what = format!("users('{}')/mailboxSettings/{setting}", mailbox.id);
                 entity(call, &what, json!({"value": value}))
             }

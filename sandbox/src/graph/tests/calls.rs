@@ -277,3 +277,38 @@ async fn stale_reads_show_the_state_before_the_last_change() {
     assert_eq!(bench.get(&path).await.body["subject"], "new");
     assert_eq!(bench.get(&path).await.status, 404);
 }
+
+#[tokio::test]
+async fn names_that_an_event_does_not_have_are_refused() {
+    let bench = Bench::new(Profile::Quiet);
+    let path = format!("/users/{ANNA}/events");
+    for option in [
+        "$select=subject,nonsense",
+        "$orderby=nonsense%20desc",
+        "$expand=nonsense",
+        "$filter=startsWith(subject,'a')%20and%20nonsense%20eq%20'x'",
+    ] {
+        let reply = bench.get(&format!("{path}?{option}")).await;
+        assert_eq!((reply.status, &reply.body["error"]["code"]), (400, &json!("BadRequest")), "{option}");
+        let wanted = "Could not find a property named 'nonsense' on type 'microsoft.graph.event'.";
+        assert_eq!(reply.body["error"]["message"], wanted, "{option}");
+    }
+    for option in ["$select=*", "$orderby=start/dateTime", "$filter=attendees/any(a:a/emailAddress/address%20eq%20'x')"]
+    {
+        assert_eq!(bench.get(&format!("{path}?{option}")).await.status, 200, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_versions_are_refused_with_the_segment_named() {
+    let bench = Bench::new(Profile::Quiet);
+    let reply = bench.get(&format!("/users/{ANNA}/nonsense")).await;
+    assert_eq!((reply.status, &reply.body["error"]["code"]), (400, &json!("BadRequest")));
+    let reply = bench.send(Request::get("/beta/users").body(Body::empty()).unwrap()).await;
+    assert_eq!((reply.status, &reply.body["error"]["message"]), (400, &json!("Invalid version: beta")));
+    let batch = json!({"requests": [{"id": "1", "method": "GET", "url": format!("/v1.0/users/{ANNA}")}]});
+    let reply = bench.post("/$batch", batch).await;
+    assert_eq!(reply.body["responses"][0]["status"], 400);
+    let reply = bench.send(Request::get("/contoso.example/oauth2/v2.0/token").body(Body::empty()).unwrap()).await;
+    assert_eq!((reply.status, &reply.body["error_codes"]), (400, &json!([900_561])));
+}

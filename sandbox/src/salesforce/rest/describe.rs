@@ -63,7 +63,7 @@ pub(super) fn event_schema_by_name(
     request: &ApiRequest,
 ) -> Result<ApiAnswer, SalesforceError> {
     let object = request.part(1).strip_suffix("ChangeEvent").and_then(Object::named);
-    let object = object.filter(|object| *object != Object::User).ok_or_else(SalesforceError::not_found)?;
+    let object = object.filter(|object| object.is_writable()).ok_or_else(SalesforceError::not_found)?;
     schema_answer(&tx.org.event_schema(object, &tx.switches).json)
 }
 
@@ -74,7 +74,7 @@ fn schema_answer(schema: &str) -> Result<ApiAnswer, SalesforceError> {
 fn summary(object: Object, version: &Version) -> Map<String, Value> {
     let name = object.name();
     let base = format!("/services/data/v{}/sobjects/{name}", version.0);
-    let writable = object != Object::User;
+    let writable = object.is_writable();
     let summary = json!({
         "name": name,
         "label": object.label(),

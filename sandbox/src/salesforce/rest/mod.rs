@@ -115,6 +115,9 @@ async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
         return plain(SalesforceError::not_found().into());
     }
     let Some(version) = parts.next() else {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return plain(routes::not_allowed(&head.method).into());
+        }
         org.world.meters.call("anonymous", "salesforce.versions");
         return plain(ApiAnswer::ok(versions()));
     };

@@ -9,7 +9,8 @@ use super::{ApiRequest, Resource, collections, composite, describe, query, repli
 /// Finds the resource; the text is the kind that meters count.
 pub(super) fn find(request: &ApiRequest) -> Result<(&'static str, Resource), SalesforceError> {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-    let method = request.method.as_str();
+    // HEAD asks for the headers of GET; the server leaves the body out.
+    let method = if request.method == Method::HEAD { "GET" } else { request.method.as_str() };
     let found: (&'static str, Resource) = match (method, path.as_slice()) {
         ("GET", []) => ("salesforce.resources", describe::resources),
         ("GET", ["limits"]) => ("salesforce.limits", describe::limits),
@@ -24,7 +25,7 @@ pub(super) fn find(request: &ApiRequest) -> Result<(&'static str, Resource), Sal
         ("GET", ["sobjects", _, "updated"]) => ("salesforce.updated", replication::updated),
         ("GET", ["sobjects", _, "deleted"]) => ("salesforce.deleted", replication::deleted),
         ("POST", ["sobjects", _] | ["sobjects", _, "Id"]) => ("salesforce.create", rows::create),
-        ("GET" | "HEAD", ["sobjects", _, _]) => ("salesforce.get", rows::get),
+        ("GET", ["sobjects", _, _]) => ("salesforce.get", rows::get),
         ("PATCH", ["sobjects", _, _]) => ("salesforce.update", rows::update),
         ("DELETE", ["sobjects", _, _]) => ("salesforce.delete", rows::delete),
         ("GET", ["sobjects", _, _, _]) => ("salesforce.get_by_external_id", rows::get_by_external_id),
@@ -49,7 +50,8 @@ pub(super) fn object(name: &str) -> Result<Object, SalesforceError> {
     Object::named(name).ok_or_else(SalesforceError::not_found)
 }
 
-fn not_allowed(method: &Method) -> SalesforceError {
+/// Says that the resource takes other methods.
+pub(super) fn not_allowed(method: &Method) -> SalesforceError {
     let message = format!("HTTP Method '{method}' not allowed. Allowed are HEAD,GET,POST,PATCH,DELETE");
     SalesforceError::with(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
 }

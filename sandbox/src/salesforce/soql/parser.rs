@@ -1,6 +1,6 @@
 //! From tokens to a query whose fields are known to exist.
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Utc};
 
 use super::super::cell::{midnight, parse_datetime};
 use super::super::error::SalesforceError;
@@ -9,6 +9,9 @@ use super::super::schema::{Field, Kind, Object};
 use super::lexer::{Token, tokens};
 use super::malformed;
 use crate::faults::Switches;
+
+/// Depth of parentheses and NOTs that is still read; what is nested deeper is refused.
+const MAX_DEPTH: usize = 64;
 
 /// A field of the queried object, or of a record it refers to.
 #[derive(Debug, Clone, Copy)]
@@ -96,19 +99,35 @@ pub(super) fn parse(query: &str, switches: &Switches, now: DateTime<Utc>) -> Res
     let tokens = tokens(query)?;
     let from =
         tokens.iter().position(|token| token.is("FROM")).ok_or_else(|| malformed("unexpected token: '<EOF>'"))?;
-    let object_name = tokens.get(from + 1).map(Token::shown).unwrap_or_default();
+    let Some(Token::Word(object_name)) = tokens.get(from + 1) else {
+        let shown = tokens.get(from + 1).map_or("<EOF>", Token::shown);
+        return Err(malformed(format!("unexpected token: '{shown}'")));
+    };
     let Some(object) = Object::named(object_name) else {
         let message = format!("sObject type '{object_name}' is not supported.");
         return Err(SalesforceError::bad("INVALID_TYPE", message));
     };
-    let mut parser = Parser { tokens: &tokens, at: 0, object, switches, now };
+    let alias = match tokens.get(from + 2) {
+        Some(Token::Word(word)) if !AFTER_OBJECT.iter().any(|known| word.eq_ignore_ascii_case(known)) => {
+            Some(word.as_str())
+        }
+        _ => None,
+    };
+    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0, object, alias, switches, now };
     parser.query(from)
 }
+
+/// Words that may follow the object's name; another one is its alias.
+const AFTER_OBJECT: [&str; 11] =
+    ["WHERE", "ORDER", "LIMIT", "OFFSET", "GROUP", "HAVING", "WITH", "USING", "FOR", "ALL", "UPDATE"];
 
 struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
+    depth: usize,
     object: Object,
+    /// Name that stands for the object: `FROM Event e`.
+    alias: Option<&'a str>,
     switches: &'a Switches,
     now: DateTime<Utc>,
 }
@@ -120,7 +139,7 @@ impl Parser<'_> {
         if self.at != from {
             return Err(self.unexpected());
         }
-        self.at += 2;
+        self.at += 2 + usize::from(self.alias.is_some());
         let filter = if self.take("WHERE") { Some(self.conditions()?) } else { None };
         let mut order = Vec::new();
         if self.take("ORDER") {
@@ -167,9 +186,11 @@ impl Parser<'_> {
 
     fn column(&mut self) -> Result<Column, SalesforceError> {
         let path = self.word()?;
-        let own = format!("{}.", self.object.name());
-        let prefixed = path.get(..own.len()).is_some_and(|head| head.eq_ignore_ascii_case(&own));
-        let path = if prefixed { path.get(own.len()..).unwrap_or_default() } else { path.as_str() };
+        let own = |head: &str| {
+            head.eq_ignore_ascii_case(self.object.name())
+                || self.alias.is_some_and(|alias| head.eq_ignore_ascii_case(alias))
+        };
+        let path = path.split_once('.').filter(|(head, _)| own(head)).map_or(path.as_str(), |(_, rest)| rest);
         let missing = |object: Object, name: &str| {
             let message = format!(
                 "No such column '{name}' on entity '{}'. If you are attempting to use a custom field, be sure to append \
@@ -210,6 +231,16 @@ impl Parser<'_> {
     }
 
     fn condition(&mut self) -> Result<Filter, SalesforceError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(malformed("the conditions are nested too deeply"));
+        }
+        let condition = self.nested_condition();
+        self.depth -= 1;
+        condition
+    }
+
+    fn nested_condition(&mut self) -> Result<Filter, SalesforceError> {
         if self.take_sign("(") {
             let inner = self.conditions()?;
             self.expect_sign(")")?;
@@ -314,6 +345,9 @@ impl Parser<'_> {
             ("NEXT_N_DAYS", Some(count)) => return days(today.succ_opt()?, count),
             _ => {}
         }
+        if let Some(span) = calendar_span(&upper, today) {
+            return Some(Literal::Span(midnight(span.0), midnight(span.1)));
+        }
         if kind == Kind::Date {
             return word.parse().ok().map(|day| Literal::Span(midnight(day), midnight(day)));
         }
@@ -381,6 +415,39 @@ impl Parser<'_> {
     }
 }
 
+/// Returns the first day of a week, month or year literal and the day after its last; weeks begin on Sunday.
+///
+/// <https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql_select_dateformats.htm>
+fn calendar_span(name: &str, today: NaiveDate) -> Option<(NaiveDate, NaiveDate)> {
+    let (which, unit) = name.split_once('_')?;
+    let step: i32 = match which {
+        "LAST" => -1,
+        "THIS" => 0,
+        "NEXT" => 1,
+        _ => return None,
+    };
+    let months = |first: NaiveDate, count: i32| {
+        let by = Months::new(count.unsigned_abs());
+        if count < 0 { first.checked_sub_months(by) } else { first.checked_add_months(by) }
+    };
+    match unit {
+        "WEEK" => {
+            let sunday = today.checked_sub_days(Days::new(today.weekday().num_days_from_sunday().into()))?;
+            let first = sunday.checked_add_signed(chrono::TimeDelta::weeks(step.into()))?;
+            Some((first, first.checked_add_days(Days::new(7))?))
+        }
+        "MONTH" => {
+            let first = months(today.with_day(1)?, step)?;
+            Some((first, months(first, 1)?))
+        }
+        "YEAR" => {
+            let first = months(today.with_ordinal(1)?, step.checked_mul(12)?)?;
+            Some((first, months(first, 12)?))
+        }
+        _ => None,
+    }
+}
+
 fn is_text(kind: Kind) -> bool {
     matches!(kind, Kind::Text | Kind::Combobox | Kind::TextArea | Kind::Picklist(_) | Kind::Restricted(_))
 }
@@ -414,11 +481,40 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_stands_for_the_object() {
+        let query = parsed("SELECT e.Id, e.Owner.Name FROM Event e WHERE e.Subject = 'x' ORDER BY e.Id").unwrap();
+        assert!(matches!(query.selection, Selection::Columns(columns) if columns.len() == 2));
+        assert_eq!(code("SELECT f.Id FROM Event e"), "INVALID_FIELD");
+    }
+
+    #[test]
+    fn weeks_months_and_years_are_whole_calendar_spans() {
+        let today = NaiveDate::from_ymd_opt(2026, 11, 21).unwrap();
+        let days = |name: &str| calendar_span(name, today).map(|(first, end)| format!("{first} {end}"));
+        assert_eq!(days("THIS_WEEK").as_deref(), Some("2026-11-15 2026-11-22"));
+        assert_eq!(days("LAST_MONTH").as_deref(), Some("2026-10-01 2026-11-01"));
+        assert_eq!(days("NEXT_YEAR").as_deref(), Some("2027-01-01 2028-01-01"));
+        assert_eq!(days("THIS_LIFE"), None);
+        assert!(parsed("SELECT Id FROM Event WHERE ActivityDate = THIS_MONTH").is_ok());
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let nested = |open: &str, close: &str| {
+            let (open, close) = (open.repeat(20_000), close.repeat(20_000));
+            code(&format!("SELECT Id FROM Event WHERE {open}IsChild = true{close}"))
+        };
+        assert_eq!((nested("(", ")"), nested("NOT ", "")), ("MALFORMED_QUERY", "MALFORMED_QUERY"));
+    }
+
+    #[test]
     fn mistakes_are_told_apart() {
         for (query, expected) in [
             ("SELECT Nope FROM Event", "INVALID_FIELD"),
             ("SELECT Id FROM Meeting", "INVALID_TYPE"),
             ("SELECT Id Event", "MALFORMED_QUERY"),
+            ("SELECT Id FROM", "MALFORMED_QUERY"),
+            ("SELECT Id FROM 'Event'", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE Subject = 'open", "MALFORMED_QUERY"),
             ("SELECT Id FROM Event WHERE IsChild = true AND IsPrivate = true OR Subject = 'x'", "MALFORMED_QUERY"),

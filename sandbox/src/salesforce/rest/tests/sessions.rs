@@ -75,3 +75,43 @@ async fn a_signed_assertion_opens_a_session_for_its_subject() {
         assert_eq!((reply.status, &reply.body["error"]), (400, &json!(error)));
     }
 }
+
+#[tokio::test]
+async fn an_assertion_may_write_its_expiry_as_text() {
+    let client = client();
+    let pem = client.org.identity().jwt_key.private_pem().as_bytes();
+    let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem).unwrap();
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256);
+    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let now = client.org.world.clock.now().timestamp();
+    for (exp, status) in [((now + 180).to_string(), 200), ("1000000".to_owned(), 400), ("soon".to_owned(), 400)] {
+        let claims = json!({"iss": client.org.identity().client_id, "sub": "ada@example.com",
+            "aud": "https://login.salesforce.com", "exp": exp});
+        let assertion = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+        assert_eq!(token(&client, &[grant, ("assertion", &assertion)], &[]).await.status, status, "{exp}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_introspected_and_revoked_once() {
+    async fn ask(client: &Client, path: &str, form: &[(&str, &str)]) -> (u16, Value) {
+        let body: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = HttpRequest::builder().method("POST").uri(path).body(Body::from(body)).unwrap();
+        let response = router(Arc::clone(&client.org)).oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+    let client = client();
+    let identity = client.org.identity().clone();
+    let opened = client.org.issue_token(&identity.client_id, client.org.integration_user_id());
+    let app = [("client_id", identity.client_id.as_str()), ("client_secret", identity.client_secret.as_str())];
+    let form = [app[0], app[1], ("token", opened.as_str())];
+    let (status, told) = ask(&client, "/services/oauth2/introspect", &form).await;
+    assert_eq!((status, &told["active"], &told["username"]), (200, &json!(true), &json!(identity.username)));
+    assert_eq!(ask(&client, "/services/oauth2/introspect", &form[..1]).await.1["error"], "invalid_client");
+    assert_eq!(ask(&client, "/services/oauth2/revoke", &form[2..]).await.0, 200);
+    assert_eq!(ask(&client, "/services/oauth2/introspect", &form).await.1, json!({"active": false}));
+    let (status, again) = ask(&client, "/services/oauth2/revoke", &form[2..]).await;
+    assert_eq!((status, &again["error"]), (400, &json!("invalid_token")));
+}
