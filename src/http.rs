@@ -1,4 +1,4 @@
-//! The one HTTP client: timeouts, user agent, roots.
+//! The one HTTP client: timeouts, user agent, roots, and what it never does: follow a redirect, read without a limit.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +39,9 @@ pub fn client(options: &HttpOptions) -> Result<reqwest::Client, HttpError> {
         .user_agent(concat!("calbridge/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.timeout.min(Duration::from_secs(5)))
         .timeout(options.timeout)
+        // Neither cloud's API redirects. Following one would carry tokens, or the client secret of a sign-in, to
+        // whatever host an answer names.
+        .redirect(reqwest::redirect::Policy::none())
         .pool_idle_timeout(Duration::from_mins(1));
     if let Some(path) = &options.ca_file {
         for certificate in roots(path)? {
@@ -46,6 +49,38 @@ pub fn client(options: &HttpOptions) -> Result<reqwest::Client, HttpError> {
         }
     }
     builder.build().map_err(|error| HttpError::Build(error.to_string()))
+}
+
+/// Largest answer read, in bytes after decompression.
+///
+/// A page of 100 events, a batch of 20 with long bodies or 200 Salesforce rows stay far below; more is no answer to what
+/// we ask, and would have to be held in memory as a whole.
+pub const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+
+/// Why an answer could not be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It goes on beyond [`LARGEST_ANSWER`].
+    #[error("the answer is larger than {} MiB", LARGEST_ANSWER / (1024 * 1024))]
+    TooLarge,
+    /// The connection broke, or took too long.
+    #[error(transparent)]
+    Transport(#[from] reqwest::Error),
+}
+
+/// Reads an answer's body, at most [`LARGEST_ANSWER`] bytes of it; what a compressed one holds is counted, not its length.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn body(mut answer: reqwest::Response) -> Result<Vec<u8>, ReadError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(ReadError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 fn roots(path: &Path) -> Result<Vec<reqwest::Certificate>, HttpError> {

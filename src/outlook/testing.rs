@@ -266,6 +266,9 @@ impl Store for LittleStore {
     async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
         not_here()
     }
+    async fn kept_message(&self, _: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {
+        not_here()
+    }
     async fn enrol(&self, _: &EnrolmentRow) -> Result<(), StoreError> {
         not_here()
     }

@@ -256,8 +256,10 @@ pub(crate) async fn positions_duplicates_and_rejects_are_kept(store: &dyn Store)
         connection: main_connection(),
         side: Side::Outlook,
         reason,
-        detail: "no `value`".to_owned(),
+        detail: "no `value`",
         raw: CANARY.as_bytes().to_vec(),
+        size: CANARY.len(),
+        items: 1,
         position: Some(position("hub/0", 40)),
     };
     for offset in [41, 42] {
@@ -369,6 +371,7 @@ pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &
                 reason: Reason::Refused,
                 detail: format!("FIELD_INTEGRITY_EXCEPTION {round}"),
                 at: at(round),
+                message: None,
             }),
             journal: vec![decided(None, Outcome::DeadLetter)],
             ..finished(&claim)

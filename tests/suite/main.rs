@@ -10,6 +10,8 @@ mod copies;
 mod crossings;
 mod enrolment;
 mod health;
+mod hostile_hub;
+mod hostile_pubsub;
 mod logs;
 mod observe;
 mod office;

@@ -54,6 +54,9 @@ const BATCHES_IN_FLIGHT: usize = 8;
 /// Bytes of messages in one batch, so that large ones do not pile up.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of messages set aside that one batch carries; the store keeps a few of them anyway.
+const KEPT_BYTES: usize = 512 * 1024;
+
 /// How a hub is read.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
@@ -274,7 +277,20 @@ struct Filling {
     last: Option<i64>,
     events: usize,
     bytes: usize,
+    /// Bytes of messages set aside that the batch carries.
+    kept: usize,
     since: Option<Instant>,
+}
+
+impl Filling {
+    /// Takes a reject in; once the batch carries enough of others, without its bytes.
+    fn add(&mut self, mut reject: Reject) {
+        self.kept += reject.raw.len();
+        if self.kept > KEPT_BYTES {
+            reject.raw = Vec::new();
+        }
+        self.rejects.push(reject);
+    }
 }
 
 impl PartitionReader {
@@ -446,7 +462,7 @@ impl PartitionReader {
                 break;
             }
         }
-        if filling.last.is_some() {
+        if filling.events > 0 {
             self.hand_over(&mut filling).await?;
         }
         failure.map_or(Ok(()), |error| Err(Ended::Failed(error)))
@@ -460,7 +476,12 @@ impl PartitionReader {
 
     fn take_event(&mut self, event: &ReceivedEventData, filling: &mut Filling) {
         let Some(sequence) = event.sequence_number() else {
-            debug!("an event without a sequence number was left out");
+            // It has no place in the stream, so its batch's position stands for it.
+            filling.since.get_or_insert_with(Instant::now);
+            filling.events += 1;
+            let body = event.event_data().body().unwrap_or_default();
+            filling.bytes += body.len();
+            self.set_aside(filling, "the message has no sequence number", body, None);
             return;
         };
         let newest = filling.last.or(self.handed);
@@ -482,17 +503,26 @@ impl PartitionReader {
                 filling.bytes += body.len();
                 let understood = self.reader.read(body, &position);
                 filling.signals.extend(understood.signals);
-                filling.rejects.extend(understood.rejects);
+                for reject in understood.rejects {
+                    filling.add(reject);
+                }
             }
-            None => filling.rejects.push(Reject {
-                connection: self.reader.connection.clone(),
-                side: Side::Outlook,
-                reason: Reason::Undecodable,
-                detail: "the message is not one section of bytes".to_owned(),
-                raw: Vec::new(),
-                position: Some(position),
-            }),
+            None => self.set_aside(filling, "the message is not one section of bytes", &[], Some(position)),
         }
+    }
+
+    /// Sets aside a message that cannot even be read as one.
+    fn set_aside(&self, filling: &mut Filling, detail: &'static str, body: &[u8], position: Option<Position>) {
+        filling.add(Reject {
+            connection: self.reader.connection.clone(),
+            side: Side::Outlook,
+            reason: Reason::Undecodable,
+            detail,
+            raw: Reject::kept(Reason::Undecodable, body),
+            size: body.len(),
+            items: 1,
+            position,
+        });
     }
 
     async fn hand_over(&mut self, filling: &mut Filling) -> Result<(), Ended> {

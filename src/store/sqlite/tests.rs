@@ -156,8 +156,10 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
         connection: main_connection(),
         side: calbridge_core::side::Side::Outlook,
         reason: calbridge_core::reason::Reason::Undecodable,
-        detail: "broken".to_owned(),
+        detail: "broken",
         raw: CANARY.as_bytes().to_vec(),
+        size: CANARY.len(),
+        items: 1,
         position: None,
     };
     let batch = IntakeBatch { rejects: vec![reject], ..IntakeBatch::default() };
