@@ -88,3 +88,44 @@ fn roots(path: &Path) -> Result<Vec<reqwest::Certificate>, HttpError> {
     let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+pub(crate) mod hostile;
+
+#[cfg(test)]
+mod tests {
+    use super::hostile::{Raw, RawServer, bomb, endless, redirect};
+    use super::*;
+
+    fn ours() -> reqwest::Client {
+        client(&HttpOptions { timeout: Duration::from_secs(30), ca_file: None }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_the_limit_however_it_is_made_to_look_small() {
+        for script in [bomb(4 * LARGEST_ANSWER), endless()] {
+            let packed = matches!(script, Raw::Bytes(_));
+            let server = RawServer::start(move |_| script.clone()).await;
+            let answer = ours().get(&server.base).send().await.unwrap();
+            assert!(matches!(body(answer).await, Err(ReadError::TooLarge)), "packed: {packed}");
+            // Beyond the limit no more is taken than what was on its way.
+            assert!(server.sent() < 2 * LARGEST_ANSWER as u64, "{} bytes were sent", server.sent());
+        }
+        let server = RawServer::start(|_| bomb(LARGEST_ANSWER / 2)).await;
+        let answer = ours().get(&server.base).send().await.unwrap();
+        // Its checksum is missing on purpose; what matters is that its size was no reason.
+        assert!(!matches!(body(answer).await, Err(ReadError::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn no_redirect_is_followed() {
+        let trap = RawServer::trap().await;
+        for status in [301, 302, 303, 307, 308] {
+            let to = trap.base.clone();
+            let server = RawServer::start(move |_| redirect(status, &to)).await;
+            let answer = ours().post(&server.base).form(&[("client_secret", "s")]).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), status);
+        }
+        assert!(trap.requests().is_empty(), "{:?}", trap.requests());
+    }
+}

@@ -299,6 +299,25 @@ async fn messages_with_a_wrong_number_or_none_hold_nothing_up() {
     rehearsal.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_break_the_rules_of_amqp_are_passed_and_nothing_good_beside_them_is_lost() {
+    let rehearsal = Rehearsal::start(Options { partitions: 1, speed: 4.0, ..Options::default() }, "").await;
+    let hub = rehearsal.sandbox.hub();
+    let person = rehearsal.person(0);
+    for number in 0..3 {
+        person.create_in_outlook(&in_outlook(&format!("Before {number}"))).unwrap();
+        hub.place(PARTITION, RawBody::text_that_is_none(), Numbered::Next).unwrap();
+        person.create_in_outlook(&in_outlook(&format!("Behind {number}"))).unwrap();
+    }
+    rehearsal.until("all crossed", |r| r.salesforce().len() == 6).await;
+    rehearsal.settled().await;
+    let rejects = rehearsal.status().await.rejects;
+    let broken = rejects.iter().find(|reject| reject.detail == "the message breaks the rules of AMQP");
+    assert_eq!(broken.map(|reject| (reject.reason, reject.count)), Some((Undecodable, 3)), "{rejects:#?}");
+    rehearsal.assert_clean();
+    rehearsal.end().await;
+}
+
 /// Resident memory of a process in KiB, as the kernel counts it.
 fn resident_kib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux tells about processes");

@@ -10,6 +10,7 @@ mod copies;
 mod crossings;
 mod enrolment;
 mod health;
+mod hostile_files;
 mod hostile_hub;
 mod hostile_pubsub;
 mod logs;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::{DateTime, SubsecRound, Utc};
 use fe2o3_amqp::link::delivery::Sendable;
 use fe2o3_amqp_types::messaging::{Body, Data, Message, MessageAnnotations};
-use fe2o3_amqp_types::primitives::{Binary, Symbol, Timestamp, Value};
+use fe2o3_amqp_types::primitives::{Binary, LazyValue, Symbol, Timestamp, Value};
 use tokio::sync::watch;
 
 use super::address::Start;
@@ -41,6 +41,8 @@ pub struct StoredEvent {
     /// Key the sender gave.
     pub partition_key: Option<String>,
     pub(super) sendable: Sendable<Body<Value>>,
+    /// What goes out instead of the body: framed like a value, and possibly none.
+    pub(super) as_it_is: Option<LazyValue>,
     bytes: usize,
 }
 
@@ -189,7 +191,7 @@ impl HubLog {
 
     /// Appends a message to a partition that exists; returns its sequence number.
     pub(super) fn append(&self, partition: usize, key: Option<&str>, message: Message<Body<Value>>) -> i64 {
-        self.append_numbered(partition, key, message, Numbered::Next)
+        self.append_numbered(partition, key, message, Numbered::Next, None)
     }
 
     /// Appends a message that may show another sequence number than its own.
@@ -199,6 +201,7 @@ impl HubLog {
         key: Option<&str>,
         mut message: Message<Body<Value>>,
         numbered: Numbered,
+        as_it_is: Option<LazyValue>,
     ) -> i64 {
         let bytes = body_bytes(&message) + EVENT_OVERHEAD;
         let partition = &self.partitions[partition];
@@ -218,6 +221,7 @@ impl HubLog {
             enqueued,
             partition_key: key.map(str::to_owned),
             sendable: Sendable { message, message_format: 0, settled: Some(true) },
+            as_it_is,
             bytes,
         };
         retained.events.push_back(Arc::new(event));
