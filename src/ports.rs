@@ -61,14 +61,29 @@ pub struct Reject {
     pub connection: ConnectionId,
     /// The side it came from.
     pub side: Side,
-    /// Why it is no signal; [`Reason::Undecodable`] keeps the raw bytes as a dead letter, others only count and journal.
+    /// Why it is no signal; some reasons keep the message as a dead letter ([`Reason::keeps_message`]), others only count.
     pub reason: Reason,
-    /// What was wrong, without personal content.
-    pub detail: String,
-    /// The message as received, at most 1 MiB.
+    /// What was wrong: one of a closed list of texts, so that it can hold nothing of the message.
+    pub detail: &'static str,
+    /// The beginning of the message as received, at most [`Reject::KEPT`] bytes; empty where the reason keeps none.
     pub raw: Vec<u8>,
+    /// Length of the whole message in bytes.
+    pub size: usize,
+    /// How many items of the message this stands for; at least 1.
+    pub items: u32,
     /// Where it stood.
     pub position: Option<Position>,
+}
+
+impl Reject {
+    /// Most bytes that are kept of one message: enough to see what it is and who may have sent it.
+    pub const KEPT: usize = 16 * 1024;
+
+    /// Returns what is kept of a message that is set aside for a reason.
+    pub fn kept(reason: Reason, message: &[u8]) -> Vec<u8> {
+        let kept = if reason.keeps_message() { message } else { &[] };
+        kept.get(..Self::KEPT).unwrap_or(kept).to_vec()
+    }
 }
 
 /// Acknowledges a batch; dropped without [`Receipt::done`], the batch counts as not taken.
@@ -445,6 +460,44 @@ pub struct DeadLetter {
     pub detail: String,
     /// Since when.
     pub at: DateTime<Utc>,
+    /// What is known of the message, if it is one that was set aside at intake.
+    pub message: Option<MessageLetter>,
+}
+
+/// A message that was set aside and kept for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageLetter {
+    /// Names it in `calbridge trace`.
+    pub id: String,
+    /// The side it came from.
+    pub side: Side,
+    /// Where the newest one like it stood.
+    pub position: Option<Position>,
+    /// Length of the whole message in bytes; what is kept of it may be shorter.
+    pub size: u64,
+    /// How many like it came.
+    pub times: u64,
+    /// When the newest one came.
+    pub last_at: DateTime<Utc>,
+}
+
+/// Messages that were set aside for the same cause, counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectCount {
+    /// The side they came from.
+    pub side: Side,
+    /// The stream they came by; empty where it is not known.
+    pub stream: String,
+    /// Why.
+    pub reason: Reason,
+    /// What was wrong.
+    pub detail: String,
+    /// How many.
+    pub count: u64,
+    /// When the first one came.
+    pub first_at: DateTime<Utc>,
+    /// When the newest one came.
+    pub last_at: DateTime<Utc>,
 }
 
 /// What a person looks for.
@@ -529,6 +582,8 @@ pub struct StoreStatus {
     pub duplicates: BTreeMap<String, u64>,
     /// Rows in the journal.
     pub journal: u64,
+    /// Messages set aside, by cause; as many rows as there are causes, however many messages came.
+    pub rejects: Vec<RejectCount>,
 }
 
 /// Everything durable: SQLite embedded, PostgreSQL for several instances.
@@ -581,6 +636,9 @@ pub trait Store: Send + Sync {
 
     /// Returns all dead letters, newest first.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// Returns what is kept of a message that was set aside, by the id of its dead letter.
+    async fn kept_message(&self, id: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError>;
 
     /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     async fn enrol(&self, row: &EnrolmentRow) -> Result<(), StoreError>;

@@ -14,9 +14,12 @@
 //! | `POST /calendars?mailbox=` | load the text of a calendar export |
 //! | `POST /hub/cut` | end all Event Hubs connections |
 //! | `POST /salesforce/forget-change-events` | every change event so far, and its replay id, counts as expired |
+//! | `POST /hub/messages?partition=&form=&numbered=` | place a message of any form |
+//! | `POST /salesforce/change-events` | place a change event of any form |
 
 mod answer;
 mod people;
+mod placing;
 mod reading;
 mod switches;
 
@@ -56,6 +59,8 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
         .route("/calendars", post(people::load_calendar))
         .route("/hub/cut", post(people::cut_hub))
         .route("/salesforce/forget-change-events", post(people::forget_change_events))
+        .route("/hub/messages", post(placing::on_the_hub))
+        .route("/salesforce/change-events", post(placing::on_the_bus))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES + 1024))

@@ -51,6 +51,10 @@ pub struct Switches {
     pub salesforce_trigger_edits: bool,
     /// The next n Subscribe streams are ended by the server after their first response.
     pub salesforce_end_stream_next: u32,
+    /// The next n GetSchema calls are answered UNAVAILABLE.
+    pub salesforce_schema_unavailable_next: u32,
+    /// The next n GetSchema calls are never answered.
+    pub salesforce_schema_silent_next: u32,
     /// The next n change events are delivered twice.
     pub salesforce_duplicate_next: u32,
     /// The next n change events are never published (rare, and unrecoverable from the stream).
@@ -86,6 +90,8 @@ impl Default for Switches {
             salesforce_revoke_tokens: false,
             salesforce_trigger_edits: false,
             salesforce_end_stream_next: 0,
+            salesforce_schema_unavailable_next: 0,
+            salesforce_schema_silent_next: 0,
             salesforce_duplicate_next: 0,
             salesforce_drop_next: 0,
             salesforce_lock_next: 0,

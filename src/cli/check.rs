@@ -37,8 +37,11 @@ pub(super) async fn run(args: &CheckArgs, backend: &dyn Backend, output: &mut Ou
     }
     let failed = findings.iter().filter(|finding| !finding.ok).count();
     if args.json {
-        output.json(&json!({ "ok": failed == 0, "problems": [], "findings": findings }));
+        output.json(&json!({ "ok": failed == 0, "problems": [], "warnings": config.warnings, "findings": findings }));
     } else {
+        for warning in &config.warnings {
+            output.print(&format!("warn    {warning}"));
+        }
         for finding in &findings {
             output.print(&line(finding));
         }

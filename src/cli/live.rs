@@ -69,6 +69,11 @@ impl Backend for LiveBackend {
 
     async fn trace(&self, config: &Config, request: &TraceRequest, values: bool) -> Result<TraceAnswer, Failure> {
         let store = self.open_store(config).await?;
+        if let TraceRequest::Anything(text) = request
+            && let Some(answer) = set_aside(&*store, text.trim(), values).await?
+        {
+            return Ok(answer);
+        }
         let enrolments = store.enrolments(&config.connection).await?;
         let query = match request {
             TraceRequest::Anything(text) => Some(TraceQuery::Text(text.clone())),
@@ -85,6 +90,18 @@ impl Backend for LiveBackend {
         let json = serde_json::to_value(&stories).map_err(|error| Failure::Failed(error.into()))?;
         Ok(TraceAnswer { found: stories.len(), text: trace::text(&stories), json })
     }
+}
+
+/// Tells about a message that was set aside, if the text is the id of its dead letter.
+async fn set_aside(store: &dyn Store, text: &str, values: bool) -> Result<Option<TraceAnswer>, Failure> {
+    if uuid::Uuid::parse_str(text).is_err() {
+        return Ok(None);
+    }
+    let Some((letter, raw)) = store.kept_message(text).await? else { return Ok(None) };
+    Ok(letter.message.as_ref().map(|about| {
+        let (text, json) = trace::message(&letter, about, values.then_some(raw.as_slice()));
+        TraceAnswer { found: 1, text, json }
+    }))
 }
 
 /// Tells what would happen to a record that no signal ever named, from a live look at it.

@@ -54,6 +54,9 @@ pub(super) async fn run(args: &ConfigArgs, backend: &dyn Backend, output: &mut O
 
     info!(version = env!("CARGO_PKG_VERSION"), connection = %config.connection, mailboxes = config.enrolments.len(),
         probes = %config.web.address, "starting");
+    for warning in &config.warnings {
+        warn!(error.code = warning.code, "{warning}");
+    }
     let context = RunContext { clock: clock(&config.rehearsal).await, health: health.clone(), stop: stop.clone() };
     let ended = backend.run(config, context).await;
 

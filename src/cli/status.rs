@@ -89,6 +89,7 @@ fn as_json(config: &Config, seen: &Seen) -> Value {
             "code": letter.reason.code(),
             "detail": letter.detail,
             "at": moment(letter.at),
+            "message": letter.message,
         })).collect::<Vec<_>>(),
     })
 }
@@ -131,8 +132,33 @@ fn as_text(config: &Config, seen: &Seen) -> String {
         Some(at) => format!("\nGraph subscriptions: {}, the first ends {}", seen.subscriptions.len(), moment(at)),
         None => "\nGraph subscriptions: none".to_owned(),
     });
+    line(format!("\nmessages set aside: {}", status.rejects.iter().map(|reject| reject.count).sum::<u64>()));
+    for reject in &status.rejects {
+        line(format!(
+            "  {}  {} ({}): {}  {}, last {}",
+            reject.count,
+            reject.reason,
+            reject.reason.code(),
+            reject.detail,
+            if reject.stream.is_empty() { reject.side.name() } else { &reject.stream },
+            moment(reject.last_at)
+        ));
+    }
     line(format!("\ndead letters: {}", status.dead_letters));
     for letter in &seen.dead_letters {
+        if let Some(about) = &letter.message {
+            line(format!(
+                "  {}  message {}  {} ({}): {}, {} bytes, {} times",
+                moment(about.last_at),
+                about.id,
+                letter.reason,
+                letter.reason.code(),
+                letter.detail,
+                about.size,
+                about.times
+            ));
+            continue;
+        }
         let meeting = match (&letter.link, &letter.record) {
             (Some(link), _) => link.to_string(),
             (None, Some(record)) => record.key(),
@@ -147,7 +173,10 @@ fn as_text(config: &Config, seen: &Seen) -> String {
         ));
     }
     if status.dead_letters > 0 {
-        line("  `calbridge trace MEETING` tells the story, `calbridge explain REASON` what to do".to_owned());
+        if seen.dead_letters.len() < usize::try_from(status.dead_letters).unwrap_or(usize::MAX) {
+            line(format!("  these are the newest {}", seen.dead_letters.len()));
+        }
+        line("  `calbridge trace MEETING|MESSAGE` tells the story, `calbridge explain REASON` what to do".to_owned());
     }
     text
 }

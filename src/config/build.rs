@@ -17,6 +17,7 @@ use super::values::Values;
 /// Builds the configuration; called only when nothing was wrong.
 pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: MappingSource) -> Config {
     Config {
+        warnings: Vec::new(),
         connection: ConnectionId::new(values.text("connection.id")),
         outlook: outlook(values),
         event_hubs: event_hubs(values),

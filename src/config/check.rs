@@ -17,6 +17,7 @@ pub(super) fn check(
     files: &dyn Files,
     folder: Option<(&str, &Path)>,
     problems: &mut Vec<ConfigProblem>,
+    warnings: &mut Vec<ConfigProblem>,
 ) -> Values {
     known_keys(top);
     let mut values = Values::default();
@@ -27,7 +28,7 @@ pub(super) fn check(
         if is_needed(option, top) && section.get(key).is_none() && !is_mistyped(option, top, &section, key) {
             missing(option, &section, key, problems);
         }
-        if let Some((value, place)) = read(option, &section, key, files, folder, problems) {
+        if let Some((value, place)) = read(option, &section, key, files, folder, (problems, warnings)) {
             values.insert(option.key, value, &place);
         }
     }
@@ -137,7 +138,7 @@ fn read(
     key: &str,
     files: &dyn Files,
     folder: Option<(&str, &Path)>,
-    problems: &mut Vec<ConfigProblem>,
+    (problems, warnings): (&mut Vec<ConfigProblem>, &mut Vec<ConfigProblem>),
 ) -> Option<(Checked, Place)> {
     let path_of = |found: &Found<String>| match folder {
         Some((file, folder)) if &*found.place.source == file => folder.join(&found.value),
@@ -167,8 +168,9 @@ fn read(
         Kind::SecretFile => {
             let found = section.text(key)?;
             let path = path_of(&found);
-            secrets::from_file(files, option.key, &path, &found.place, problems)
-                .map(|secret| (Checked::Secret(secret), found.place))
+            let secret = secrets::from_file(files, option.key, &path, &found.place, problems)?;
+            warnings.extend(secrets::open_to_all(files, option.key, &path, &found.place));
+            Some((Checked::Secret(secret), found.place))
         }
         Kind::Path => {
             let found = section.text(key)?;

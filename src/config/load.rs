@@ -1,5 +1,7 @@
 //! Loading: layers on top of each other, then every check, then the typed configuration or every problem.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use calbridge_core::document::{Node, Place, Report, Section, Shape, nearest, overlay, parse};
@@ -29,7 +31,15 @@ pub trait Files {
     /// # Errors
     /// Why it cannot be read, in words.
     fn read(&self, path: &Path) -> Result<String, String>;
+
+    /// Tells whether people other than the file's owner and group may read it.
+    fn is_open_to_all(&self, _path: &Path) -> bool {
+        false
+    }
 }
+
+/// Largest file read, in bytes: far above any configuration, mapping, secret or endpoints file; `/dev/zero` has no end.
+const LARGEST_FILE: u64 = 2 * 1024 * 1024;
 
 /// The file system.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +47,27 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<String, String> {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        String::from_utf8(bytes).map_err(|_not_text| "it is not UTF-8 text".to_owned())
+        let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+        if metadata.is_dir() {
+            return Err("it is a directory".to_owned());
+        }
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        if bytes.len() as u64 > LARGEST_FILE {
+            return Err(format!("it is longer than {LARGEST_FILE} bytes; is it the right file?"));
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let whole = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = whole.iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("line {line} is not UTF-8 text; save the file as UTF-8")
+        })
+    }
+
+    #[cfg(unix)]
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
     }
 }
 
@@ -109,11 +138,12 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<ConfigProblem>> {
         Err(broken) => return Err(broken.into_iter().map(ConfigProblem::from).collect()),
     };
     let report = Report::new();
+    let mut warnings = Vec::new();
     let mut loaded = None;
     if let Some(top) = Section::open(&tree, "", &report) {
         let folder = sources.file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
         let folder = name.as_deref().map(|name| (name, folder));
-        let values = check(&top, sources.files, folder, &mut problems);
+        let values = check(&top, sources.files, folder, &mut problems, &mut warnings);
         let list = enrolments::read(&top, &mut problems);
         let mapping = mapping(&values, sources.files, &mut problems);
         loaded = Some((values, list, mapping));
@@ -129,7 +159,9 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<ConfigProblem>> {
     problems.sort();
     problems.dedup();
     match loaded {
-        Some((values, list, Some(mapping))) if problems.is_empty() => Ok(build::build(&values, list, mapping)),
+        Some((values, list, Some(mapping))) if problems.is_empty() => {
+            Ok(Config { warnings, ..build::build(&values, list, mapping) })
+        }
         _ => Err(problems),
     }
 }

@@ -12,6 +12,8 @@ use calbridge_core::policy::Policy;
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
+use super::problem::ConfigProblem;
+
 /// Everything that an engine is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -45,6 +47,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The engine's clock, for rehearsals.
     pub rehearsal: Rehearsal,
+    /// What is not wrong and better mended.
+    pub warnings: Vec<ConfigProblem>,
     /// Where each address stands, by dotted key, so that an unreachable one can be shown with its line.
     pub places: BTreeMap<&'static str, Place>,
 }

@@ -39,6 +39,8 @@ pub(super) const CONTRADICTION: &str = "CB1013";
 pub(super) const ENDPOINTS: &str = "CB1014";
 /// An address does not answer.
 pub(super) const UNREACHABLE: &str = "CB1015";
+/// A secret's file can be read by everybody on the machine; a warning.
+pub(super) const SECRET_OPEN: &str = "CB1016";
 /// The mapping file cannot be read.
 pub(super) const MAPPING_UNREADABLE: &str = "CB1101";
 

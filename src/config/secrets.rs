@@ -6,7 +6,7 @@ use calbridge_core::document::{Place, Section};
 use secrecy::SecretString;
 
 use super::load::Files;
-use super::problem::{ConfigProblem, SECRET};
+use super::problem::{ConfigProblem, SECRET, SECRET_OPEN};
 
 /// Longest secret, in bytes: a certificate chain with its key fits, a wrong file mostly does not.
 const MAX_BYTES: usize = 64 * 1024;
@@ -38,6 +38,18 @@ pub(super) fn from_file(
         }
         Ok(text) => Some(SecretString::from(text.trim().to_owned())),
     }
+}
+
+/// Warns of a secret's file that everybody on the machine may read.
+pub(super) fn open_to_all(files: &dyn Files, key: &str, path: &Path, place: &Place) -> Option<ConfigProblem> {
+    files.is_open_to_all(path).then(|| {
+        let message = format!(
+            "`{key}`: everybody on this machine may read `{}`; take that right away (`chmod o-r`, or `defaultMode: 0440` \
+             where an orchestrator mounts it)",
+            path.display()
+        );
+        ConfigProblem::new(place, SECRET_OPEN, message)
+    })
 }
 
 /// Notes a secret that is given both directly and as a file.

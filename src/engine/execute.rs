@@ -284,6 +284,7 @@ impl Executor {
                 reason: plan.reasons.first().copied().unwrap_or(Reason::Refused),
                 detail: String::new(),
                 at: now,
+                message: None,
             }),
             // Until the answer is in, a crash must find the lane again by itself.
             wake_at: if writes { Some(now) } else { plan.wake_at },
@@ -405,6 +406,7 @@ impl Executor {
                     reason: settled.reason,
                     detail: journal::detail(result),
                     at: now,
+                    message: None,
                 });
             }
             let wake = settled.wake_at.map(|at| at + backoff(rules, commit.tries));

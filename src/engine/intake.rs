@@ -9,10 +9,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use calbridge_core::ids::{ConnectionId, StreamId};
 use calbridge_core::policy::Rules;
+use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target, Version};
 use calbridge_core::value::fingerprint;
@@ -20,11 +21,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::rounds::RoundRequest;
-use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Seen, SeenCache, SeenKey, Store};
+use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenCache, SeenKey, Store};
 use crate::telemetry::events;
 
 /// Most signals that one transaction takes in.
 const MOST_SIGNALS: usize = 2_000;
+/// Most batches that one transaction takes in: they may hold nothing but messages to set aside, and keep coming.
+const MOST_BATCHES: usize = 64;
+/// Pause between two log lines about messages set aside for the same cause.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// How intake behaves.
 #[derive(Debug, Clone)]
@@ -45,6 +50,23 @@ pub(super) struct Intake {
     pub(super) rounds: mpsc::UnboundedSender<RoundRequest>,
     pub(super) lanes: Arc<Notify>,
     pub(super) settings: IntakeSettings,
+    pub(super) told: Told,
+}
+
+/// Which causes of rejects the log was told of, and when: a flood of garbage must not become a flood of lines.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<(Side, Reason, &'static str), (Option<Instant>, u64)>);
+
+impl Told {
+    /// Counts a reject; tells the log unless it was told of the same cause within [`TELL_EVERY`].
+    fn note(&mut self, reject: &Reject, now: Instant) {
+        let (told_at, items) = self.0.entry((reject.side, reject.reason, reject.detail)).or_default();
+        *items += u64::from(reject.items);
+        if told_at.is_none_or(|told_at| now.saturating_duration_since(told_at) >= TELL_EVERY) {
+            events::rejects_told(reject.side, reject.reason, reject.detail, *items);
+            (*told_at, *items) = (Some(now), 0);
+        }
+    }
 }
 
 /// Several batches on their way into one transaction.
@@ -58,7 +80,7 @@ struct Gathered {
 
 impl Intake {
     /// Runs until all listeners are gone or `stop` is set; what was taken from the channel is finished first.
-    pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
         loop {
             let first = tokio::select! {
                 batch = batches.recv() => batch,
@@ -67,7 +89,7 @@ impl Intake {
             let Some(first) = first else { return };
             let mut gathered = Gathered::default();
             self.gather(&mut gathered, first);
-            while gathered.signals.len() < MOST_SIGNALS {
+            while gathered.signals.len() < MOST_SIGNALS && gathered.receipts.len() < MOST_BATCHES {
                 let Ok(more) = batches.try_recv() else { break };
                 self.gather(&mut gathered, more);
             }
@@ -75,7 +97,7 @@ impl Intake {
         }
     }
 
-    fn gather(&self, gathered: &mut Gathered, batch: Batch) {
+    fn gather(&mut self, gathered: &mut Gathered, batch: Batch) {
         for signal in batch.signals {
             match RoundRequest::of(&signal) {
                 Some(round) => {
@@ -87,7 +109,8 @@ impl Intake {
             }
         }
         for reject in &batch.rejects {
-            events::message_rejected(reject.side, reject.reason, &reject.detail);
+            events::messages_rejected(reject.side, reject.reason, u64::from(reject.items));
+            self.told.note(reject, self.clock.monotonic());
         }
         gathered.intake.rejects.extend(batch.rejects);
         gathered.intake.positions.extend(batch.positions.into_iter().map(|p| (self.connection.clone(), p)));

@@ -134,6 +134,7 @@ impl Engine {
                 rounds: round_asks,
                 lanes: Arc::clone(&woken),
                 settings: parts.intake,
+                told: intake::Told::default(),
             }
             .run(taken, stop.clone()),
         );

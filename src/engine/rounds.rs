@@ -162,14 +162,28 @@ impl Rounds {
         let calendar = self.calendars.get(request.side);
         let mut cursor = self.resume(request).await;
         let mut records = 0;
+        let mut begun_anew = false;
         loop {
             let page = match calendar.list(request.mailbox.as_ref(), cursor.as_deref()).await {
-                Err(error) if error.code == CURSOR_EXPIRED && cursor.is_some() => {
+                // Once: a remote that forgets its cursors at once gets the pause of any other failure.
+                Err(error) if error.code == CURSOR_EXPIRED && cursor.is_some() && !begun_anew => {
+                    begun_anew = true;
                     cursor = None;
                     continue;
                 }
                 other => other?,
             };
+            if page.next.is_some() && page.next == cursor {
+                return Err(RemoteError {
+                    code: match request.side {
+                        Side::Outlook => "CB1312",
+                        Side::Salesforce => "CB1363",
+                    },
+                    message: "a page of a round names itself as the next one".to_owned(),
+                    retry: Retry::After(Duration::from_mins(1)),
+                    side: request.side,
+                });
+            }
             records += page.records.len() as u64;
             let last = page.next.is_none();
             let signals = page.records.into_iter().map(|(record, removed)| Signal {

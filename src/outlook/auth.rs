@@ -16,6 +16,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::error::{self, clean, remote, root_cause};
+use crate::http::{self, ReadError};
 use crate::ports::{RemoteError, Retry};
 
 /// What to ask Entra for, to call Graph: <https://learn.microsoft.com/graph/auth-v2-service>.
@@ -27,6 +28,9 @@ pub const EVENT_HUBS_SCOPE: &str = "https://eventhubs.azure.net/.default";
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 /// The same for Event Hubs: the SDK asks again 6 minutes before the end and expects a longer-lived token then.
 const RENEW_BEFORE_FOR_HUBS: Duration = Duration::from_mins(12);
+/// Longest life of a token that is believed; Entra gives at most 28 hours.
+/// <https://learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation>
+const LONGEST_LIFE: Duration = Duration::from_hours(28);
 /// For how long a refused sign-in answers everyone, so that a wrong secret is not tried once per request.
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(5);
 
@@ -161,7 +165,7 @@ impl TokenSource {
                     secret: granted.access_token,
                     serial: slot.serial,
                     obtained: Instant::now(),
-                    lifetime: Duration::from_secs(granted.expires_in),
+                    lifetime: Duration::from_secs(granted.expires_in).min(LONGEST_LIFE),
                 };
                 slot.bearer = Some(bearer.clone());
                 Ok(bearer)
@@ -199,7 +203,20 @@ impl TokenSource {
         let answer =
             self.http.post(self.endpoint.clone()).form(&form).send().await.map_err(|error| unreachable(&error))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| unreachable(&error))?;
+        let body = http::body(answer).await.map_err(|error| match &error {
+            ReadError::Transport(error) => unreachable(error),
+            ReadError::TooLarge => {
+                remote(error::TOO_LARGE, format!("Entra: {error}"), Retry::After(Duration::from_secs(30)))
+            }
+        })?;
+        if status.is_redirection() {
+            return Err(remote(
+                error::REDIRECTED,
+                "Entra's answer sends the sign-in to another address, which is not followed; check \
+                 `outlook.authority_url` and proxies",
+                Retry::After(Duration::from_secs(30)),
+            ));
+        }
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
                 remote(

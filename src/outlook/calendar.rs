@@ -435,7 +435,7 @@ impl Calendar for OutlookCalendar {
         let answer = if let Some(link) = cursor {
             match self.client.follow(mailbox.as_str(), link).await {
                 // A link of another address was given by a service that is no longer the one we talk to.
-                Err(CallFailure::NotSent(error)) if error.code == error::UNREADABLE => {
+                Err(CallFailure::NotSent(error)) if error.code == error::LINK_LEADS_AWAY => {
                     return Err(remote(error::CURSOR_EXPIRED, "the delta link is another service's", Retry::Never));
                 }
                 answer => answer,
@@ -453,6 +453,13 @@ impl Calendar for OutlookCalendar {
             self.client.send(call).await
         };
         let page: Collection = read(&success(answer)?, "delta page")?;
+        // Before anything is taken from the page: a round that began anew for such a link would find it again at once.
+        self.client.expect_own(page.next_link.as_deref())?;
+        self.client.expect_own(page.delta_link.as_deref())?;
+        if page.next_link.is_none() && page.delta_link.is_none() {
+            let message = "Graph's delta page names neither a next page nor where to go on later";
+            return Err(remote(error::UNREADABLE, message, Retry::After(Duration::from_mins(1))));
+        }
         let mut seen = BTreeSet::new();
         let mut records = Vec::new();
         for json in &page.value {
@@ -500,7 +507,8 @@ fn refusal(reply: &Reply) -> WriteResult {
         404 | 410 => WriteResult::Gone(why),
         401 | 403 | 423 | 424 => WriteResult::NotNow(why),
         _ if reply.is_held_back() => WriteResult::NotNow(why),
-        408 | 500.. => WriteResult::Unknown(why),
+        // Whoever redirects is not Graph; what it did with the request before is unknown.
+        300..=399 | 408 | 500.. => WriteResult::Unknown(why),
         _ => WriteResult::Refused(why),
     }
 }

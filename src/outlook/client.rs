@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::auth::{Bearer, GRAPH_SCOPE, TokenSource};
 use super::error::{self, CallFailure, GraphFault, remote};
+use crate::http;
 use crate::ports::{RemoteError, Retry};
 use crate::rate_limit::{Permit, RateLimits};
 
@@ -30,6 +31,9 @@ const BATCHES_IN_FLIGHT: usize = 4;
 const BATCH_ROUNDS: u32 = 3;
 /// Pause after a 429 that names none; Outlook always names one.
 const UNNAMED_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause taken from an answer; Graph names seconds to minutes, and a mailbox must not stand still for a year
+/// because of one wrong header.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// Ids stay when an event moves between folders, bodies come as text: both must be asked for on every request.
 /// <https://learn.microsoft.com/graph/outlook-immutable-id>
 const PREFER: &str = r#"IdType="ImmutableId", outlook.body-content-type="text""#;
@@ -170,12 +174,25 @@ impl GraphClient {
 
     /// Follows a link that Graph gave; one that leads elsewhere is not followed, because the token would go there too.
     pub(super) async fn follow(&self, key: &str, link: &str) -> Answered {
-        match Url::parse(link) {
-            Ok(url) if url.origin() == self.base.origin() && url.path().starts_with(self.base.path()) => {
-                self.send_to(url, &Call::get(key, "")).await
-            }
-            _ => Err(CallFailure::NotSent(unusable_link())),
+        match self.own(link) {
+            Some(url) => self.send_to(url, &Call::get(key, "")).await,
+            None => Err(CallFailure::NotSent(unusable_link())),
         }
+    }
+
+    /// Refuses a link of an answer that leads to another address than the calls go to.
+    pub(super) fn expect_own(&self, link: Option<&str>) -> Result<(), RemoteError> {
+        match link {
+            Some(link) if self.own(link).is_none() => Err(unusable_link()),
+            _ => Ok(()),
+        }
+    }
+
+    fn own(&self, link: &str) -> Option<Url> {
+        let url = Url::parse(link).ok()?;
+        let below = url.path().strip_prefix(self.base.path())?;
+        let same = url.origin() == self.base.origin() && url.username().is_empty() && url.password().is_none();
+        (same && (below.is_empty() || below.starts_with('/') || self.base.path().ends_with('/'))).then_some(url)
     }
 
     async fn send_to(&self, url: Url, call: &Call) -> Answered {
@@ -392,7 +409,11 @@ fn too_busy(pause: Duration) -> RemoteError {
 }
 
 fn unusable_link() -> RemoteError {
-    remote(error::UNREADABLE, "a link of Graph does not lead to `outlook.graph_url`", Retry::Never)
+    remote(
+        error::LINK_LEADS_AWAY,
+        "a link of Graph does not lead to `outlook.graph_url`; it is not followed, because the token would go there too",
+        Retry::After(Duration::from_mins(1)),
+    )
 }
 
 fn item(index: usize, call: &Call) -> Value {
@@ -423,7 +444,7 @@ fn item_reply(response: &Value) -> Option<(String, Reply)> {
     let retry_after = response.get("headers").and_then(Value::as_object).and_then(|headers| {
         headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after")).and_then(|(_, value)| match value {
             Value::String(text) => seconds(text),
-            other => other.as_u64().map(Duration::from_secs),
+            other => other.as_u64().map(|seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE)),
         })
     });
     let body = response.get("body").cloned().unwrap_or(Value::Null);
@@ -434,7 +455,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Answered {
     let answer = request.send().await.map_err(|error| CallFailure::from_request(&error))?;
     let status = answer.status().as_u16();
     let retry_after = retry_after(answer.headers());
-    let body = answer.bytes().await.map_err(|error| CallFailure::from_request(&error))?;
+    let body = http::body(answer).await.map_err(|error| CallFailure::from_body(&error))?;
     let body = if body.is_empty() {
         Value::Null
     } else {
@@ -460,7 +481,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    // More than a duration can hold is as absurd as a year.
+    let pause =
+        Duration::try_from_secs_f64(seconds).or_else(|_absurd| if seconds > 0.0 { Ok(LONGEST_PAUSE) } else { Err(()) });
+    pause.ok().map(|pause| pause.min(LONGEST_PAUSE))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use calbridge_core::observed::Why;
 use calbridge_core::side::Side;
 use serde_json::Value;
 
+use crate::http::ReadError;
 use crate::ports::{RemoteError, Retry};
 
 /// No connection, or no answer in time.
@@ -41,6 +42,13 @@ pub const SETTINGS: &str = "CB1314";
 /// A value has no form that Outlook could hold.
 pub const NOT_WRITABLE: &str = "CB1315";
 
+/// An answer sends the call elsewhere.
+pub const REDIRECTED: &str = "CB1316";
+/// An answer is larger than any that is read.
+pub const TOO_LARGE: &str = "CB1317";
+/// A link in an answer leads to another address.
+pub const LINK_LEADS_AWAY: &str = "CB1318";
+
 /// The hub cannot be reached.
 pub const HUB_UNREACHABLE: &str = "CB1401";
 /// The hub refuses the credentials.
@@ -58,6 +66,8 @@ pub const SUBSCRIPTION_LOST: &str = "CB1411";
 
 /// Pause after which a mailbox that is being moved is tried again; moves take hours.
 const OFFLINE_PAUSE: Duration = Duration::from_mins(1);
+/// Pause after an answer that cannot be right.
+const SOON: Retry = Retry::After(Duration::from_mins(1));
 /// Longest text of a remote that is kept, in characters.
 const KEPT_CHARACTERS: usize = 200;
 
@@ -92,6 +102,16 @@ impl CallFailure {
     pub(super) fn error(&self) -> &RemoteError {
         match self {
             Self::NotSent(error) | Self::Lost(error) => error,
+        }
+    }
+
+    /// Reads why an answer could not be read; the request was sent.
+    pub(super) fn from_body(error: &ReadError) -> Self {
+        match error {
+            ReadError::Transport(error) => Self::from_request(error),
+            ReadError::TooLarge => {
+                Self::Lost(remote(TOO_LARGE, format!("Graph: {error}; check that nothing answers in its place"), SOON))
+            }
         }
     }
 
@@ -196,6 +216,11 @@ impl GraphFault {
             409 | 412 => (CHANGED, "the event changed meanwhile", Retry::After(Duration::ZERO)),
             429 => (THROTTLED, "Graph asks to slow down", soon),
             423 | 500.. => (UNAVAILABLE, "Graph is not available", soon),
+            300..=399 => (
+                REDIRECTED,
+                "the answer sends the call to another address, which is not followed; check `outlook.graph_url` and proxies",
+                Retry::After(Duration::from_mins(1)),
+            ),
             408 => (UNREACHABLE, "Graph waited too long for the request", soon),
             _ => (REFUSED, "Graph refuses the request", Retry::Never),
         };

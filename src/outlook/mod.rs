@@ -14,6 +14,8 @@ mod check;
 mod client;
 mod convert;
 pub mod error;
+#[cfg(test)]
+mod hostile_tests;
 pub mod listen;
 mod subscriptions;
 #[cfg(test)]

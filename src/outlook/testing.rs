@@ -117,6 +117,29 @@ fn row(mailbox: &calbridge_sandbox::endpoints::Mailbox) -> EnrolmentRow {
     }
 }
 
+/// Settings for one server that is everything at once.
+pub(super) fn settings_for(base: &str) -> Settings {
+    Settings {
+        connection: connection(),
+        graph_url: format!("{base}/v1.0"),
+        auth: AuthSettings {
+            authority: base.to_owned(),
+            tenant: "tenant".to_owned(),
+            client_id: "app".to_owned(),
+            client_secret: SecretString::from("the-secret".to_owned()),
+        },
+        fields: vec!["subject".to_owned(), "time".to_owned()],
+        conditional_writes: true,
+        mailbox_quota: Settings::default_quota(),
+        patience: Duration::ZERO,
+        window_back: TimeDelta::days(30),
+        window_ahead: TimeDelta::days(365),
+        mailboxes: Vec::new(),
+        subscriptions: SubscriptionSettings { notification_url: String::new(), lifetime: TimeDelta::days(3) },
+        hub: None,
+    }
+}
+
 fn settings(sandbox: &Sandbox) -> Settings {
     let endpoints = sandbox.endpoints();
     let fields = ["subject", "time", "location.displayName", "body.text", "showAs"];
@@ -264,6 +287,9 @@ impl Store for LittleStore {
         not_here()
     }
     async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        not_here()
+    }
+    async fn kept_message(&self, _: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {
         not_here()
     }
     async fn enrol(&self, _: &EnrolmentRow) -> Result<(), StoreError> {

@@ -103,8 +103,7 @@ pub(super) struct ExtendedProperty {
 /// One page of a collection.
 #[derive(Debug, Deserialize)]
 pub(super) struct Collection {
-    /// The items.
-    #[serde(default)]
+    /// The items; required, because an answer of another form is no empty list.
     pub(super) value: Vec<Value>,
     /// The next page.
     #[serde(rename = "@odata.nextLink")]
@@ -188,6 +187,8 @@ pub(super) struct Notification {
     pub(super) resource_data: Option<ResourceData>,
     /// `missed`, `subscriptionRemoved` or `reauthorizationRequired`.
     pub(super) lifecycle_event: Option<String>,
+    /// Set where the content was too large for the message and lies in a blob store; only asked for with `blobStoreUrl`.
+    pub(super) additional_payload_storage_id: Option<Value>,
 }
 
 /// What a notification says about the event.

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::error::{Failure, Kind, cleaned};
 use super::settings::{Grant, Settings, SettingsError, trusted_base};
+use crate::http;
 use crate::ports::Clock;
 
 /// Lifetime of an assertion in seconds.
@@ -201,7 +202,10 @@ impl Authenticator {
         let answer =
             self.http.post(url).form(&self.form()?).send().await.map_err(|error| Failure::from_transport(&error))?;
         let status = answer.status().as_u16();
-        let body = answer.bytes().await.map_err(|error| Failure::from_transport(&error))?;
+        let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
+        if (300..400).contains(&status) {
+            return Err(Failure::redirected(status));
+        }
         if status != 200 {
             return Err(refusal(status, &body));
         }
@@ -245,7 +249,7 @@ impl Authenticator {
             .send()
             .await
             .map_err(|error| Failure::from_transport(&error))?;
-        let body = answer.bytes().await.map_err(|error| Failure::from_transport(&error))?;
+        let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
         let info: UserInfo = serde_json::from_slice(&body).map_err(|_no_info| unreadable("the user info"))?;
         let org = SalesforceId::parse(&info.organization_id).map_err(|_no_id| unreadable("the organisation id"))?;
         Ok((org, info.user_id))

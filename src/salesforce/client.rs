@@ -12,6 +12,7 @@ use url::Url;
 use super::auth::{Authenticator, Session};
 use super::error::{Failure, Kind};
 use super::settings::{Settings, SettingsError};
+use crate::http;
 use crate::ports::{Clock, RemoteError};
 use crate::rate_limit::RateLimits;
 
@@ -170,9 +171,9 @@ impl Client {
         let answer = request.send().await.map_err(|error| Failure::from_transport(&error))?;
         let status = answer.status();
         self.note_usage(answer.headers());
-        let body = answer.bytes().await.map_err(|error| Failure::from_transport(&error))?;
+        let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
         if status.is_success() {
-            return Ok(Reply(body.to_vec()));
+            return Ok(Reply(body));
         }
         let failure = Failure::from_answer(status.as_u16(), &body);
         tracing::debug!(

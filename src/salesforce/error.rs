@@ -12,6 +12,7 @@ use calbridge_core::written::WriteResult;
 use serde::Deserialize;
 
 use super::wire::LINK_FIELD;
+use crate::http::ReadError;
 use crate::ports::{RemoteError, Retry};
 
 /// Longest part of a remote message that is kept, in characters.
@@ -61,6 +62,10 @@ pub(super) enum Kind {
     Cursor,
     /// A field that was asked for is not there (or not visible).
     UnknownField,
+    /// The answer sends the call elsewhere.
+    Redirected,
+    /// The answer is larger than any that is read.
+    TooLarge,
 }
 
 impl Kind {
@@ -82,6 +87,8 @@ impl Kind {
             Self::Forbidden => "CB1362",
             Self::Unreadable => "CB1363",
             Self::UnknownField => "CB1364",
+            Self::Redirected => "CB1367",
+            Self::TooLarge => "CB1368",
         }
     }
 
@@ -92,7 +99,7 @@ impl Kind {
             }
             Self::Locked => Retry::After(Duration::from_secs(1)),
             Self::RequestLimit | Self::SignIn | Self::Session => Retry::After(Duration::from_secs(30)),
-            Self::Unreadable => Retry::After(Duration::from_mins(1)),
+            Self::Unreadable | Self::Redirected | Self::TooLarge => Retry::After(Duration::from_mins(1)),
             // Permissions and fields are mended by people; asking again now and then finds out.
             Self::Forbidden | Self::UnknownField => Retry::After(Duration::from_mins(5)),
             Self::Gone | Self::Duplicate | Self::Precondition | Self::Refused | Self::Cursor => Retry::Never,
@@ -121,10 +128,34 @@ impl Failure {
         }
     }
 
+    /// Names a failure to read an answer; the request was sent.
+    pub(super) fn from_body(error: &ReadError) -> Self {
+        match error {
+            ReadError::Transport(error) => Self::from_transport(error),
+            ReadError::TooLarge => {
+                Self::new(Kind::TooLarge, format!("salesforce: {error}; check that nothing answers in its place"))
+            }
+        }
+    }
+
+    /// Names an answer that sends the call to another address, which is never followed.
+    pub(super) fn redirected(status: u16) -> Self {
+        Self::new(
+            Kind::Redirected,
+            format!(
+                "salesforce answered {status}: the call is sent to another address, which is not followed; check \
+                 `login_url` and proxies"
+            ),
+        )
+    }
+
     /// Names an answer that is no success.
     pub(super) fn from_answer(status: u16, body: &[u8]) -> Self {
         if status == 412 {
             return Self::new(Kind::Precondition, "the salesforce event changed in the meantime");
+        }
+        if (300..400).contains(&status) {
+            return Self::redirected(status);
         }
         let errors: Vec<RowError> = serde_json::from_slice(body).unwrap_or_default();
         match errors.first() {
@@ -188,7 +219,9 @@ impl Failure {
     pub(super) fn into_write_result(self) -> WriteResult {
         let why = self.why();
         match self.kind {
-            Kind::NoAnswer | Kind::ServerFault | Kind::Unreadable => WriteResult::Unknown(why),
+            Kind::NoAnswer | Kind::ServerFault | Kind::Unreadable | Kind::Redirected | Kind::TooLarge => {
+                WriteResult::Unknown(why)
+            }
             Kind::Unreachable
             | Kind::Unavailable
             | Kind::SignIn

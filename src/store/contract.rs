@@ -256,8 +256,10 @@ pub(crate) async fn positions_duplicates_and_rejects_are_kept(store: &dyn Store)
         connection: main_connection(),
         side: Side::Outlook,
         reason,
-        detail: "no `value`".to_owned(),
+        detail: "no `value`",
         raw: CANARY.as_bytes().to_vec(),
+        size: CANARY.len(),
+        items: 1,
         position: Some(position("hub/0", 40)),
     };
     for offset in [41, 42] {
@@ -276,9 +278,51 @@ pub(crate) async fn positions_duplicates_and_rejects_are_kept(store: &dyn Store)
     let status = store.status().await.unwrap();
     assert_eq!(status.duplicates.get("hub/0"), Some(&10));
     assert_eq!(status.checkpoints.get("hub/0").map(String::as_str), Some("42"));
-    assert_eq!((status.journal, status.dead_letters), (4, 2));
+    assert_eq!((status.journal, status.dead_letters), (2, 1), "the same again is counted");
     let dead = store.dead_letters(10).await.unwrap();
     assert!(dead.iter().all(|letter| letter.reason == Reason::Undecodable && letter.detail == "no `value`"));
+    let about = dead[0].message.as_ref().unwrap();
+    assert_eq!(
+        (about.times, about.size, about.position.as_ref()),
+        (2, CANARY.len() as u64, Some(&position("hub/0", 40)))
+    );
+    let (letter, raw) = store.kept_message(&about.id).await.unwrap().unwrap();
+    assert_eq!((letter.reason, raw.as_slice()), (Reason::Undecodable, CANARY.as_bytes()));
+    assert!(store.kept_message("nobody").await.unwrap().is_none());
+}
+
+/// Messages of many forms, each a few times, as somebody who floods the hub sends them.
+pub(crate) async fn a_flood_of_messages_is_counted_and_only_the_newest_of_each_reason_are_kept(store: &dyn Store) {
+    let reject = |number: usize| {
+        let raw = format!("garbage {}", number / 2).into_bytes();
+        Reject {
+            connection: main_connection(),
+            side: if number.is_multiple_of(3) { Side::Salesforce } else { Side::Outlook },
+            reason: [Reason::Undecodable, Reason::UnknownKind, Reason::ForeignMessage][number % 3],
+            detail: "garbage",
+            size: raw.len(),
+            raw,
+            items: 1,
+            position: Some(position("hub/0", i64::try_from(number).unwrap())),
+        }
+    };
+    for (round, first) in (0..2_000).step_by(100).enumerate() {
+        let rejects = (first..first + 100).map(reject).collect();
+        let now = at(i64::try_from(round).unwrap() * 60_000);
+        store.accept(&IntakeBatch { rejects, ..IntakeBatch::default() }, now).await.unwrap();
+    }
+    let status = store.status().await.unwrap();
+    let counts: Vec<(Reason, u64)> = status.rejects.iter().map(|reject| (reject.reason, reject.count)).collect();
+    assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 2_000);
+    assert_eq!(counts.len(), 3, "one row for each cause: {counts:?}");
+    assert_eq!(status.journal, 3, "one row for each cause within an hour");
+    assert_eq!(status.dead_letters, 40, "twenty of each reason that keeps messages");
+    let newest = store.dead_letters(1).await.unwrap().remove(0).message.unwrap();
+    assert_eq!(newest.last_at, at(19 * 60_000));
+
+    // An hour later the journal says what came in between.
+    store.accept(&IntakeBatch { rejects: vec![reject(2)], ..IntakeBatch::default() }, at(3_700_000)).await.unwrap();
+    assert_eq!(store.status().await.unwrap().journal, 4);
 }
 
 // --- Commit
@@ -369,6 +413,7 @@ pub(crate) async fn a_dead_letter_stays_one_until_its_meeting_is_mended(store: &
                 reason: Reason::Refused,
                 detail: format!("FIELD_INTEGRITY_EXCEPTION {round}"),
                 at: at(round),
+                message: None,
             }),
             journal: vec![decided(None, Outcome::DeadLetter)],
             ..finished(&claim)

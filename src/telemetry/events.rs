@@ -28,13 +28,17 @@ pub fn duplicates_dropped(stream: &str, count: u64) {
     debug!(stream, count, reason = Reason::Duplicate.name(), "dropped {count} duplicates");
 }
 
-/// A message was set aside at intake; `detail` has no personal content.
-pub fn message_rejected(side: Side, reason: Reason, detail: &str) {
-    counter!(names::REJECTS, "side" => side.name(), "reason" => reason.name()).increment(1);
-    if reason == Reason::Undecodable {
-        warn!(%side, reason = reason.name(), error.code = reason.code(), detail, "set a message from {side} aside: {reason}");
+/// Messages were set aside at intake; `detail` is one of a closed list of texts.
+pub fn messages_rejected(side: Side, reason: Reason, items: u64) {
+    counter!(names::REJECTS, "side" => side.name(), "reason" => reason.name()).increment(items);
+}
+
+/// Tells people about messages set aside, `items` since this was last told of the same cause.
+pub fn rejects_told(side: Side, reason: Reason, detail: &'static str, items: u64) {
+    if reason.keeps_message() {
+        warn!(%side, reason = reason.name(), error.code = reason.code(), detail, items, "set {items} messages from {side} aside ({detail}): {reason}");
     } else {
-        debug!(%side, reason = reason.name(), detail, "ignored a message from {side}: {reason}");
+        debug!(%side, reason = reason.name(), detail, items, "ignored {items} messages from {side} ({detail}): {reason}");
     }
 }
 

@@ -135,6 +135,7 @@ fn the_verdict_names_what_a_person_must_do_before_anything_else() {
         reason: Reason::Refused,
         detail: "CB1355 FIELD_CUSTOM_VALIDATION_EXCEPTION".to_owned(),
         at: at(2_000),
+        message: None,
     });
     dead.wake_at = Some(at(9_000));
     let printed = text(&[told(&dead)]);

@@ -134,6 +134,12 @@ reasons! {
     Replayed = ("CB2074", "replayed", "at or before the position already covered"),
     /// A gap was reported.
     Gap = ("CB2075", "gap", "changes may have been missed; everything concerned is read again"),
+    /// The message is larger than is read.
+    Oversized = ("CB2076", "oversized", "the message is larger than any that is read"),
+    /// The message speaks of a kind of change that nobody knows.
+    UnknownKind = ("CB2077", "unknown_kind", "the message speaks of an unknown kind of change"),
+    /// Salesforce does not know the schema of an event.
+    UnknownSchema = ("CB2078", "unknown_schema", "Salesforce does not know the schema that the event was written with"),
     /// The remote refuses the write for good.
     Refused = ("CB2080", "refused", "the remote refuses the write"),
     /// Too many tries.
@@ -153,6 +159,11 @@ impl std::fmt::Display for Reason {
 }
 
 impl Reason {
+    /// Tells whether a message set aside for this reason is kept for a person; others are only counted.
+    pub fn keeps_message(self) -> bool {
+        matches!(self, Self::Undecodable | Self::Oversized | Self::UnknownKind | Self::UnknownSchema)
+    }
+
     /// Finds a reason by its name or its code, in any letter case.
     pub fn find(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|r| r.name().eq_ignore_ascii_case(text) || r.code().eq_ignore_ascii_case(text))

@@ -8,7 +8,7 @@ use fe2o3_amqp::link::{Receiver, RecvError, Sender};
 use fe2o3_amqp_types::definitions::{AmqpError, Error};
 use fe2o3_amqp_types::messaging::annotations::OwnedKey;
 use fe2o3_amqp_types::messaging::message::__private::Deserializable;
-use fe2o3_amqp_types::messaging::{Annotations, Body, DeliveryAnnotations, Message};
+use fe2o3_amqp_types::messaging::{AmqpValue, Annotations, Body, DeliveryAnnotations, Message};
 use fe2o3_amqp_types::primitives::{Symbol, Value};
 use tokio::sync::mpsc;
 
@@ -71,7 +71,11 @@ async fn refuse_reader(sender: Sender, error: Result<Error, tokio::sync::oneshot
 
 /// Waits for credit and sends; false when the link is gone. Nothing is sent if dropped while it waits.
 async fn send(sender: &mut Sender, event: &StoredEvent, log: &HubLog, partition: usize, with_metrics: bool) -> bool {
-    let sent = if with_metrics {
+    let sent = if let Some(body) = &event.as_it_is {
+        let Sendable { message, message_format, settled } = event.sendable.clone();
+        let message = message.map_body(|_replaced| AmqpValue(body.clone()));
+        sender.send_batchable(Sendable { message, message_format, settled }).await
+    } else if with_metrics {
         let mut sendable = event.sendable.clone();
         sendable.message.delivery_annotations = metrics_of(log, partition);
         sender.send_batchable(sendable).await

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use chrono::{DateTime, SubsecRound, Utc};
 use fe2o3_amqp::link::delivery::Sendable;
 use fe2o3_amqp_types::messaging::{Body, Data, Message, MessageAnnotations};
-use fe2o3_amqp_types::primitives::{Binary, Symbol, Timestamp, Value};
+use fe2o3_amqp_types::primitives::{Binary, LazyValue, Symbol, Timestamp, Value};
 use tokio::sync::watch;
 
 use super::address::Start;
 use super::hash;
+use super::placed::Numbered;
 use crate::clock::SandboxClock;
 
 /// Events that a partition keeps before the oldest one goes.
@@ -40,6 +41,8 @@ pub struct StoredEvent {
     /// Key the sender gave.
     pub partition_key: Option<String>,
     pub(super) sendable: Sendable<Body<Value>>,
+    /// What goes out instead of the body: framed like a value, and possibly none.
+    pub(super) as_it_is: Option<LazyValue>,
     bytes: usize,
 }
 
@@ -187,20 +190,38 @@ impl HubLog {
     }
 
     /// Appends a message to a partition that exists; returns its sequence number.
-    pub(super) fn append(&self, partition: usize, key: Option<&str>, mut message: Message<Body<Value>>) -> i64 {
+    pub(super) fn append(&self, partition: usize, key: Option<&str>, message: Message<Body<Value>>) -> i64 {
+        self.append_numbered(partition, key, message, Numbered::Next, None)
+    }
+
+    /// Appends a message that may show another sequence number than its own.
+    pub(super) fn append_numbered(
+        &self,
+        partition: usize,
+        key: Option<&str>,
+        mut message: Message<Body<Value>>,
+        numbered: Numbered,
+        as_it_is: Option<LazyValue>,
+    ) -> i64 {
         let bytes = body_bytes(&message) + EVENT_OVERHEAD;
         let partition = &self.partitions[partition];
         let mut retained = partition.lock();
         let now = self.clock.now().trunc_subsecs(3);
         let enqueued = retained.last.map_or(now, |(_, last)| last.max(now));
         let (sequence, offset) = (retained.next_sequence, retained.next_offset);
-        annotate(&mut message, sequence, offset, enqueued, key);
+        let shown = match numbered {
+            Numbered::Next => Some(sequence),
+            Numbered::Again => Some((sequence - 1).max(0)),
+            Numbered::Missing => None,
+        };
+        annotate(&mut message, shown, offset, enqueued, key);
         let event = StoredEvent {
             sequence,
             offset,
             enqueued,
             partition_key: key.map(str::to_owned),
             sendable: Sendable { message, message_format: 0, settled: Some(true) },
+            as_it_is,
             bytes,
         };
         retained.events.push_back(Arc::new(event));
@@ -295,10 +316,18 @@ fn body_bytes(message: &Message<Body<Value>>) -> usize {
     }
 }
 
-fn annotate(message: &mut Message<Body<Value>>, sequence: i64, offset: i64, at: DateTime<Utc>, key: Option<&str>) {
+fn annotate(
+    message: &mut Message<Body<Value>>,
+    sequence: Option<i64>,
+    offset: i64,
+    at: DateTime<Utc>,
+    key: Option<&str>,
+) {
     let annotations = message.message_annotations.get_or_insert_with(MessageAnnotations::default);
     let mut set = |name: &str, value: Value| annotations.insert(Symbol::from(name).into(), value);
-    set("x-opt-sequence-number", Value::Long(sequence));
+    if let Some(sequence) = sequence {
+        set("x-opt-sequence-number", Value::Long(sequence));
+    }
     set("x-opt-offset", Value::String(offset.to_string()));
     set("x-opt-enqueued-time", Value::Timestamp(Timestamp::from_milliseconds(at.timestamp_millis())));
     if let Some(key) = key {

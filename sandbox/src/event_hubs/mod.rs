@@ -18,6 +18,7 @@ mod handle;
 mod hash;
 mod links;
 mod log;
+mod placed;
 mod requests;
 mod tokens;
 mod wire;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use handle::{DetachReason, HubHandle, ReaderView};
 pub use log::{HubLog, PartitionProperties, StoredEvent};
+pub use placed::{Numbered, RawBody};
 
 use crate::net;
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::avro::EventSchema;
+use super::placed::{PlacedEvent, PlacedReplay};
 use super::schema::Object;
 use crate::world::World;
 
@@ -25,11 +26,15 @@ pub(crate) struct Published {
     pub(crate) position: u64,
     /// Place on the bus: grows, with holes.
     pub(crate) replay: i64,
+    /// The replay id that clients are shown; empty for none.
+    pub(crate) shown_replay: Vec<u8>,
     pub(crate) object: Object,
     /// Unique id of the event message.
     pub(crate) id: String,
     pub(crate) schema_id: String,
     pub(crate) payload: Bytes,
+    /// It goes out without a body.
+    pub(crate) hollow: bool,
     /// How often each subscriber receives it, at least 1.
     pub(crate) deliveries: u32,
     at: DateTime<Utc>,
@@ -68,6 +73,16 @@ impl ChangeLog {
 
     /// Appends one event.
     pub(crate) fn append(&self, world: &World, schema: &EventSchema, payload: Vec<u8>, deliveries: u32) {
+        let event = PlacedEvent { schema_id: schema.id.clone(), payload: Some(payload), replay: PlacedReplay::Own };
+        self.put(world, schema.object(), event, deliveries);
+    }
+
+    /// Appends one event as it is.
+    pub(crate) fn place(&self, world: &World, object: Object, event: PlacedEvent) {
+        self.put(world, object, event, 1);
+    }
+
+    fn put(&self, world: &World, object: Object, event: PlacedEvent, deliveries: u32) {
         let step = world.draw(|random| random.random_range(1..=40));
         let id = world.draw(|random| Uuid::from_u128(random.random())).to_string();
         let at = world.clock.now();
@@ -75,13 +90,20 @@ impl ChangeLog {
         inner.forget_before(at - RETENTION);
         inner.head += step;
         let position = inner.next_position;
+        let shown_replay = match event.replay {
+            PlacedReplay::Own => encode_replay_id(inner.head),
+            PlacedReplay::Missing => Vec::new(),
+            PlacedReplay::Oldest => encode_replay_id(inner.events.front().map_or(inner.head, |event| event.replay)),
+        };
         let event = Published {
             position,
             replay: inner.head,
-            object: schema.object(),
+            shown_replay,
+            object,
             id,
-            schema_id: schema.id.clone(),
-            payload: Bytes::from(payload),
+            schema_id: event.schema_id,
+            hollow: event.payload.is_none(),
+            payload: Bytes::from(event.payload.unwrap_or_default()),
             deliveries,
             at,
         };

@@ -15,6 +15,7 @@ use super::changes::ChangeLog;
 use super::error::SalesforceError;
 use super::ids;
 use super::input::Cells;
+use super::placed::PlacedSchemas;
 use super::schema::Object;
 use super::tx::{Author, Row, State, Tx};
 use super::usage::Usage;
@@ -105,6 +106,7 @@ pub struct Org {
     /// Cancelled when the org stops: open streams end.
     pub(crate) closing: CancellationToken,
     schemas: Mutex<BTreeMap<(Object, bool, bool), Arc<EventSchema>>>,
+    pub(crate) placed_schemas: PlacedSchemas,
     integration_user: String,
     automated_user: String,
 }
@@ -142,6 +144,7 @@ impl Org {
             addresses: RwLock::default(),
             closing: CancellationToken::new(),
             schemas: Mutex::default(),
+            placed_schemas: PlacedSchemas::default(),
             integration_user,
             automated_user,
         })

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Signal};
 use chrono::{DateTime, Utc};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -53,6 +54,12 @@ const IDLE_GRACE: Duration = Duration::from_secs(5);
 const BATCHES_IN_FLIGHT: usize = 8;
 /// Bytes of messages in one batch, so that large ones do not pile up.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of messages set aside that one batch carries; the store keeps a few of them anyway.
+const KEPT_BYTES: usize = 512 * 1024;
+
+/// How often a message is tried that reading fails for, before it is set aside unread.
+const UNREADABLE_TRIES: u32 = 3;
 
 /// How a hub is read.
 #[derive(Debug, Clone)]
@@ -145,6 +152,8 @@ impl Listener for HubListener {
                 handed: None,
                 in_flight: VecDeque::new(),
                 pause: FIRST_PAUSE,
+                stuck: None,
+                oldest: 0,
             };
             let stop = stop.clone();
             readers.spawn(reader.run(stop).instrument(span));
@@ -237,6 +246,15 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
     remote(code, format!("the hub failed to `{what}`: {}", clean(&text)), retry)
 }
 
+/// Words of the protocol library for a message that it cannot decode, or that is larger than the link takes: the next
+/// connection meets the same message again.
+const UNREADABLE: [&str; 3] = ["decoding message failed", "message decode", "message-size-exceeded"];
+
+fn is_unreadable(error: &RemoteError) -> bool {
+    let text = error.message.to_lowercase();
+    UNREADABLE.iter().any(|words| text.contains(words))
+}
+
 /// Why a connection is given up.
 enum Ended {
     /// Stopped from outside.
@@ -247,6 +265,8 @@ enum Ended {
     NotTaken,
     /// The connection, the link or the service failed.
     Failed(RemoteError),
+    /// Reading the next message failed, or panicked, and will again.
+    Unreadable,
 }
 
 /// Reads one partition.
@@ -264,6 +284,11 @@ struct PartitionReader {
     /// Batches whose receipts are out, oldest first.
     in_flight: VecDeque<(Option<i64>, oneshot::Receiver<()>)>,
     pause: Duration,
+    /// Set where reading failed for the message itself: where that was, and how often. Until it is passed, events are
+    /// handed over one by one, so that the position stands right before it.
+    stuck: Option<(Option<i64>, u32)>,
+    /// Oldest sequence number that the partition holds, as it last told.
+    oldest: i64,
 }
 
 /// A batch that is being filled.
@@ -274,7 +299,20 @@ struct Filling {
     last: Option<i64>,
     events: usize,
     bytes: usize,
+    /// Bytes of messages set aside that the batch carries.
+    kept: usize,
     since: Option<Instant>,
+}
+
+impl Filling {
+    /// Takes a reject in; once the batch carries enough of others, without its bytes.
+    fn add(&mut self, mut reject: Reject) {
+        self.kept += reject.raw.len();
+        if self.kept > KEPT_BYTES {
+            reject.raw = Vec::new();
+        }
+        self.rejects.push(reject);
+    }
 }
 
 impl PartitionReader {
@@ -283,7 +321,9 @@ impl PartitionReader {
         loop {
             let ended = tokio::select! {
                 () = stop.cancelled() => Ended::Stopped,
-                ended = Box::pin(self.read_until_broken()) => ended,
+                ended = AssertUnwindSafe(Box::pin(self.read_until_broken())).catch_unwind() => {
+                    ended.unwrap_or(Ended::Unreadable)
+                }
             };
             match ended {
                 Ended::Stopped | Ended::Closed => return,
@@ -291,6 +331,11 @@ impl PartitionReader {
                     warn!("intake dropped a batch; reading it again");
                     self.in_flight.clear();
                     self.handed = self.confirmed;
+                }
+                Ended::Unreadable => {
+                    if let Err(Ended::Closed | Ended::Stopped) = self.pass_what_cannot_be_read().await {
+                        return;
+                    }
                 }
                 Ended::Failed(error) => {
                     warn!(error.code = error.code, error = %error, "the connection to the partition ended; opening another");
@@ -302,6 +347,25 @@ impl PartitionReader {
             }
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Sets the next message aside unread once it could not be read [`UNREADABLE_TRIES`] times.
+    async fn pass_what_cannot_be_read(&mut self) -> Result<(), Ended> {
+        let tries = match self.stuck {
+            Some((at, tries)) if at == self.handed => tries + 1,
+            _ => 1,
+        };
+        self.stuck = Some((self.handed, tries));
+        if tries < UNREADABLE_TRIES {
+            return Ok(());
+        }
+        // Sequence numbers of a partition run without holes.
+        let next = self.handed.map_or(self.oldest, |handed| handed + 1);
+        let mut filling = Filling { last: Some(next), events: 1, ..Filling::default() };
+        let position = Position { stream: self.stream.clone(), value: next.to_string() };
+        self.set_aside(&mut filling, "the message breaks the rules of AMQP", &[], Some(position));
+        self.stuck = None;
+        self.hand_over(&mut filling).await
     }
 
     async fn read_until_broken(&mut self) -> Ended {
@@ -317,6 +381,7 @@ impl PartitionReader {
     async fn read_from(&mut self, client: &ConsumerClient) -> Ended {
         match self.ask(client).await {
             Ok(properties) => {
+                self.oldest = properties.beginning_sequence_number;
                 if let Err(ended) = self.check_position(&properties).await {
                     return ended;
                 }
@@ -442,14 +507,19 @@ impl PartitionReader {
                     break;
                 }
             }
-            if filling.events >= self.settings.batch_events || filling.bytes >= BATCH_BYTES {
+            let most = if self.stuck.is_some() { 1 } else { self.settings.batch_events };
+            if filling.events >= most || filling.bytes >= BATCH_BYTES {
                 break;
             }
         }
-        if filling.last.is_some() {
+        if filling.events > 0 {
             self.hand_over(&mut filling).await?;
         }
-        failure.map_or(Ok(()), |error| Err(Ended::Failed(error)))
+        match failure {
+            None => Ok(()),
+            Some(error) if is_unreadable(&error) => Err(Ended::Unreadable),
+            Some(error) => Err(Ended::Failed(error)),
+        }
     }
 
     /// A link that broke without a word looks idle: only asking shows that events are waiting behind it.
@@ -460,7 +530,12 @@ impl PartitionReader {
 
     fn take_event(&mut self, event: &ReceivedEventData, filling: &mut Filling) {
         let Some(sequence) = event.sequence_number() else {
-            debug!("an event without a sequence number was left out");
+            // It has no place in the stream, so its batch's position stands for it.
+            filling.since.get_or_insert_with(Instant::now);
+            filling.events += 1;
+            let body = event.event_data().body().unwrap_or_default();
+            filling.bytes += body.len();
+            self.set_aside(filling, "the message has no sequence number", body, None);
             return;
         };
         let newest = filling.last.or(self.handed);
@@ -482,17 +557,26 @@ impl PartitionReader {
                 filling.bytes += body.len();
                 let understood = self.reader.read(body, &position);
                 filling.signals.extend(understood.signals);
-                filling.rejects.extend(understood.rejects);
+                for reject in understood.rejects {
+                    filling.add(reject);
+                }
             }
-            None => filling.rejects.push(Reject {
-                connection: self.reader.connection.clone(),
-                side: Side::Outlook,
-                reason: Reason::Undecodable,
-                detail: "the message is not one section of bytes".to_owned(),
-                raw: Vec::new(),
-                position: Some(position),
-            }),
+            None => self.set_aside(filling, "the message is not one section of bytes", &[], Some(position)),
         }
+    }
+
+    /// Sets aside a message that cannot even be read as one.
+    fn set_aside(&self, filling: &mut Filling, detail: &'static str, body: &[u8], position: Option<Position>) {
+        filling.add(Reject {
+            connection: self.reader.connection.clone(),
+            side: Side::Outlook,
+            reason: Reason::Undecodable,
+            detail,
+            raw: Reject::kept(Reason::Undecodable, body),
+            size: body.len(),
+            items: 1,
+            position,
+        });
     }
 
     async fn hand_over(&mut self, filling: &mut Filling) -> Result<(), Ended> {

@@ -3,6 +3,8 @@
 //! A message is believed only if its `clientState` is one that we gave out for the mailbox it speaks of: whoever may send
 //! to the hub could otherwise steer reads. <https://learn.microsoft.com/graph/change-notifications-delivery-event-hubs>
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use calbridge_core::ids::{ConnectionId, MailboxId, RecordId};
@@ -10,7 +12,9 @@ use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target, Version};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
+use serde_json::error::Category;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -20,7 +24,13 @@ use crate::outlook::wire::{Notification, change_key, event_path};
 use crate::ports::{Clock, EnrolmentRow, Reject};
 
 /// Largest message that is read; Graph sends no larger ones to a hub.
+/// <https://learn.microsoft.com/graph/change-notifications-delivery-event-hubs>
 const LARGEST_MESSAGE: usize = 1024 * 1024;
+/// Secrets that are compared for one message. An item that names no mailbox is compared with all of them, and a message
+/// has room for thousands of such items: without a limit, whoever may send to the hub could buy seconds with each.
+const MOST_COMPARISONS: usize = 100_000;
+/// Longest id or change key of an event, in bytes; those that Graph gives have up to about 250.
+const LONGEST_ID: usize = 1024;
 
 /// Reads messages of one connection.
 #[derive(Debug, Clone)]
@@ -38,68 +48,64 @@ pub(crate) struct Reader {
 #[derive(Debug, Default)]
 pub(crate) struct Understood {
     pub(crate) signals: Vec<Signal>,
+    /// One for each cause, with the number of items that it stands for.
     pub(crate) rejects: Vec<Reject>,
 }
 
 /// Why an item is no signal.
+#[derive(Clone, Copy)]
 struct NoSignal(Reason, &'static str);
+
+/// What one message may still cost.
+struct Budget {
+    /// Secrets that may still be compared.
+    comparisons: usize,
+}
 
 impl Reader {
     /// Reads one message; every item of it becomes a signal or a reject.
+    ///
+    /// Items are taken one at a time, so that a message costs little more than its length, whatever is in it.
     pub(crate) fn read(&self, body: &[u8], position: &Position) -> Understood {
-        let mut understood = Understood::default();
+        let mut signals = Vec::new();
+        let mut rejects: BTreeMap<(Reason, &'static str), Reject> = BTreeMap::new();
         let mut reject = |NoSignal(reason, detail): NoSignal, raw: &[u8]| {
-            understood.rejects.push(self.reject(reason, detail, raw, position));
+            let known = rejects.entry((reason, detail)).or_insert_with(|| Reject {
+                connection: self.connection.clone(),
+                side: Side::Outlook,
+                reason,
+                detail,
+                raw: Reject::kept(reason, raw),
+                size: raw.len(),
+                items: 0,
+                position: Some(position.clone()),
+            });
+            known.items = known.items.saturating_add(1);
         };
         if body.len() > LARGEST_MESSAGE {
-            reject(NoSignal(Reason::Undecodable, "the message is larger than 1 MiB"), body);
-            return understood;
+            reject(NoSignal(Reason::Oversized, "the message is larger than 1 MiB"), body);
+            return Understood { signals, rejects: rejects.into_values().collect() };
         }
-        let found = match serde_json::from_slice::<Json>(body) {
-            Ok(Json::Object(mut message)) => message.remove("value").ok_or("the message has no list `value`"),
-            Ok(_) => Err("the message is no JSON object"),
-            Err(_) => Err("the message is no JSON"),
-        };
-        let items = match found {
-            Ok(Json::Array(items)) => items,
-            Ok(_) => {
-                reject(NoSignal(Reason::Undecodable, "the message's `value` is no list"), body);
-                return understood;
-            }
-            Err(detail) => {
-                reject(NoSignal(Reason::Undecodable, detail), body);
-                return understood;
-            }
-        };
-        if items.is_empty() {
-            reject(NoSignal(Reason::Undecodable, "the message is empty"), body);
-        }
-        let mut signals = Vec::new();
-        for item in items {
-            match self.item(&item, position) {
+        let mut budget = Budget { comparisons: MOST_COMPARISONS };
+        let mut items = 0_u32;
+        let read = for_each_item(body, &mut |item| {
+            items = items.saturating_add(1);
+            match self.item(&item, position, &mut budget) {
                 Ok(signal) => signals.extend(signal),
-                Err(no_signal) => reject(no_signal, item.to_string().as_bytes()),
+                Err(no_signal) if no_signal.0.keeps_message() => reject(no_signal, item.to_string().as_bytes()),
+                Err(no_signal) => reject(no_signal, &[]),
             }
+        });
+        match read {
+            Ok(()) if items > 0 => {}
+            Ok(()) => reject(NoSignal(Reason::Undecodable, "the message has no items in a list `value`"), body),
+            Err(detail) => reject(NoSignal(Reason::Undecodable, detail), body),
         }
-        understood.signals = signals;
-        understood
-    }
-
-    fn reject(&self, reason: Reason, detail: &str, raw: &[u8], position: &Position) -> Reject {
-        // Only what may need a person keeps its content.
-        let kept = if reason == Reason::Undecodable { raw } else { &[] };
-        Reject {
-            connection: self.connection.clone(),
-            side: Side::Outlook,
-            reason,
-            detail: detail.to_owned(),
-            raw: kept.get(..LARGEST_MESSAGE).unwrap_or(kept).to_vec(),
-            position: Some(position.clone()),
-        }
+        Understood { signals, rejects: rejects.into_values().collect() }
     }
 
     /// Reads one item; a renewal request is no signal and nothing to reject either.
-    fn item(&self, item: &Json, position: &Position) -> Result<Option<Signal>, NoSignal> {
+    fn item(&self, item: &Json, position: &Position, budget: &mut Budget) -> Result<Option<Signal>, NoSignal> {
         let item = Notification::deserialize(item)
             .map_err(|_wrong_types| NoSignal(Reason::Undecodable, "an item has parts of unexpected types"))?;
         let change = item.change_type.as_deref().unwrap_or_default();
@@ -110,7 +116,7 @@ impl Reader {
         if item.subscription_id.as_deref() == Some("NA") || validation {
             return Err(NoSignal(Reason::ValidationMessage, "Graph tested the way to the hub"));
         }
-        let mailbox = self.sender(&item)?;
+        let mailbox = self.sender(&item, budget)?;
         if let Some(event) = item.lifecycle_event.as_deref() {
             return self.lifecycle(event, mailbox, position);
         }
@@ -118,8 +124,14 @@ impl Reader {
             "created" => Change::Created,
             "updated" => Change::Updated,
             "deleted" => Change::Deleted,
-            _ => return Err(NoSignal(Reason::Undecodable, "an item has an unknown `changeType`")),
+            _ => return Err(NoSignal(Reason::UnknownKind, "an item has an unknown `changeType`")),
         };
+        if item.additional_payload_storage_id.is_some() && item.resource.is_none() {
+            return Err(NoSignal(
+                Reason::UnknownKind,
+                "an item's content was put into a blob store, which we never ask for",
+            ));
+        }
         let (user, from_path) = item
             .resource
             .as_deref()
@@ -134,7 +146,12 @@ impl Reader {
             .filter(|id| !id.is_empty())
             .or(from_path)
             .ok_or(NoSignal(Reason::Undecodable, "an item names no event"))?;
-        let version = data.etag.as_deref().and_then(change_key).map(str::to_owned);
+        if !is_event_id(&event) {
+            return Err(NoSignal(Reason::Undecodable, "an item names an event by what cannot be an id"));
+        }
+        let version = data.etag.as_deref().and_then(change_key);
+        let version =
+            version.filter(|key| key.len() <= LONGEST_ID && !key.contains(char::is_control)).map(str::to_owned);
         Ok(Some(self.signal(
             Target::Record(RecordId::Outlook { mailbox, event }),
             change,
@@ -145,7 +162,7 @@ impl Reader {
     }
 
     /// Finds the mailbox whose secret an item carries.
-    fn sender(&self, item: &Notification) -> Result<MailboxId, NoSignal> {
+    fn sender(&self, item: &Notification, budget: &mut Budget) -> Result<MailboxId, NoSignal> {
         if let (Ok(ours), Some(theirs)) = (Uuid::parse_str(&self.tenant), item.tenant_id.as_deref())
             && Uuid::parse_str(theirs) != Ok(ours)
         {
@@ -154,6 +171,11 @@ impl Reader {
         let state = item.client_state.as_deref().unwrap_or_default();
         let named = item.resource.as_deref().and_then(event_path).map(|(user, _)| MailboxId::new(user));
         let rows = self.enrolments.borrow();
+        let compared = if named.is_some() { 1 } else { rows.len() };
+        budget.comparisons = budget
+            .comparisons
+            .checked_sub(compared)
+            .ok_or(NoSignal(Reason::ForeignMessage, "a message has more items than secrets are compared for"))?;
         let found = match named {
             Some(mailbox) => rows
                 .iter()
@@ -178,7 +200,7 @@ impl Reader {
                 self.nudges.give(mailbox.clone(), Nudge::Renew);
                 false
             }
-            _ => return Err(NoSignal(Reason::Undecodable, "an item has an unknown `lifecycleEvent`")),
+            _ => return Err(NoSignal(Reason::UnknownKind, "an item has an unknown `lifecycleEvent`")),
         };
         Ok(gap.then(|| self.signal(Target::Mailbox(mailbox), Change::Unknown, SignalCause::Gap, None, position)))
     }
@@ -220,6 +242,80 @@ impl Reader {
                 received_at: self.clock.now(),
             })
             .collect()
+    }
+}
+
+/// Tells whether a text can be an event's id: base64 in either alphabet.
+///
+/// It becomes part of a path, where `..` would lead to something else than an event.
+fn is_event_id(id: &str) -> bool {
+    id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte))
+}
+
+/// Gives each item of a message's list `value` to `take`, one at a time; the error is for the rest of the message.
+fn for_each_item(body: &[u8], take: &mut dyn FnMut(Json)) -> Result<(), &'static str> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let read = Envelope(take).deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    read.map_err(|error| match error.classify() {
+        Category::Data => "the message is no object with a list `value`",
+        Category::Eof => "the message is empty or cut off",
+        Category::Syntax | Category::Io => "the message is no JSON, or nested too deeply",
+    })
+}
+
+/// The object around the items.
+struct Envelope<'a>(&'a mut dyn FnMut(Json));
+
+impl<'de> DeserializeSeed<'de> for Envelope<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Envelope<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "value" {
+                map.next_value_seed(Items(self.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The list of items.
+struct Items<'a>(&'a mut dyn FnMut(Json));
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element()? {
+            (self.0)(item);
+        }
+        Ok(())
     }
 }
 

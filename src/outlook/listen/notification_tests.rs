@@ -103,7 +103,8 @@ fn the_validation_message_is_recognised() {
         "changeType": text, "resourceData": {"@odata.type": "NA", "@odata.id": "NA", "id": "NA"},
     });
     let understood = read(&reader, &json!([na, {"changeType": text}]));
-    assert_eq!(reasons(&understood), [Reason::ValidationMessage; 2]);
+    assert_eq!(reasons(&understood), [Reason::ValidationMessage]);
+    assert_eq!(understood.rejects[0].items, 2);
     assert!(understood.rejects.iter().all(|reject| reject.raw.is_empty()));
 }
 
@@ -124,7 +125,8 @@ fn foreign_items_are_told_from_ours() {
         item(&reader),
     ]);
     let understood = read(&reader, &items);
-    assert_eq!(reasons(&understood), [Reason::ForeignMessage; 5]);
+    assert!(reasons(&understood).iter().all(|reason| *reason == Reason::ForeignMessage));
+    assert_eq!(understood.rejects.iter().map(|reject| reject.items).sum::<u32>(), 5);
     assert_eq!(understood.signals.len(), 1, "what follows is not affected");
 }
 
@@ -152,12 +154,14 @@ fn what_cannot_be_read_is_kept_and_harms_nothing_else() {
     let large = format!("{{\"value\":\"{}\"}}", "x".repeat(2 * LARGEST_MESSAGE));
     for body in [&b"\xff\xfe"[..], b"", b"[]", b"{}", b"{\"value\":[]}", deep.as_bytes(), large.as_bytes()] {
         let understood = reader.read(body, &position());
-        assert_eq!(reasons(&understood), [Reason::Undecodable]);
-        assert_eq!(understood.rejects[0].raw.len(), body.len().min(LARGEST_MESSAGE));
+        let reason = if body.len() > LARGEST_MESSAGE { Reason::Oversized } else { Reason::Undecodable };
+        assert_eq!(reasons(&understood), [reason]);
+        let reject = &understood.rejects[0];
+        assert_eq!((reject.raw.len(), reject.size), (body.len().min(Reject::KEPT), body.len()));
     }
     let understood = read(&reader, &json!([5, {"changeType": []}, item(&reader)]));
-    assert_eq!(reasons(&understood), [Reason::Undecodable; 2]);
-    assert_eq!(understood.signals.len(), 1);
+    assert_eq!(reasons(&understood), [Reason::Undecodable]);
+    assert_eq!((understood.rejects[0].items, understood.signals.len()), (2, 1));
 }
 
 proptest! {

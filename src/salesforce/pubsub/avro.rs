@@ -7,14 +7,27 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use calbridge_core::observed::Stamp;
+use calbridge_core::reason::Reason;
 use calbridge_core::signal::Change;
 use chrono::{DateTime, Utc};
 
 use super::super::wire::TOKEN_FIELD;
-use super::changed_fields;
+use super::{changed_fields, schema_limits};
 
-/// Largest single value decoded; an event is at most 1 MB, so more is a broken length.
-const MAX_VALUE: usize = 16 * 1024 * 1024;
+/// Largest payload decoded, in bytes; an event has at most 1 MB.
+/// <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/allocations.html>
+const LARGEST_EVENT: usize = 2 * 1024 * 1024;
+/// Largest single value decoded, in bytes of memory: room for the ids of all records that fit into one event.
+const MAX_VALUE: usize = 4 * 1024 * 1024;
+/// Longest text of a header field that is taken on, in bytes; the longest known, the origin, has about 100.
+const LONGEST_HEADER: usize = 1024;
+/// Longest schema read, in bytes; that of an Event with a thousand fields has about 100 000.
+const LARGEST_SCHEMA: usize = 4 * 1024 * 1024;
+/// Commit times outside of this span, in milliseconds since 1970, are broken: 2000 to 2100.
+const COMMITTED: std::ops::Range<i64> = 946_684_800_000..4_102_444_800_000;
+
+/// Why an event is no signal.
+pub(super) type Unusable = (Reason, &'static str);
 
 /// What a change event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,46 +48,65 @@ pub(super) struct ChangeEvent {
 }
 
 /// Reads the schema that Salesforce gives for a schema id.
-pub(super) fn schema(json: &str) -> Result<Schema, String> {
+pub(super) fn schema(json: &str) -> Result<Schema, Unusable> {
     // One setting for the process; it only ever lowers the library's limit of 512 MB.
     apache_avro::util::max_allocation_bytes(MAX_VALUE);
-    Schema::parse_str(json).map_err(|_broken| "its schema cannot be read".to_owned())
+    let broken = (Reason::Undecodable, "its schema cannot be read");
+    if json.len() > LARGEST_SCHEMA {
+        return Err(broken);
+    }
+    let schema = Schema::parse_str(json).map_err(|_broken| broken)?;
+    if !schema_limits::is_safe(&schema) {
+        return Err((Reason::Undecodable, "its schema contains itself, or values without a size"));
+    }
+    Ok(schema)
 }
 
 /// Decodes a payload; it carries no schema of its own.
 ///
 /// # Errors
 /// Says what is wrong without any value of the payload.
-pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent, String> {
-    let reader =
-        GenericDatumReader::builder(schema).build().map_err(|_broken| "its schema cannot be used".to_owned())?;
-    let value = reader.read_value(&mut payload).map_err(|_broken| "its payload does not fit its schema".to_owned())?;
+pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent, Unusable> {
+    let broken = |why| (Reason::Undecodable, why);
+    if payload.len() > LARGEST_EVENT {
+        return Err((Reason::Oversized, "its payload is larger than any event"));
+    }
+    let reader = GenericDatumReader::builder(schema).build().map_err(|_broken| broken("its schema cannot be used"))?;
+    let value = reader.read_value(&mut payload).map_err(|_broken| broken("its payload does not fit its schema"))?;
+    if !payload.is_empty() {
+        return Err(broken("its payload goes on after what its schema describes"));
+    }
     let Value::Record(fields) = value else {
-        return Err("its schema is no record".to_owned());
+        return Err(broken("its schema is no record"));
     };
-    let header = field(&fields, "ChangeEventHeader").ok_or("it has no change event header")?;
+    let header = field(&fields, "ChangeEventHeader").ok_or(broken("it has no change event header"))?;
     let Value::Record(header) = header else {
-        return Err("its change event header is no record".to_owned());
+        return Err(broken("its change event header is no record"));
     };
-    let text = |name| field(header, name).and_then(text_of).unwrap_or_default();
-    let change_type = text("changeType");
-    let (change, gap) = change_of(&change_type).ok_or("its change type is unknown")?;
+    let text = |name| match field(header, name).and_then(text_of) {
+        Some(text) if text.len() > LONGEST_HEADER => Err(broken("its header has a text that is longer than any")),
+        text => Ok(text.unwrap_or_default()),
+    };
+    let change_type = text("changeType")?;
+    let unknown = (Reason::UnknownKind, "its change type is unknown");
+    let (change, gap) = change_of(&change_type).ok_or(unknown)?;
     let committed = field(header, "commitTimestamp")
         .and_then(number_of)
+        .filter(|ms| COMMITTED.contains(ms))
         .and_then(DateTime::from_timestamp_millis)
-        .ok_or("it has no commit time")?;
+        .ok_or(broken("it has no commit time, or one that cannot be"))?;
     let mut changed = changed_fields::names(&texts(field(header, "changedFields")), schema);
     changed.extend(changed_fields::names(&texts(field(header, "nulledFields")), schema));
     let sequence = field(header, "sequenceNumber").and_then(number_of).unwrap_or_default();
     Ok(ChangeEvent {
-        entity: text("entityName"),
+        entity: text("entityName")?,
         record_ids: texts(field(header, "recordIds")),
         change,
         gap,
         overflow: change_type == "GAP_OVERFLOW",
-        origin: text("changeOrigin"),
-        user: text("commitUser"),
-        transaction: format!("{}/{sequence}", text("transactionKey")),
+        origin: text("changeOrigin")?,
+        user: text("commitUser")?,
+        transaction: format!("{}/{sequence}", text("transactionKey")?),
         committed,
         changed,
         token: field(&fields, TOKEN_FIELD)
@@ -275,6 +307,50 @@ pub(in super::super) mod tests {
                 let _outcome = decode(&schema, &wild);
             }
             wild[at] = kept;
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused_with_its_reason() {
+        let schema = schema(SCHEMA).unwrap();
+        let mut longer = payload("UPDATE", &["00U5000000Gv7qJEAR"], &[], None);
+        longer.push(0);
+        assert_eq!(decode(&schema, &longer).unwrap_err().0, Reason::Undecodable);
+        assert_eq!(decode(&schema, &vec![0; LARGEST_EVENT + 1]).unwrap_err().0, Reason::Oversized);
+        // A header text of 2 KiB would become part of a key that is remembered for days.
+        let wide = payload("UPDATE", &["00U5000000Gv7qJEAR"], &[], None);
+        let at = wide.windows(4).position(|window| window == b"0001").unwrap();
+        let mut long = wide[..at - 1].to_vec();
+        long.extend([0x80, 0x20]);
+        long.extend([b'k'; 2048]);
+        long.extend(&wide[at + 4..]);
+        assert_eq!(decode(&schema, &long).unwrap_err().1, "its header has a text that is longer than any");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let schema = schema(SCHEMA).unwrap();
+            if let Ok(event) = decode(&schema, &bytes) {
+                proptest::prop_assert!(event.transaction.len() <= LONGEST_HEADER + 30);
+            }
+        }
+
+        #[test]
+        fn no_damage_makes_the_decoder_panic(
+            at in 0_usize..400, byte in proptest::num::u8::ANY, cut in 0_usize..400,
+        ) {
+            let schema = schema(SCHEMA).unwrap();
+            let mut wild = payload("UPDATE", &["00U5000000Gv7qJEAR"], &["0x12"], None);
+            let length = wild.len();
+            wild[at % length] = byte;
+            wild.truncate(length - cut % length);
+            let _either = decode(&schema, &wild);
+        }
+
+        #[test]
+        fn no_text_makes_the_schema_reader_panic(text in "[\\[\\]{}\":,a-z0-9 ]{0,200}") {
+            let _either = schema(&text);
         }
     }
 }

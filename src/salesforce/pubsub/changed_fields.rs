@@ -8,11 +8,16 @@ use std::collections::BTreeSet;
 use apache_avro::Schema;
 use apache_avro::schema::RecordField;
 
+/// Longest bitmap read, in digits of four fields each; an object has at most 800 custom fields.
+const LONGEST_BITMAP: usize = 1024;
+/// Most bitmaps read: the record's own, and one for each compound field.
+const MOST_BITMAPS: usize = 256;
+
 /// Returns the names of the fields that bitmaps name; bits beyond the schema are ignored.
 pub(super) fn names(bitmaps: &[String], schema: &Schema) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let fields = fields_of(schema);
-    for bitmap in bitmaps {
+    for bitmap in bitmaps.iter().take(MOST_BITMAPS) {
         match bitmap.split_once('-') {
             None => names.extend(bits(bitmap).filter_map(|bit| Some(fields.get(bit)?.name.clone()))),
             Some((parent, children)) => {
@@ -51,6 +56,8 @@ fn fields_of(schema: &Schema) -> &[RecordField] {
 /// Returns the positions of the set bits of `0x…`; anything that is no such number has none.
 fn bits(bitmap: &str) -> impl Iterator<Item = usize> {
     let digits = bitmap.strip_prefix("0x").or_else(|| bitmap.strip_prefix("0X")).unwrap_or_default();
+    // Far more fields than a record can have: no number, but an attempt.
+    let digits = if digits.len() > LONGEST_BITMAP { "" } else { digits };
     let nibbles: Option<Vec<u32>> = digits.chars().rev().map(|digit| digit.to_digit(16)).collect();
     let nibbles = nibbles.unwrap_or_default().into_iter().enumerate();
     nibbles.flat_map(|(at, nibble)| (0..4).filter(move |bit| nibble & (1 << bit) != 0).map(move |bit| at * 4 + bit))
@@ -91,5 +98,21 @@ mod tests {
     #[test]
     fn nonsense_and_bits_beyond_the_schema_name_nothing() {
         assert!(named(&["", "0x", "zz", "0xZZ", "99-0x01", "-", "0xFFFFFFFFFFFF00000000000000000000"]).is_empty());
+    }
+
+    #[test]
+    fn a_bitmap_beyond_all_measure_costs_nothing_and_names_nothing() {
+        let long = format!("0x{}", "F".repeat(1_000_000));
+        assert!(named(&[&long]).is_empty());
+        assert!(named(&[&format!("4-{long}")]).is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bitmap_panics_and_all_names_are_the_schemas(bitmap in "(0x|0X|[0-9]{0,25}-0x)?[0-9a-fA-Fg-]{0,60}") {
+            for name in named(&[&bitmap]) {
+                proptest::prop_assert!(name.starts_with('F') || name.starts_with("Address"), "{}", name);
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ mod avro;
 mod changed_fields;
 mod connection;
 mod listener;
+mod schema_limits;
 mod signals;
 mod subscription;
 mod verdict;

@@ -6,11 +6,11 @@ use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, ChangeFact, Position, Signal, SignalCause, Target, Version};
 use chrono::{DateTime, Utc};
 
-use super::avro::ChangeEvent;
+use super::avro::{ChangeEvent, Unusable};
 use crate::ports::Reject;
 
-/// Longest raw message kept with a reject.
-const MAX_RAW: usize = 1024 * 1024;
+/// Most records of one event that are looked at one by one; more than that are found faster by a look at the whole org.
+const MOST_RECORDS: usize = 2_000;
 
 /// Id that overflow events carry instead of a record's.
 const NO_RECORD: &str = "000000000000000";
@@ -22,8 +22,16 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Makes one signal per record; ids that name no record ask for a look at the whole org, once.
-    pub(super) fn signals(&self, event: ChangeEvent, position: &Position, received_at: DateTime<Utc>) -> Vec<Signal> {
+    /// Makes one signal per record; an event that stands for more than it names asks for a look at the whole org, once.
+    ///
+    /// # Errors
+    /// The event names no record, though it stands for changes of some.
+    pub(super) fn signals(
+        &self,
+        event: ChangeEvent,
+        position: &Position,
+        received_at: DateTime<Utc>,
+    ) -> Result<Vec<Signal>, Unusable> {
         let facts = ChangeFact {
             origin: event.origin,
             user: event.user,
@@ -32,11 +40,13 @@ impl Source {
             token: event.token,
         };
         let cause = if event.gap { SignalCause::Gap } else { SignalCause::Notification };
-        let mut signals = Vec::with_capacity(event.record_ids.len());
-        let mut org = event.overflow || event.record_ids.is_empty();
-        for id in event.record_ids {
+        let mut signals = Vec::new();
+        let mut org =
+            event.overflow || event.record_ids.len() > MOST_RECORDS || (event.gap && event.record_ids.is_empty());
+        let mut nonsense = event.record_ids.is_empty() && !org;
+        for id in event.record_ids.into_iter().take(if org { 0 } else { MOST_RECORDS }) {
             match SalesforceId::parse(&id) {
-                Ok(id) if !event.overflow && !id.as_str().starts_with(NO_RECORD) => signals.push(Signal {
+                Ok(id) if !id.as_str().starts_with(NO_RECORD) => signals.push(Signal {
                     connection: self.connection.clone(),
                     side: Side::Salesforce,
                     target: Target::Record(RecordId::Salesforce(id)),
@@ -47,14 +57,19 @@ impl Source {
                     position: Some(position.clone()),
                     received_at,
                 }),
-                // A wildcard such as `00U*`, or no id at all.
-                _ => org = true,
+                Ok(_none) => org = true,
+                // `00U*`: all records of the object.
+                Err(_) if id.len() <= NO_RECORD.len() && id.ends_with('*') => org = true,
+                Err(_) => nonsense = true,
             }
+        }
+        if nonsense && signals.is_empty() && !org {
+            return Err((Reason::Undecodable, "it names no record by an id that can be one"));
         }
         if org {
             signals.push(self.whole_org(SignalCause::Gap, Some(position.clone()), received_at));
         }
-        signals
+        Ok(signals)
     }
 
     /// Asks for a look at the whole org.
@@ -78,13 +93,15 @@ impl Source {
     }
 
     /// Sets an event aside.
-    pub(super) fn reject(&self, reason: Reason, detail: String, raw: &[u8], position: Position) -> Reject {
+    pub(super) fn reject(&self, reason: Reason, detail: &'static str, raw: &[u8], position: Position) -> Reject {
         Reject {
             connection: self.connection.clone(),
             side: Side::Salesforce,
             reason,
             detail,
-            raw: raw.iter().take(MAX_RAW).copied().collect(),
+            raw: Reject::kept(reason, raw),
+            size: raw.len(),
+            items: 1,
             position: Some(position),
         }
     }
@@ -99,6 +116,10 @@ mod tests {
     use super::*;
 
     fn signals(ids: &[&str], gap: bool, overflow: bool) -> Vec<Signal> {
+        outcome(ids, gap, overflow).unwrap()
+    }
+
+    fn outcome(ids: &[&str], gap: bool, overflow: bool) -> Result<Vec<Signal>, Unusable> {
         let event = ChangeEvent {
             entity: "Event".to_owned(),
             record_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
@@ -143,5 +164,21 @@ mod tests {
         let signals = signals(&["00U5000000Gv7qJEAR"], true, false);
         assert_eq!(signals[0].cause, SignalCause::Gap);
         assert!(matches!(signals[0].target, Target::Record(_)));
+    }
+
+    #[test]
+    fn more_records_than_one_event_should_name_are_found_by_a_look_at_the_org() {
+        let ids: Vec<String> = (0..10_000).map(|number| format!("00U50000{number:07}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let signals = signals(&ids, false, false);
+        assert_eq!((signals.len(), &signals[0].target), (1, &Target::Org));
+    }
+
+    #[test]
+    fn ids_that_name_nothing_are_left_out_and_an_event_of_nothing_else_is_refused() {
+        assert_eq!(signals(&["00U5000000Gv7qJEAR", "", "' OR 1=1", "\0"], false, false).len(), 1);
+        for ids in [&["not an id"][..], &[], &["00U5000000Gv7qJEARX"], &["aaaaaaaaaaaaaaaaaaaaaaaaaaaaa*"]] {
+            assert_eq!(outcome(ids, false, false).unwrap_err().0, Reason::Undecodable, "{ids:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apache_avro::Schema;
 use calbridge_core::ids::StreamId;
@@ -22,7 +23,7 @@ use tonic::Status;
 
 use super::super::auth::Session;
 use super::super::settings::PubSubSettings;
-use super::avro;
+use super::avro::{self, Unusable};
 use super::connection::{Stub, authorised};
 use super::signals::Source;
 use super::verdict;
@@ -33,6 +34,13 @@ const MAX_SCHEMAS: usize = 64;
 
 /// Most events that Salesforce lets a client have outstanding.
 const MAX_CREDIT: i32 = 100;
+
+/// Longest schema id remembered.
+const LONGEST_SCHEMA_ID: usize = 256;
+
+/// How long a schema that is unknown or of no use is not asked for again: events of it may come by the thousand, and it may
+/// be known a little later.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The entity whose changes are of interest.
 const ENTITY: &str = "Event";
@@ -64,13 +72,24 @@ pub(super) enum End {
 /// A batch that is not durable yet: its events and the subscription they came by.
 type Pending = BoxFuture<'static, (u64, i32, Result<(), oneshot::error::RecvError>)>;
 
+/// A batch, its receipt, and the replay id up to which it reaches.
+type Prepared = (Batch, oneshot::Receiver<()>, Option<Vec<u8>>);
+
+/// What is known of a schema id.
+enum Known {
+    /// Its schema.
+    Usable(Arc<Schema>),
+    /// Salesforce answered that there is none, or gave one of no use.
+    Unusable(Unusable, Instant),
+}
+
 /// What outlives a single connection.
 pub(super) struct Subscription {
     stream: StreamId,
     source: Source,
     clock: Arc<dyn Clock>,
     start: Start,
-    schemas: BTreeMap<String, Arc<Schema>>,
+    schemas: BTreeMap<String, Known>,
     in_flight: FuturesOrdered<Pending>,
     serial: u64,
     progressed: bool,
@@ -240,23 +259,24 @@ impl Subscription {
         stub: &mut Stub,
         session: &Session,
         settings: &PubSubSettings,
-    ) -> Result<Option<(Batch, oneshot::Receiver<()>, Vec<u8>)>, Status> {
+    ) -> Result<Option<Prepared>, Status> {
         let (receipt, taken) = Receipt::new();
         let mut batch = Batch { signals: Vec::new(), rejects: Vec::new(), positions: Vec::new(), receipt };
-        let Some(last) = response.events.last() else {
+        if response.events.is_empty() {
             let id = response.latest_replay_id;
             // The id may run ahead of events that are still being made durable.
             if id.is_empty() || !self.in_flight.is_empty() || self.start == Start::After(id.clone()) {
                 return Ok(None);
             }
             batch.positions.push(self.position(&id));
-            return Ok(Some((batch, taken, id)));
-        };
-        let last = last.replay_id.clone();
+            return Ok(Some((batch, taken, Some(id))));
+        }
+        // An event may come without an id of its own: one before it stands for it.
+        let last = response.events.iter().rev().map(|event| &event.replay_id).find(|id| !id.is_empty()).cloned();
         for event in response.events {
             self.add(event, &mut batch, stub, session, settings).await?;
         }
-        batch.positions.push(self.position(&last));
+        batch.positions.extend(last.as_ref().map(|id| self.position(id)));
         Ok(Some((batch, taken, last)))
     }
 
@@ -269,74 +289,85 @@ impl Subscription {
         settings: &PubSubSettings,
     ) -> Result<(), Status> {
         let position = self.position(&event.replay_id);
-        let body = event.event.unwrap_or_default();
+        let Some(body) = event.event else {
+            let why = (Reason::Undecodable, "it has no payload");
+            self.set_aside(why, &[], position, batch);
+            return Ok(());
+        };
         let decoded = match self.schema(&body.schema_id, stub, session, settings).await? {
             Ok(schema) => avro::decode(&schema, &body.payload),
             Err(why) => Err(why),
         };
         let now = self.clock.now();
-        match decoded {
+        let outcome = match decoded {
             Ok(decoded) if decoded.entity == ENTITY => {
                 let behind = (now - decoded.committed).num_seconds().max(0);
                 metrics::gauge!("calbridge_stream_lag_seconds", "stream" => self.stream.to_string())
                     .set(i32::try_from(behind).map_or(f64::MAX, f64::from));
-                batch.signals.extend(self.source.signals(decoded, &position, now));
+                self.source.signals(decoded, &position, now)
             }
-            Ok(_) => batch.rejects.push(self.source.reject(
-                Reason::ForeignMessage,
-                "a change of another object than Event".to_owned(),
-                &body.payload,
-                position,
-            )),
-            Err(why) => {
-                tracing::warn!(error.code = "CB1454", salesforce.replay_id = %position.value, "a change event cannot be decoded: {why}");
-                batch.rejects.push(self.source.reject(Reason::Undecodable, why, &body.payload, position));
-            }
+            Ok(_) => Err((Reason::ForeignMessage, "a change of another object than Event")),
+            Err(why) => Err(why),
+        };
+        match outcome {
+            Ok(signals) => batch.signals.extend(signals),
+            Err(why) => self.set_aside(why, &body.payload, position, batch),
         }
         Ok(())
     }
 
+    fn set_aside(&self, (reason, why): Unusable, payload: &[u8], position: Position, batch: &mut Batch) {
+        // At debug: intake tells people, once a minute for each cause.
+        tracing::debug!(error.code = "CB1454", salesforce.replay_id = %position.value, "a change event was set aside: {why}");
+        batch.rejects.push(self.source.reject(reason, why, payload, position));
+    }
+
     /// Returns the schema an event was written with, asking for one that was never seen.
     ///
-    /// The outer error breaks the stream, so that the event comes again; the inner one sets the event aside.
+    /// The outer error breaks the stream, so that the event comes again; the inner one sets the event aside. Only a definite
+    /// answer of Salesforce does that: silence and faults may pass.
     async fn schema(
         &mut self,
         id: &str,
         stub: &mut Stub,
         session: &Session,
         settings: &PubSubSettings,
-    ) -> Result<Result<Arc<Schema>, String>, Status> {
-        if let Some(schema) = self.schemas.get(id) {
-            return Ok(Ok(Arc::clone(schema)));
+    ) -> Result<Result<Arc<Schema>, Unusable>, Status> {
+        match self.schemas.get(id) {
+            Some(Known::Usable(schema)) => return Ok(Ok(Arc::clone(schema))),
+            Some(Known::Unusable(why, since)) if since.elapsed() < ASK_AGAIN => return Ok(Err(*why)),
+            _ => {}
         }
         let request = SchemaRequest { schema_id: id.to_owned() };
         let asked = stub.get_schema(authorised(request, session)?);
         let answer = tokio::time::timeout(settings.timeout, asked)
             .await
             .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no schema in time")));
-        let answer = match answer {
-            Ok(answer) => answer.into_inner(),
-            // Salesforce knows no such schema: the event will never be readable.
+        let schema = match answer {
+            Ok(answer) => avro::schema(&answer.into_inner().schema_json).map(Arc::new),
             Err(status) if verdict::names_unknown_schema(&status) => {
-                return Ok(Err("its schema is unknown".to_owned()));
+                Err((Reason::UnknownSchema, "its schema is unknown to salesforce"))
             }
             Err(status) => return Err(status),
-        };
-        let schema = match avro::schema(&answer.schema_json) {
-            Ok(schema) => Arc::new(schema),
-            Err(why) => return Ok(Err(why)),
         };
         if self.schemas.len() >= MAX_SCHEMAS {
             self.schemas.clear();
         }
-        self.schemas.insert(id.to_owned(), Arc::clone(&schema));
-        Ok(Ok(schema))
+        let known = match &schema {
+            Ok(schema) => Known::Usable(Arc::clone(schema)),
+            Err(why) => Known::Unusable(*why, Instant::now()),
+        };
+        // Ids have 22 characters; a longer one is not worth remembering.
+        if id.len() <= LONGEST_SCHEMA_ID {
+            self.schemas.insert(id.to_owned(), known);
+        }
+        Ok(schema)
     }
 
     /// Hands a batch to intake and remembers it until it is durable.
     async fn hand_over(
         &mut self,
-        (batch, taken, last): (Batch, oneshot::Receiver<()>, Vec<u8>),
+        (batch, taken, last): Prepared,
         events: i32,
         out: &mpsc::Sender<Batch>,
         stop: &CancellationToken,
@@ -349,7 +380,9 @@ impl Subscription {
                 }
             }
         }
-        self.start = Start::After(last);
+        if let Some(last) = last {
+            self.start = Start::After(last);
+        }
         let serial = self.serial;
         self.in_flight.push_back(Box::pin(async move { (serial, events, taken.await) }));
         None

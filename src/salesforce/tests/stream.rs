@@ -252,7 +252,7 @@ async fn what_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
     assert_eq!(batch.signals.len(), 1);
     assert_eq!(batch.positions[0].value, "0003");
     let rejects: Vec<_> = batch.rejects.iter().map(|reject| (reject.reason, reject.raw.len() > 4)).collect();
-    assert_eq!(rejects, [(Reason::Undecodable, true), (Reason::Undecodable, true)]);
+    assert_eq!(rejects, [(Reason::Undecodable, true), (Reason::UnknownSchema, true)]);
     assert_eq!(batch.rejects[0].raw, b"nonsense");
     assert_eq!(batch.rejects[1].position.as_ref().unwrap().value, "0002");
     batch.receipt.done();

@@ -8,11 +8,14 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::dialect::failed;
-use super::rows::{connection as read_connection, corrupt, get, instant, ms, parse, reason, record};
-use crate::ports::{DeadLetter, EnrolmentRow, StoreError, StoreStatus, SubscriptionRow};
+use super::rows::{
+    connection as read_connection, corrupt, from_json, from_name, get, instant, ms, parse, reason, record,
+};
+use crate::ports::{DeadLetter, EnrolmentRow, MessageLetter, StoreError, StoreStatus, SubscriptionRow};
 
 /// Columns that [`dead_letter`] reads.
-pub(super) const DEAD_LETTER_COLUMNS: &str = "connection, link_id, record, reason, detail, at";
+pub(super) const DEAD_LETTER_COLUMNS: &str = "dead_letter_id, connection, link_id, record, side, reason, detail, at, \
+     raw IS NOT NULL AS is_message, size, times, last_at, position";
 
 impl SqliteStore {
     /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
@@ -120,7 +123,10 @@ impl SqliteStore {
     pub(super) async fn open_dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let mut query = sqlx::QueryBuilder::new("SELECT ");
         query.push(DEAD_LETTER_COLUMNS);
-        query.push(" FROM dead_letter WHERE closed_at IS NULL ORDER BY at DESC, dead_letter_id DESC LIMIT ");
+        query.push(
+            " FROM dead_letter WHERE closed_at IS NULL \
+             ORDER BY COALESCE(last_at, at) DESC, dead_letter_id DESC LIMIT ",
+        );
         query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = query.build().fetch_all(&self.readers).await.map_err(failed)?;
         rows.iter().map(dead_letter).collect()
@@ -155,6 +161,7 @@ impl SqliteStore {
                 .collect(),
             duplicates: self.pairs("SELECT stream, SUM(signals) FROM duplicate GROUP BY stream").await?,
             journal: number("journal")?,
+            rejects: self.count_rejects().await?,
         })
     }
 
@@ -202,5 +209,21 @@ pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
         reason: reason(get(row, "reason")?)?,
         detail: get(row, "detail")?,
         at: instant(get(row, "at")?)?,
+        message: message(row)?,
     })
+}
+
+/// Reads what only dead letters of messages have; those of an earlier release lack some of it.
+fn message(row: &SqliteRow) -> Result<Option<MessageLetter>, StoreError> {
+    let side: Option<&str> = get(row, "side")?;
+    let (true, Some(side)) = (get::<i64>(row, "is_message")? != 0, side) else { return Ok(None) };
+    let last_at: Option<i64> = get(row, "last_at")?;
+    Ok(Some(MessageLetter {
+        id: get(row, "dead_letter_id")?,
+        side: from_name("side", side)?,
+        position: get::<Option<&str>>(row, "position")?.map(|text| from_json("position", text)).transpose()?,
+        size: u64::try_from(get::<Option<i64>>(row, "size")?.unwrap_or_default()).unwrap_or_default(),
+        times: u64::try_from(get::<i64>(row, "times")?).unwrap_or_default(),
+        last_at: instant(last_at.unwrap_or(get(row, "at")?))?,
+    }))
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
-use calbridge_core::reason::Reason;
 use calbridge_core::signal::{Change, Position, SignalCause, Version};
 use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -11,9 +10,8 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::dialect::{chunks, failed, push_list, span_ms};
-use super::journal;
 use super::rows::{from_json, from_name, get, ms, name_of, parse, to_json};
-use crate::ports::{DueSignal, IntakeBatch, JournalEntry, JournalKind, Reject, StoreError};
+use crate::ports::{DueSignal, IntakeBatch, StoreError};
 
 /// Versions and positions that a dirty row keeps; a burst of Graph shows at most 4 versions of one record.
 const KEPT: usize = 16;
@@ -111,9 +109,7 @@ impl SqliteStore {
         }
         open_provisional_lanes(&mut tx, &mut rows, ms(now)).await?;
         write_rows(&mut tx, &rows).await?;
-        for reject in &batch.rejects {
-            self.record_reject(&mut tx, reject, now).await?;
-        }
+        self.record_rejects(&mut tx, &batch.rejects, now).await?;
         write_positions(&mut tx, &batch.positions, ms(now)).await?;
         write_duplicates(&mut tx, batch).await?;
         tx.commit().await.map_err(failed)
@@ -131,60 +127,6 @@ impl SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(failed)
-    }
-
-    /// Journals a message that is no signal; what could not be read is kept, sealed, for a person.
-    async fn record_reject(
-        &self,
-        connection: &mut SqliteConnection,
-        reject: &Reject,
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
-        let entry = JournalEntry {
-            sequence: 0,
-            at: now,
-            connection: reject.connection.clone(),
-            lane: None,
-            link: None,
-            kind: JournalKind::Rejected,
-            side: Some(reject.side),
-            record: None,
-            outcome: None,
-            reasons: vec![reject.reason],
-            fields: Vec::new(),
-            versions: Vec::new(),
-            positions: reject.position.iter().cloned().collect(),
-            signals: 1,
-            echoes: 0,
-            token: None,
-            calls: 0,
-            mails: 0,
-            latency_ms: None,
-            error: (!reject.detail.is_empty()).then(|| reject.detail.clone()),
-            config_version: String::new(),
-            images: BTreeMap::new(),
-        };
-        journal::append(connection, self, None, &[entry]).await?;
-        if reject.reason != Reason::Undecodable {
-            return Ok(());
-        }
-        let id = Uuid::now_v7().to_string();
-        let key = journal::data_key(connection, &self.sealer, &reject.connection, &id, ms(now)).await?;
-        sqlx::query(
-            "INSERT INTO dead_letter (dead_letter_id, connection, side, reason, detail, at, raw, key_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $1)",
-        )
-        .bind(&id)
-        .bind(reject.connection.as_str())
-        .bind(reject.side.name())
-        .bind(reject.reason.name())
-        .bind(&reject.detail)
-        .bind(ms(now))
-        .bind(key.seal("message", &id, &reject.raw)?)
-        .execute(connection)
-        .await
-        .map_err(failed)?;
-        Ok(())
     }
 }
 

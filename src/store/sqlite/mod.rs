@@ -2,7 +2,7 @@
 //!
 //! The parts, by what they own: `open` (files, lock, migrations, keys), `intake` (signals become dirty rows), `lanes`
 //! (claims, leases), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history,
-//! images, words), `rows` (how types become columns), `query` (trace), `desk` (enrolments, subscriptions, status).
+//! images, words), `rejects` (messages that are no signals), `rows` (how types become columns), `query` (trace), `desk` (enrolments, subscriptions, status).
 //!
 //! The SQL keeps to what PostgreSQL understands too; what cannot is in `dialect`.
 
@@ -15,6 +15,7 @@ mod lanes;
 mod merge;
 mod open;
 mod query;
+mod rejects;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -115,6 +116,10 @@ impl Store for SqliteStore {
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
         self.open_dead_letters(limit).await
+    }
+
+    async fn kept_message(&self, id: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {
+        self.read_message(id).await
     }
 
     async fn enrol(&self, row: &EnrolmentRow) -> Result<(), StoreError> {

@@ -204,13 +204,13 @@ fn lock(database: &Path) -> Result<File, StoreError> {
 }
 
 fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "first light".into(),
-        MigrationType::Simple,
-        include_str!("../../../migrations/sqlite/0001_first_light.sql").into_sql_str(),
-        false,
-    )])
+    let file = |version, name: &'static str, text: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        file(1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
+        file(2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
+    ])
 }
 
 fn fits(sealer: &Sealer, known: &str) -> Result<(), StoreError> {

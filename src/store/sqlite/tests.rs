@@ -56,6 +56,7 @@ conformance! {
         a_signal_during_a_run_survives_it_and_counts_once,
         thousands_of_records_are_accepted_in_one_batch,
         positions_duplicates_and_rejects_are_kept,
+        a_flood_of_messages_is_counted_and_only_the_newest_of_each_reason_are_kept,
         a_link_comes_back_as_it_was_written,
         a_link_is_not_written_over_a_newer_revision,
         two_links_never_share_a_record_but_a_tombstone_gives_it_free,
@@ -156,8 +157,10 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
         connection: main_connection(),
         side: calbridge_core::side::Side::Outlook,
         reason: calbridge_core::reason::Reason::Undecodable,
-        detail: "broken".to_owned(),
+        detail: "broken",
         raw: CANARY.as_bytes().to_vec(),
+        size: CANARY.len(),
+        items: 1,
         position: None,
     };
     let batch = IntakeBatch { rejects: vec![reject], ..IntakeBatch::default() };

@@ -99,8 +99,16 @@ impl PubSub for Service {
         let rpc = self.rpc("GetSchema", "pubsub.get_schema");
         self.authorise(request.metadata(), &rpc)?;
         let schema_id = request.into_inner().schema_id;
-        let schema = self.org.schema_by_id(&schema_id).ok_or_else(|| rpc.fail(Fault::UnknownSchema))?;
-        Ok(Response::new(proto::SchemaInfo { schema_json: schema.json.clone(), schema_id, rpc_id: rpc.id }))
+        let faults = &self.org.world.faults;
+        if faults.take(|switches| &mut switches.salesforce_schema_unavailable_next) {
+            return Err(rpc.fail(Fault::Unavailable));
+        }
+        if faults.take(|switches| &mut switches.salesforce_schema_silent_next) {
+            self.org.closing.cancelled().await;
+            return Err(rpc.fail(Fault::Unavailable));
+        }
+        let schema_json = self.org.schema_text(&schema_id).ok_or_else(|| rpc.fail(Fault::UnknownSchema))?;
+        Ok(Response::new(proto::SchemaInfo { schema_json, schema_id, rpc_id: rpc.id }))
     }
 
     async fn get_topic(&self, request: Request<proto::TopicRequest>) -> Result<Response<proto::TopicInfo>, Status> {

@@ -208,13 +208,13 @@ impl Subscription {
             return Ok(());
         };
         let events = batch.into_iter().map(|event| proto::ConsumerEvent {
-            event: Some(proto::ProducerEvent {
+            event: (!event.hollow).then(|| proto::ProducerEvent {
                 id: event.id,
                 schema_id: event.schema_id,
                 payload: Bytes::into(event.payload),
                 headers: Vec::new(),
             }),
-            replay_id: encode_replay_id(event.replay),
+            replay_id: event.shown_replay,
         });
         let response = self.response(events.collect(), newest);
         self.send(response).await
