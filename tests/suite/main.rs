@@ -10,6 +10,7 @@ mod copies;
 mod crossings;
 mod enrolment;
 mod health;
+mod kills;
 mod logs;
 mod observe;
 mod office;
