@@ -75,6 +75,9 @@ pub struct HubSettings {
     pub batch_wait: Duration,
     /// Longest time for one call of the SDK; default 30 s.
     pub call_timeout: Duration,
+    /// Time that the SDK grants to one receive call, idle waiting included, before an error ends the stream for good;
+    /// default 60 s, its own. It never tries again by itself here, so a short one changes nothing.
+    pub retry_budget: Duration,
     /// After so much silence the partition is asked whether it holds more; default 60 s.
     pub idle_check: Duration,
 }
@@ -92,6 +95,7 @@ impl HubSettings {
             batch_events: 500,
             batch_wait: Duration::from_millis(50),
             call_timeout: Duration::from_secs(30),
+            retry_budget: Duration::from_mins(1),
             idle_check: Duration::from_mins(1),
         }
     }
@@ -166,7 +170,7 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     let mut builder = ConsumerClient::builder()
         .with_application_id("calbridge".to_owned())
         .with_consumer_group(settings.consumer_group.clone())
-        .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() });
+        .with_retry_options(retries(settings));
     if let Some(endpoint) = &settings.custom_endpoint {
         builder = builder.with_custom_endpoint(endpoint.clone());
     }
@@ -177,6 +181,11 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
     let opening = builder.open(&settings.namespace, settings.hub.clone(), credential);
     within(settings, "open the connection", Box::pin(opening)).await
+}
+
+fn retries(settings: &HubSettings) -> RetryOptions {
+    let budget = settings.retry_budget.try_into().unwrap_or(azure_core::time::Duration::MINUTE);
+    RetryOptions { max_retries: 0, max_total_elapsed: budget, ..RetryOptions::default() }
 }
 
 /// Asks the hub for the ids of its partitions; also the check that it can be reached.
@@ -222,10 +231,14 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
         texts.push(inner.to_string());
         cause = inner.source();
     }
-    let text = texts.join(": ");
+    classify(what, matches!(error.kind, ErrorKind::ConsumerDisconnected(_)), &texts.join(": "))
+}
+
+/// Puts our code on what the SDK says, given whether another reader took the partition.
+fn classify(what: &str, stolen: bool, text: &str) -> RemoteError {
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let (code, retry) = if matches!(error.kind, ErrorKind::ConsumerDisconnected(_)) {
+    let (code, retry) = if stolen {
         (error::HUB_STOLEN, Retry::After(Duration::from_secs(5)))
     } else if has(&["unauthorized", "status code: 401"]) {
         (error::HUB_SIGN_IN, Retry::After(Duration::from_secs(30)))
@@ -234,7 +247,7 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
     } else {
         (error::HUB_UNREACHABLE, Retry::After(Duration::ZERO))
     };
-    remote(code, format!("the hub failed to `{what}`: {}", clean(&text)), retry)
+    remote(code, format!("the hub failed to `{what}`: {}", clean(text)), retry)
 }
 
 /// Why a connection is given up.
@@ -545,3 +558,7 @@ async fn next_receipt(in_flight: &mut VecDeque<(Option<i64>, oneshot::Receiver<(
 #[cfg(test)]
 #[path = "event_hubs_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pitfalls.rs"]
+mod pitfalls;

@@ -102,8 +102,13 @@ impl Ledger {
             for part in Part::ALL {
                 let outlook = self.last_marks(Cloud::Outlook, &meeting.outlook, part);
                 let salesforce = self.last_marks(Cloud::Salesforce, &meeting.salesforce, part);
-                // Copies of guests follow the organiser's, so a side shows one mark.
-                if !outlook.is_empty() && !salesforce.is_empty() && outlook != salesforce {
+                // Copies of guests follow the organiser's, so a side shows one mark. Bodies flow to Salesforce only: there,
+                // what a person wrote afterwards stays.
+                let crossed = match part {
+                    Part::Body => outlook.iter().all(|mark| self.is_shown(Cloud::Salesforce, part, mark)),
+                    Part::Subject | Part::Time | Part::Place => outlook == salesforce,
+                };
+                if !outlook.is_empty() && !salesforce.is_empty() && !crossed {
                     held.push(format!("{part:?}: {outlook:?} in Outlook, {salesforce:?} in Salesforce, of {meeting:?}"));
                 }
             }
