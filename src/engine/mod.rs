@@ -10,6 +10,7 @@ mod look;
 mod rounds;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use calbridge_core::ids::ConnectionId;
@@ -134,6 +135,7 @@ impl Engine {
                 rounds: round_asks,
                 lanes: Arc::clone(&woken),
                 settings: parts.intake,
+                cache_down: AtomicBool::new(false),
             }
             .run(taken, stop.clone()),
         );

@@ -300,7 +300,9 @@ async fn killed_twenty_times_while_people_edit_it_loses_nothing_and_does_nothing
     assert_eq!(status.dead_letters, 0, "{status:?}");
     let ledger = Ledger::read(rehearsal).await;
     assert_eq!(ledger.writes_without_cause(), Vec::<String>::new(), "no write without a cause");
-    assert_eq!(ledger.values_that_disappeared(), Vec::<String>::new(), "every value is somewhere");
+    let disappeared = ledger.values_that_disappeared();
+    assert_eq!(disappeared.lost, Vec::<String>::new(), "every value is somewhere");
+    eprintln!("{} values were overwritten in Salesforce before they could be seen", disappeared.unseen.len());
     assert_eq!(ledger.values_that_did_not_cross(rehearsal), Vec::<String>::new(), "bodies too");
     let sums = |wanted: Found| run.kills.iter().filter(|(_, found, _)| *found == wanted).count();
     for phase in [Found::Waiting, Found::Recorded, Found::Unsettled] {

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::notification::Reader;
-use crate::outlook::auth::{HubCredential, TokenSource};
+use crate::outlook::auth::{EVENT_HUBS_SCOPE, HubCredential, TokenSource};
 use crate::outlook::error::{self, clean, remote};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
 
@@ -193,10 +193,22 @@ fn retries(settings: &HubSettings) -> RetryOptions {
 /// # Errors
 /// `CB1401` to `CB1403`.
 pub(crate) async fn partitions(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Vec<String>, RemoteError> {
+    let began = std::time::Instant::now();
     let client = open(settings, tokens).await?;
     let properties = within(settings, "ask for the partitions", Box::pin(client.get_eventhub_properties())).await;
     close(client).await;
+    if let Err(error) = &properties {
+        drop_refused(tokens, error, began).await;
+    }
     Ok(properties?.partition_ids)
+}
+
+/// Has the next connection sign in anew where the hub did not take the token of the one that began at `began`: asked again,
+/// the source would give out the same one until it ends.
+async fn drop_refused(tokens: &TokenSource, error: &RemoteError, began: std::time::Instant) {
+    if error.code == error::HUB_SIGN_IN {
+        tokens.forget(EVENT_HUBS_SCOPE, began).await;
+    }
 }
 
 async fn close(client: ConsumerClient) {
@@ -318,12 +330,16 @@ impl PartitionReader {
     }
 
     async fn read_until_broken(&mut self) -> Ended {
+        let began = std::time::Instant::now();
         let client = match open(&self.settings, &self.tokens).await {
             Ok(client) => client,
             Err(error) => return Ended::Failed(error),
         };
         let ended = self.read_from(&client).await;
         close(client).await;
+        if let Ended::Failed(error) = &ended {
+            drop_refused(&self.tokens, error, began).await;
+        }
         ended
     }
 

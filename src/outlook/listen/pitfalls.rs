@@ -242,7 +242,7 @@ async fn pitfall_1_a_burst_that_is_cut_again_and_again_arrives_once_and_in_order
         }
     }
     assert_eq!(read, wanted);
-    assert_eq!(cuts, 4);
+    assert!(cuts > 1, "cut {cuts} times");
     running.stop().await.unwrap();
 }
 
@@ -385,11 +385,11 @@ async fn pitfall_6_reading_never_waits_for_ever() {
         let relay = Relay::start(&office, Some(fault), 1).await;
         through(&mut office, &relay);
         let store = Arc::new(LittleStore::default());
-        publish(&office, "waiting");
         // Every partition holds something, so whichever connection suffers has something to miss.
         for key in ["alpha", "beta", "tenant-1/user-7", "delta", "epsilon", "zeta", "eta", "theta"] {
             office.sandbox.hub().publish(notification(&office, "other"), Some(key));
         }
+        publish(&office, "waiting");
         let mut running = listen(&office, &store);
         let read = read_until(&mut running, &store, "waiting");
         let read = timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("hangs with {fault:?}"));
@@ -497,6 +497,21 @@ fn pitfall_10_nothing_is_ever_sent_to_a_hub() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+#[test]
+fn pitfall_11_the_feature_that_logs_payloads_is_off() {
+    // With it, azure_core prints what it otherwise keeps back; a value of its `SafeDebug` types shows which it is.
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let lines = manifest.lines().filter(|line| line.starts_with("azure_"));
+    for line in lines {
+        assert!(!line.contains("\"debug\""), "{line}");
+    }
+    let event = azure_messaging_eventhubs::models::EventData::builder().with_body(b"zyxcanary".to_vec()).build();
+    let printed = format!("{event:?}");
+    assert!(!printed.contains("zyxcanary"), "{printed}");
+    let bytes = format!("{:?}", b"zyxcanary".to_vec());
+    assert!(!printed.contains(bytes.trim_matches(['[', ']'])), "{printed}");
+}
+
 /// A hub and an authority of a test's own: which tokens are good, and how long they live, is the test's choice.
 struct Guarded {
     log: Arc<HubLog>,
@@ -515,10 +530,17 @@ struct Authority {
     revoked: Mutex<BTreeSet<String>>,
     /// Tokens that the hub was shown.
     shown: watch::Sender<BTreeSet<String>>,
+    /// The tokens of the last checks. A token is checked when it is put, and that of the open link every 50 ms.
+    checked: Mutex<VecDeque<String>>,
 }
 
 impl Authority {
     fn takes(&self, token: &str) -> bool {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.push_back(token.to_owned());
+        let beyond = checked.len().saturating_sub(5);
+        checked.drain(..beyond);
+        drop(checked);
         let good = !self.revoked.lock().unwrap_or_else(PoisonError::into_inner).contains(token);
         if good {
             self.shown.send_if_modified(|shown| shown.insert(token.to_owned()));
@@ -592,22 +614,27 @@ async fn tokens_are_renewed_in_flight_and_the_link_outlives_the_old_ones() {
     // From now on tokens live an hour, so that one renewal is all that is due.
     hub.authority.lives.store(3600, Ordering::SeqCst);
     let old = hub.authority.shown.borrow().clone();
-    let asked = hub.authority.asked.load(Ordering::SeqCst);
-    let mut shown = hub.authority.shown.subscribe();
-    let renewed = shown.wait_for(|shown| shown.iter().any(|token| !old.contains(token)));
-    timeout(PATIENCE, renewed).await.expect("tokens are renewed").unwrap();
-    // Both paths of the connection, the questions and the partition, are renewed in one pass.
-    let both = async {
-        while hub.authority.asked.load(Ordering::SeqCst) < asked + 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    // Renewed is what the open link is covered by, not only what the questions go with.
+    let renewed = async {
+        let covered_anew = || {
+            let checked = hub.authority.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            checked.len() == 5 && checked.iter().all(|token| !old.contains(token))
+        };
+        while !covered_anew() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // The second path uses the token that the first one fetched.
-        tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    timeout(PATIENCE, both).await.unwrap();
-    hub.authority.revoked.lock().unwrap().extend(old);
-    // Looked at every 50 ms: a link whose token is no longer good is detached.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    timeout(PATIENCE, renewed).await.expect("tokens are renewed");
+    hub.authority.revoked.lock().unwrap().extend(old.iter().cloned());
+    // A link whose token is no longer good is detached at the next check.
+    hub.authority.checked.lock().unwrap().clear();
+    timeout(PATIENCE, async {
+        while hub.authority.checked.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
     hub.publish(&office, "with the second token");
     assert_eq!(read_until(&mut running, &store, "with the second token").await, ["with the second token"]);
     assert!(!readers.has_changed().unwrap(), "the link was attached anew");
