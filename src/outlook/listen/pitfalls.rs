@@ -196,7 +196,8 @@ async fn pitfall_1_a_broken_reader_goes_on_behind_what_it_handed_over_and_neithe
     let mut running = start(&office, &store);
     let (mut read, mut wanted) = (Vec::new(), Vec::new());
     let mut before = -1;
-    let reasons = [DetachReason::Stolen, DetachReason::DetachForced, DetachReason::ServerBusy, DetachReason::Unauthorized];
+    let reasons =
+        [DetachReason::Stolen, DetachReason::DetachForced, DetachReason::ServerBusy, DetachReason::Unauthorized];
     for round in 0..6 {
         let first = format!("e{round} before");
         let (partition, sequence) = publish(&office, &first);

@@ -110,9 +110,8 @@ impl Ledger {
 
     /// Finds the journal row that announced a write.
     fn cause_of(&self, write: &Effect) -> Option<&JournalEntry> {
-        let mut rows = self
-            .rows_of(&write.record)
-            .filter(|row| row.kind == JournalKind::Intended && !row.reasons.is_empty());
+        let mut rows =
+            self.rows_of(&write.record).filter(|row| row.kind == JournalKind::Intended && !row.reasons.is_empty());
         if write.kind == EffectKind::Delete {
             let about = |row: &&JournalEntry| {
                 row.fields.is_empty() && row.record.as_ref().is_some_and(|record| record.remote_id() == write.record)
@@ -138,7 +137,9 @@ impl Ledger {
                     Part::Subject | Part::Time | Part::Place => outlook == salesforce,
                 };
                 if !outlook.is_empty() && !salesforce.is_empty() && !crossed {
-                    held.push(format!("{part:?}: {outlook:?} in Outlook, {salesforce:?} in Salesforce, of {meeting:?}"));
+                    held.push(format!(
+                        "{part:?}: {outlook:?} in Outlook, {salesforce:?} in Salesforce, of {meeting:?}"
+                    ));
                 }
             }
         }
