@@ -690,6 +690,8 @@ impl CacheError {
 /// Remembers what was seen, in two phases, with a TTL; may forget anything at any time.
 #[async_trait]
 pub trait SeenCache: Send + Sync {
+    /// Asks for a sign of life, within the same time as any call.
+    async fn check(&self) -> Result<(), CacheError>;
     /// Claims keys for `lease`; order kept.
     async fn claim(&self, keys: &[SeenKey], lease: Duration) -> Result<Vec<Seen>, CacheError>;
     /// Confirms keys after the commit that made their signals durable.

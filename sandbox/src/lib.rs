@@ -23,6 +23,7 @@ pub mod faults;
 pub mod graph;
 pub mod history;
 pub mod meters;
+pub mod moments;
 pub mod net;
 pub mod oauth;
 pub mod options;

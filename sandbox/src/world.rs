@@ -9,6 +9,7 @@ use crate::clock::SandboxClock;
 use crate::faults::Faults;
 use crate::history::History;
 use crate::meters::Meters;
+use crate::moments::Moments;
 use crate::options::Profile;
 
 /// What every stand-in shares.
@@ -24,6 +25,8 @@ pub struct World {
     pub history: History,
     /// Counters.
     pub meters: Meters,
+    /// Moments at which requests may be stopped.
+    pub moments: Moments,
     random: Mutex<StdRng>,
 }
 
@@ -36,6 +39,7 @@ impl World {
             faults: Faults::default(),
             history: History::default(),
             meters: Meters::default(),
+            moments: Moments::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         })
     }

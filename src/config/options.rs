@@ -246,7 +246,7 @@ options! {
         "Versions that the org does not know are answered with 404.";
     "salesforce.conditional_updates": Flag, Optional, "", "true",
         "Send `If-Unmodified-Since` where Salesforce accepts it.",
-        "Off, edits that fall between read and write are overwritten more often (they stay in the journal).";
+        "Off, edits that fall between read and write are overwritten more often.";
     "salesforce.concurrent_requests": Whole(1, 25), Optional, "requests", "10",
         "Requests that may run at once for the org. Salesforce allows 25 that last longer than 20 s, for all apps together.",
         "Too high takes room from other apps; too low slows bursts down.";

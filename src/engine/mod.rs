@@ -10,6 +10,7 @@ mod look;
 mod rounds;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use calbridge_core::ids::ConnectionId;
@@ -135,6 +136,7 @@ impl Engine {
                 lanes: Arc::clone(&woken),
                 settings: parts.intake,
                 told: intake::Told::default(),
+                cache_down: AtomicBool::new(false),
             }
             .run(taken, stop.clone()),
         );

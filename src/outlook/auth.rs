@@ -31,6 +31,9 @@ const RENEW_BEFORE_FOR_HUBS: Duration = Duration::from_mins(12);
 /// Longest life of a token that is believed; Entra gives at most 28 hours.
 /// <https://learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation>
 const LONGEST_LIFE: Duration = Duration::from_hours(28);
+/// Least time that a token for Event Hubs has left, however short tokens live: given an old one again when it asks 6 minutes
+/// (and up to 5 s) before the end, the SDK takes it for one that cannot be renewed, or asks without a pause.
+const LEAST_FOR_HUBS: Duration = Duration::from_secs(370);
 /// For how long a refused sign-in answers everyone, so that a wrong secret is not tried once per request.
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(5);
 
@@ -121,7 +124,15 @@ impl TokenSource {
     /// # Errors
     /// `CB1302` with Entra's own words when it refuses, `CB1301` when it cannot be reached.
     pub async fn token(&self, scope: &str) -> Result<Bearer, RemoteError> {
-        self.token_outlasting(scope, RENEW_BEFORE).await
+        self.token_outlasting(scope, RENEW_BEFORE, Duration::ZERO).await
+    }
+
+    /// Forgets a token that a service refused on a connection which began at `since`; one fetched later is kept, so that
+    /// several refused connections cost one new sign-in.
+    pub async fn forget(&self, scope: &str, since: Instant) {
+        let slot = self.slot(scope);
+        let mut slot = slot.lock().await;
+        slot.bearer.take_if(|bearer| bearer.obtained <= since);
     }
 
     /// Returns another token than `refused`, which a service did not accept; fetched once, however many ask.
@@ -137,11 +148,11 @@ impl TokenSource {
         }
     }
 
-    async fn token_outlasting(&self, scope: &str, margin: Duration) -> Result<Bearer, RemoteError> {
+    async fn token_outlasting(&self, scope: &str, margin: Duration, least: Duration) -> Result<Bearer, RemoteError> {
         let slot = self.slot(scope);
         let mut slot = slot.lock().await;
         match &slot.bearer {
-            Some(bearer) if bearer.outlasts(margin) => Ok(bearer.clone()),
+            Some(bearer) if bearer.outlasts(margin) && bearer.left() > least => Ok(bearer.clone()),
             _ => self.fetch(scope, &mut slot).await,
         }
     }
@@ -281,7 +292,7 @@ impl TokenCredential for HubCredential {
         let scope = scopes.first().copied().unwrap_or(EVENT_HUBS_SCOPE);
         let bearer = self
             .0
-            .token_outlasting(scope, RENEW_BEFORE_FOR_HUBS)
+            .token_outlasting(scope, RENEW_BEFORE_FOR_HUBS, LEAST_FOR_HUBS)
             .await
             .map_err(|error| azure_core::Error::new(azure_core::error::ErrorKind::Credential, error))?;
         let left = azure_core::time::Duration::try_from(bearer.left()).unwrap_or(azure_core::time::Duration::ZERO);

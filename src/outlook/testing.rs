@@ -173,6 +173,7 @@ fn settings(sandbox: &Sandbox) -> Settings {
             batch_events: 500,
             batch_wait: Duration::from_millis(50),
             call_timeout: Duration::from_secs(5),
+            retry_budget: Duration::from_mins(1),
             idle_check: Duration::from_secs(1),
         }),
     }

@@ -52,6 +52,10 @@ impl Default for MemorySeenCache {
 
 #[async_trait]
 impl SeenCache for MemorySeenCache {
+    async fn check(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
+
     async fn claim(&self, keys: &[SeenKey], lease: Duration) -> Result<Vec<Seen>, CacheError> {
         let mut seen = Vec::with_capacity(keys.len());
         for key in keys {

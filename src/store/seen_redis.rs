@@ -89,6 +89,10 @@ impl RedisSeenCache {
 
 #[async_trait]
 impl SeenCache for RedisSeenCache {
+    async fn check(&self) -> Result<(), CacheError> {
+        self.ping().await
+    }
+
     async fn claim(&self, keys: &[SeenKey], lease: Duration) -> Result<Vec<Seen>, CacheError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -227,6 +231,23 @@ mod tests {
             assert!(!error.contains("secret-key") && !error.contains("hunter2"), "{error}");
         }
         assert!(!format!("{cache:?} {settings:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_accepts_and_never_answers_holds_nobody_up() {
+        // Bound and never accepted from: the system completes the connection, and nothing ever comes back.
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut settings = RedisSettings::new(format!("redis://{}/", mute.local_addr().unwrap()).into());
+        settings.timeout = Duration::from_millis(50);
+        let cache = RedisSeenCache::new(&settings).unwrap();
+        let keys = [SeenKey("cb:d:e:c:outlook:h:v:m".to_owned())];
+        let calls = async {
+            assert!(cache.check().await.is_err());
+            assert!(cache.claim(&keys, Duration::from_secs(1)).await.is_err());
+            assert!(cache.confirm(&keys, Duration::from_secs(1)).await.is_err());
+            assert!(cache.release(&keys).await.is_err());
+        };
+        timeout(Duration::from_secs(30), calls).await.expect("every call has its deadline");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
 use super::names;
-use crate::ports::{Capabilities, RemoteError, Retry, StoreError, StoreStatus};
+use crate::ports::{CacheError, Capabilities, RemoteError, Retry, StoreError, StoreStatus};
 
 /// Signals became durable.
 pub fn signals_accepted(side: Side, count: u64) {
@@ -250,10 +250,24 @@ pub fn subscription_expiry(earliest: DateTime<Utc>, now: DateTime<Utc>) {
     gauge!(names::SUBSCRIPTION_EXPIRY_SECONDS).set(f64::from(seconds));
 }
 
-/// The memory of notifications seen failed: costs reads, never results.
-pub fn cache_failed(why: &str) {
+/// The memory of notifications seen failed: costs reads, never results. Told once as a warning, until it answers again.
+pub fn cache_failed(error: &CacheError, first: bool) {
     counter!(names::CACHE_ERRORS).increment(1);
-    warn!(error = why, "the memory of notifications seen failed; carrying on without it");
+    gauge!(names::CACHE_UP).set(0.0);
+    let code = CacheError::CODE;
+    if first {
+        warn!(error.code = code, %error, "the memory of notifications seen failed; carrying on without it");
+    } else {
+        debug!(error.code = code, %error, "the memory of notifications seen failed again");
+    }
+}
+
+/// The memory of notifications seen answers; `again` says that it had failed before.
+pub fn cache_answers(again: bool) {
+    gauge!(names::CACHE_UP).set(1.0);
+    if again {
+        info!("the memory of notifications seen answers again");
+    }
 }
 
 /// The database failed.

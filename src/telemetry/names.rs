@@ -48,6 +48,8 @@ pub const SUBSCRIPTION_EXPIRY_SECONDS: &str = "calbridge_subscription_expiry_sec
 pub const SUBSCRIPTIONS: &str = "calbridge_subscriptions_total";
 /// Failures of the memory of notifications seen.
 pub const CACHE_ERRORS: &str = "calbridge_cache_errors_total";
+/// Whether the memory of notifications seen answers.
+pub const CACHE_UP: &str = "calbridge_cache_up";
 /// Failures of the database.
 pub const STORE_ERRORS: &str = "calbridge_store_errors_total";
 /// Rounds over a whole mailbox or org, by `side`.
@@ -85,6 +87,7 @@ pub const HELP: &[(&str, &str)] = &[
     (SUBSCRIPTION_EXPIRY_SECONDS, "Time until the first Graph subscription ends"),
     (SUBSCRIPTIONS, "Subscriptions made, renewed and lost"),
     (CACHE_ERRORS, "Failures of the memory of notifications seen"),
+    (CACHE_UP, "Whether the memory of notifications seen answers"),
     (STORE_ERRORS, "Failures of the database"),
     (SWEEPS, "Rounds over a whole mailbox or org"),
     (SWEEP_FINDS, "Records that a round found and no notification had named"),

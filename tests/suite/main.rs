@@ -13,6 +13,7 @@ mod health;
 mod hostile_files;
 mod hostile_hub;
 mod hostile_pubsub;
+mod kills;
 mod logs;
 mod observe;
 mod office;

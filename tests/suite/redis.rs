@@ -1,10 +1,14 @@
 //! With a real Redis: duplicates are dropped in two phases; without it, or emptied, the result is the same.
+//!
+//! The first tests run the engine in this process, the last ones the real program: what its log and its metrics say, and a new
+//! database beside an old Redis.
 
 use calbridge_sandbox::{Options, Profile};
 use serde_json::json;
 
 use crate::support::Rehearsal;
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce};
+use crate::support::process::{Bench, Running};
 use crate::support::redis::RedisServer;
 
 async fn start(redis: &RedisServer) -> Rehearsal {
@@ -108,4 +112,105 @@ async fn a_redis_that_is_not_there_at_the_start_changes_no_result() {
     edit(&rehearsal, "Room without").await;
     rehearsal.assert_clean();
     rehearsal.end().await;
+}
+
+/// Reads a metric without labels; none while it was never set.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Starts a sandbox for the real program with a Redis at this address.
+async fn bench(url: &str) -> Bench {
+    let options = Options { speed: 10.0, profile: Profile::Office, ..Options::default() };
+    Bench::set_up(options, &format!("redis:\n  url: {url}\n")).await
+}
+
+/// Waits until the program tells that Redis is away: a warning with its code, and both metrics.
+async fn away_is_told(bench: &Bench, running: &Running) {
+    running.log_until("the warning", |line| line.contains("WARN") && line.contains("CB1206")).await;
+    bench
+        .answers("/metrics", |_, text| {
+            metric(text, "calbridge_cache_up") == Some(0.0)
+                && metric(text, "calbridge_cache_errors_total").is_some_and(|errors| errors > 0.0)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_tells_that_redis_is_away_and_that_it_is_back_and_does_its_work_meanwhile() {
+    let Some(mut redis) = RedisServer::start().await else { return };
+    redis.kill();
+    let bench = bench(&redis.url()).await;
+    let running = bench.run().await;
+    // Away at the start, and told before any notification came.
+    away_is_told(&bench, &running).await;
+    make(&bench.rehearsal).await;
+
+    redis.start_again().await;
+    running.log_until("its return", |line| line.contains("answers again")).await;
+    bench.answers("/metrics", |_, text| metric(text, "calbridge_cache_up") == Some(1.0)).await;
+    edit(&bench.rehearsal, "Room with").await;
+    let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
+    assert!(!keys.is_empty(), "it is used again");
+
+    // Emptied, and away in the middle.
+    let _flushed: String = redis.ask(&["FLUSHALL"]).await;
+    edit(&bench.rehearsal, "Room emptied").await;
+    redis.kill();
+    away_is_told(&bench, &running).await;
+    edit(&bench.rehearsal, "Room without").await;
+    let warnings = running.log().iter().filter(|line| line.contains("WARN") && line.contains("CB1206")).count();
+    assert_eq!(warnings, 2, "one warning each time that it went away");
+    bench.rehearsal.assert_clean();
+    assert_eq!(running.stop().await.code, 0);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_accepts_and_never_answers_holds_no_notification_up() {
+    // Bound and never accepted from: connections come about, and nothing ever comes back on them.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bench = bench(&format!("redis://{}", mute.local_addr().unwrap())).await;
+    let running = bench.run().await;
+    away_is_told(&bench, &running).await;
+    make(&bench.rehearsal).await;
+    edit(&bench.rehearsal, "Room mute").await;
+    bench.rehearsal.assert_clean();
+    assert_eq!(running.stop().await.code, 0);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_beside_an_old_redis_drops_nothing() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let bench = bench(&redis.url()).await;
+    let running = bench.run().await;
+    make(&bench.rehearsal).await;
+    let old_epoch = bench.rehearsal.store().await.epoch().to_owned();
+    assert_eq!(running.stop().await.code, 0);
+    let database = bench.rehearsal.config.store.path.clone();
+    for end in ["", "-wal", "-shm", ".key", ".lock"] {
+        let mut file = database.clone().into_os_string();
+        file.push(end);
+        // The files beside it come and go.
+        let _gone = std::fs::remove_file(file);
+    }
+
+    // The hub has no position for the new database and delivers everything once more, which the old Redis knows all of.
+    let written = bench.rehearsal.written();
+    let running = bench.run().await;
+    let epoch = bench.rehearsal.store().await.epoch().to_owned();
+    assert_ne!(epoch, old_epoch);
+    bench.status_until("links are rebuilt", |status| status.links.get("live").copied().unwrap_or_default() == 6).await;
+    bench.rehearsal.rest().await;
+    assert_eq!(bench.rehearsal.written(), written, "nothing is made a second time");
+    edit(&bench.rehearsal, "Room after").await;
+    let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
+    for epoch in [&old_epoch, &epoch] {
+        assert!(keys.iter().any(|key| key.starts_with(&format!("cb:d:{epoch}:"))), "no key of {epoch}: {keys:?}");
+    }
+    bench.rehearsal.assert_clean();
+    assert_eq!(running.stop().await.code, 0);
+    bench.end().await;
 }

@@ -41,9 +41,6 @@ const IDLE_MILLIS: u32 = 240_000;
 /// How long a client may take to open, and to answer a close.
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often the tokens behind open links are looked at again.
-const TOKEN_CHECK: Duration = Duration::from_secs(10);
-
 /// What the links of a connection share.
 #[derive(Clone)]
 struct Context {
@@ -105,7 +102,7 @@ where
 
 async fn run(mut connection: ListenerConnectionHandle, context: &Context, seat: &ConnectionSeat) {
     let sessions = SessionAcceptor::builder().handle_max(HANDLE_MAX).build();
-    let mut token_check = tokio::time::interval(TOKEN_CHECK);
+    let mut token_check = tokio::time::interval(context.access.token_check_every);
     loop {
         tokio::select! {
             biased;
@@ -264,7 +261,7 @@ impl Place<'_> {
         })?;
         let from = resolve(&context.log, partition, start)?;
         let properties = attach.properties.as_ref();
-        let view = ReaderView { group, partition, epoch: epoch_of(properties), name: name_of(properties) };
+        let view = ReaderView { group, partition, epoch: epoch_of(properties), name: name_of(properties), from };
         let path = address::segments(self.address);
         let seat = context.access.handle.admit(context.connection, view, path)?;
         let metric = Symbol::from("com.microsoft:enable-receiver-runtime-metric");

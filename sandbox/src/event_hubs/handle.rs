@@ -54,6 +54,8 @@ pub struct ReaderView {
     pub epoch: Option<i64>,
     /// Name the reader gave itself.
     pub name: String,
+    /// Sequence number of the first event that it asked for.
+    pub from: i64,
 }
 
 /// Why readers lose their links.
@@ -281,7 +283,7 @@ mod tests {
     use super::*;
 
     fn view(epoch: Option<i64>) -> ReaderView {
-        ReaderView { group: "$default".into(), partition: 0, epoch, name: "reader".into() }
+        ReaderView { group: "$default".into(), partition: 0, epoch, name: "reader".into(), from: 0 }
     }
 
     fn stolen(error: &Error) -> bool {

@@ -50,6 +50,9 @@ pub type TokenCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// 3 ms none of 100 runs failed, with 0 ms 14 did. Not below this where results must repeat.
 const LATENCY: Duration = Duration::from_millis(3);
 
+/// How often the tokens behind open links are looked at again, by default.
+const TOKEN_CHECK: Duration = Duration::from_secs(10);
+
 /// Who may use the hub, and how it behaves on the wire.
 #[derive(Clone)]
 pub struct HubAccess {
@@ -63,6 +66,8 @@ pub struct HubAccess {
     pub sas_key: String,
     /// Checks tokens of type `jwt`.
     pub token_check: TokenCheck,
+    /// How often the tokens behind open links are looked at again; 10 s unless changed.
+    pub token_check_every: Duration,
     /// Delay of every byte from server to client; 3 ms unless changed.
     pub latency: Duration,
     /// The live side: connections, readers, faults.
@@ -90,6 +95,7 @@ impl HubAccess {
             sas_key_name: sas_key_name.to_owned(),
             sas_key: sas_key.to_owned(),
             token_check,
+            token_check_every: TOKEN_CHECK,
             latency: LATENCY,
             handle: HubHandle::default(),
         }

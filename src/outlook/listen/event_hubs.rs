@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::notification::Reader;
-use crate::outlook::auth::{HubCredential, TokenSource};
+use crate::outlook::auth::{EVENT_HUBS_SCOPE, HubCredential, TokenSource};
 use crate::outlook::error::{self, clean, remote};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
 
@@ -82,6 +82,9 @@ pub struct HubSettings {
     pub batch_wait: Duration,
     /// Longest time for one call of the SDK; default 30 s.
     pub call_timeout: Duration,
+    /// Time that the SDK grants to one receive call, idle waiting included, before an error ends the stream for good;
+    /// default 60 s, its own. It never tries again by itself here, so a short one changes nothing.
+    pub retry_budget: Duration,
     /// After so much silence the partition is asked whether it holds more; default 60 s.
     pub idle_check: Duration,
 }
@@ -99,6 +102,7 @@ impl HubSettings {
             batch_events: 500,
             batch_wait: Duration::from_millis(50),
             call_timeout: Duration::from_secs(30),
+            retry_budget: Duration::from_mins(1),
             idle_check: Duration::from_mins(1),
         }
     }
@@ -175,7 +179,7 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     let mut builder = ConsumerClient::builder()
         .with_application_id("calbridge".to_owned())
         .with_consumer_group(settings.consumer_group.clone())
-        .with_retry_options(RetryOptions { max_retries: 0, ..RetryOptions::default() });
+        .with_retry_options(retries(settings));
     if let Some(endpoint) = &settings.custom_endpoint {
         builder = builder.with_custom_endpoint(endpoint.clone());
     }
@@ -188,15 +192,32 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     within(settings, "open the connection", Box::pin(opening)).await
 }
 
+fn retries(settings: &HubSettings) -> RetryOptions {
+    let budget = settings.retry_budget.try_into().unwrap_or(azure_core::time::Duration::MINUTE);
+    RetryOptions { max_retries: 0, max_total_elapsed: budget, ..RetryOptions::default() }
+}
+
 /// Asks the hub for the ids of its partitions; also the check that it can be reached.
 ///
 /// # Errors
 /// `CB1401` to `CB1403`.
 pub(crate) async fn partitions(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Vec<String>, RemoteError> {
+    let began = std::time::Instant::now();
     let client = open(settings, tokens).await?;
     let properties = within(settings, "ask for the partitions", Box::pin(client.get_eventhub_properties())).await;
     close(client).await;
+    if let Err(error) = &properties {
+        drop_refused(tokens, error, began).await;
+    }
     Ok(properties?.partition_ids)
+}
+
+/// Has the next connection sign in anew where the hub did not take the token of the one that began at `began`: asked again,
+/// the source would give out the same one until it ends.
+async fn drop_refused(tokens: &TokenSource, error: &RemoteError, began: std::time::Instant) {
+    if error.code == error::HUB_SIGN_IN {
+        tokens.forget(EVENT_HUBS_SCOPE, began).await;
+    }
 }
 
 async fn close(client: ConsumerClient) {
@@ -231,10 +252,14 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
         texts.push(inner.to_string());
         cause = inner.source();
     }
-    let text = texts.join(": ");
+    classify(what, matches!(error.kind, ErrorKind::ConsumerDisconnected(_)), &texts.join(": "))
+}
+
+/// Puts our code on what the SDK says, given whether another reader took the partition.
+fn classify(what: &str, stolen: bool, text: &str) -> RemoteError {
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let (code, retry) = if matches!(error.kind, ErrorKind::ConsumerDisconnected(_)) {
+    let (code, retry) = if stolen {
         (error::HUB_STOLEN, Retry::After(Duration::from_secs(5)))
     } else if has(&["unauthorized", "status code: 401"]) {
         (error::HUB_SIGN_IN, Retry::After(Duration::from_secs(30)))
@@ -243,7 +268,7 @@ fn hub_error(what: &str, error: &EventHubsError) -> RemoteError {
     } else {
         (error::HUB_UNREACHABLE, Retry::After(Duration::ZERO))
     };
-    remote(code, format!("the hub failed to `{what}`: {}", clean(&text)), retry)
+    remote(code, format!("the hub failed to `{what}`: {}", clean(text)), retry)
 }
 
 /// Words of the protocol library for a message that it cannot decode, or that is larger than the link takes: the next
@@ -369,12 +394,16 @@ impl PartitionReader {
     }
 
     async fn read_until_broken(&mut self) -> Ended {
+        let began = std::time::Instant::now();
         let client = match open(&self.settings, &self.tokens).await {
             Ok(client) => client,
             Err(error) => return Ended::Failed(error),
         };
         let ended = self.read_from(&client).await;
         close(client).await;
+        if let Ended::Failed(error) = &ended {
+            drop_refused(&self.tokens, error, began).await;
+        }
         ended
     }
 
@@ -629,3 +658,7 @@ async fn next_receipt(in_flight: &mut VecDeque<(Option<i64>, oneshot::Receiver<(
 #[cfg(test)]
 #[path = "event_hubs_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pitfalls.rs"]
+mod pitfalls;

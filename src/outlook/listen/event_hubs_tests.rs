@@ -8,8 +8,8 @@ use super::*;
 use crate::outlook::subscriptions::ClientStates;
 use crate::outlook::testing::{LittleStore, Office, Running};
 
-/// Publishes one notification about `event` of the first mailbox; returns its partition and sequence number.
-fn publish(office: &Office, event: &str) -> (usize, i64) {
+/// Writes one notification about `event` of the first mailbox.
+pub(super) fn notification(office: &Office, event: &str) -> Vec<u8> {
     let states = ClientStates::new(&office.settings.auth.client_secret, &office.settings.connection);
     let mailbox = office.mailbox(0);
     let body = json!({"value": [{
@@ -17,11 +17,16 @@ fn publish(office: &Office, event: &str) -> (usize, i64) {
         "tenantId": office.settings.auth.tenant, "resource": format!("Users/{mailbox}/Events/{event}"),
         "resourceData": {"id": event, "@odata.etag": "W/\"k\""},
     }]});
-    // One key, one partition.
-    office.sandbox.hub().publish(body.to_string().into_bytes(), Some("key"))
+    body.to_string().into_bytes()
 }
 
-fn events(batch: &Batch) -> Vec<String> {
+/// Publishes one notification about `event` of the first mailbox; returns its partition and sequence number.
+pub(super) fn publish(office: &Office, event: &str) -> (usize, i64) {
+    // One key, one partition.
+    office.sandbox.hub().publish(notification(office, event), Some("key"))
+}
+
+pub(super) fn events(batch: &Batch) -> Vec<String> {
     batch
         .signals
         .iter()
@@ -32,7 +37,7 @@ fn events(batch: &Batch) -> Vec<String> {
         .collect()
 }
 
-async fn read_until(running: &mut Running, store: &LittleStore, last: &str) -> Vec<String> {
+pub(super) async fn read_until(running: &mut Running, store: &LittleStore, last: &str) -> Vec<String> {
     let mut read = Vec::new();
     while read.last().is_none_or(|newest| newest != last) {
         let batch = running.next().await;
@@ -42,11 +47,11 @@ async fn read_until(running: &mut Running, store: &LittleStore, last: &str) -> V
     read
 }
 
-fn start(office: &Office, store: &Arc<LittleStore>) -> Running {
+pub(super) fn start(office: &Office, store: &Arc<LittleStore>) -> Running {
     Running::start(office.outlook.hub(Arc::clone(store) as Arc<dyn Store>).unwrap())
 }
 
-async fn until_read(office: &Office) {
+pub(super) async fn until_read(office: &Office) {
     let mut readers = office.sandbox.hub_handle().watch_readers();
     let wait = readers.wait_for(|readers| *readers >= office.sandbox.endpoints().event_hubs.partitions);
     timeout(crate::outlook::testing::PATIENCE, wait).await.unwrap().unwrap();

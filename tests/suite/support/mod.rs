@@ -3,8 +3,10 @@
 //! Sandbox and engine share one clock, which may run faster than the wall clock; every wait ends with the event that it
 //! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
 
+pub(crate) mod ledger;
 pub(crate) mod look;
 pub(crate) mod meetings;
+pub(crate) mod people;
 pub(crate) mod process;
 pub(crate) mod redis;
 

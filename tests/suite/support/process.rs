@@ -111,6 +111,21 @@ impl Bench {
         running
     }
 
+    /// Returns how often somebody subscribed to change events so far.
+    pub(crate) fn subscribed(&self) -> u64 {
+        self.rehearsal.calls("pubsub.subscribe")
+    }
+
+    /// Waits until a program that was started after so many subscriptions reads both streams.
+    pub(crate) async fn listens(&self, subscribed_before: u64) {
+        let partitions = self.rehearsal.sandbox.endpoints().event_hubs.partitions;
+        self.rehearsal
+            .until("the program listens", |rehearsal| {
+                rehearsal.sandbox.hub_handle().readers().len() >= partitions && self.subscribed() > subscribed_before
+            })
+            .await;
+    }
+
     /// Starts `calbridge run` and waits for nothing.
     pub(crate) fn start(&self) -> Running {
         let (endpoints, config) = (self.endpoints.to_str().unwrap(), self.config.to_str().unwrap());
@@ -299,6 +314,13 @@ impl Running {
         let sent = Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await;
         assert!(sent.is_ok_and(|status| status.success()), "SIGTERM can be sent");
         self.ended().await
+    }
+
+    /// Kills it at once, as a crash does, and waits until it is gone; returns its log.
+    pub(crate) async fn kill(mut self) -> Vec<String> {
+        self.child.kill().await.expect("it can be killed");
+        self.complaints.all().await;
+        self.log()
     }
 
     /// Waits for the end.

@@ -24,6 +24,8 @@ use self::prefer::Prefer;
 use super::error::GraphError;
 use super::tenant::Tenant;
 use crate::actor::Actor;
+use crate::history::Cloud;
+use crate::moments::{Prey, Step, Verdict};
 use crate::oauth::entra::{Audience, Claims, TokenFault};
 
 /// Largest request body that is read; Graph takes 4 MB.
@@ -140,7 +142,25 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
         return front.finish(front.refuse(&error, &ids), &ids);
     };
     if let Some(path) = path.strip_prefix("/v1.0").filter(|rest| rest.starts_with('/')) {
-        let answer = front.graph(&head.method, path, &query, &head.headers, &body, base, &ids).await;
+        let path = path.to_owned();
+        let (serving, ids) = (front.clone(), Arc::new(ids));
+        let own_ids = Arc::clone(&ids);
+        // A task of its own: a request that has come is worked on even when its client is gone.
+        let served = tokio::spawn(async move {
+            let prey = |step| Prey { cloud: Cloud::Outlook, writes: writes(&head.method, &path, &body), step };
+            let told = || format!("{} {path}?{query}\n{}", head.method, String::from_utf8_lossy(&body));
+            let moments = &serving.tenant.world.moments;
+            let lost = Answer { cut: true, ..Answer::empty(503) };
+            if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
+                return lost;
+            }
+            let answer = serving.graph(&head.method, &path, &query, &head.headers, &body, base, &own_ids).await;
+            match moments.pass(prey(Step::Done), told).await {
+                Verdict::GoOn => answer,
+                Verdict::Vanish => lost,
+            }
+        });
+        let answer = served.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         return front.finish(answer, &ids);
     }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -159,6 +179,16 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     // Whatever else there is would be a version of Graph.
     let error = GraphError::bad_request(format!("Invalid version: {}", segments.first().copied().unwrap_or_default()));
     front.finish(front.refuse(&error, &ids), &ids)
+}
+
+/// Tells whether a request changes meetings: by itself, or by a call in its batch.
+fn writes(method: &Method, path: &str, body: &[u8]) -> bool {
+    if path.eq_ignore_ascii_case("/$batch") {
+        let calls = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let calls = calls.get("requests").and_then(Value::as_array).cloned().unwrap_or_default();
+        return calls.iter().any(|call| call.get("method").and_then(Value::as_str) != Some("GET"));
+    }
+    *method != Method::GET && path.starts_with("/users/")
 }
 
 /// The ids of one request.

@@ -24,6 +24,8 @@ use super::error::SalesforceError;
 use super::org::{Org, rest_origin};
 use super::tx::{Author, Tx};
 use crate::actor::Actor;
+use crate::history::Cloud;
+use crate::moments::{Prey, Step, Verdict};
 use crate::oauth::salesforce::{bearer, routes as oauth_routes};
 
 /// Oldest and newest API version served.
@@ -137,8 +139,29 @@ async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
     {
         method = other;
     }
+    let target = head.uri.to_string();
     let request = ApiRequest { method, path, query, headers: head.headers, body };
-    answer(&org, &version, &request)
+    // A task of its own: a request that has come is worked on even when its client is gone.
+    let served = tokio::spawn(async move {
+        let prey = |step| Prey { cloud: Cloud::Salesforce, writes: writes(&request), step };
+        let told = || format!("{} {target}\n{}", request.method, String::from_utf8_lossy(&request.body));
+        let moments = &org.world.moments;
+        if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
+            return cut();
+        }
+        let answered = answer(&org, &version, &request);
+        match moments.pass(prey(Step::Done), told).await {
+            Verdict::GoOn => answered,
+            Verdict::Vanish => cut(),
+        }
+    });
+    served.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Tells whether a call changes rows.
+fn writes(request: &ApiRequest) -> bool {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    !reads && routes::find(request).is_ok_and(|(kind, _)| kind != "salesforce.get_many")
 }
 
 fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
@@ -187,8 +210,7 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
             Err(error) => error.into(),
         }
     };
-    let reads = matches!(request.method, Method::GET | Method::HEAD) || kind == "salesforce.get_many";
-    let wrote = !reads && answer.status.is_success();
+    let wrote = writes(request) && answer.status.is_success();
     if wrote && org.world.faults.take(|switches| &mut switches.salesforce_cut_answer_next) {
         return cut();
     }

@@ -1,0 +1,313 @@
+//! `kill -9` at every kind of moment while people edit on both sides: nothing is lost, nothing comes twice.
+//!
+//! The real program with a real database file and a real Redis is killed 20 times in one run. Some kills come at a random
+//! time; most are steered by the sandbox, which stops the very request at which the program is to die: before its effect,
+//! between effect and answer, right after the answer. A table says where the kills fell.
+//!
+//! `CALBRIDGE_TEST_SEED` repeats the choices of a run; the moments within a few milliseconds are the machine's own.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use calbridge_sandbox::history::Cloud;
+use calbridge_sandbox::moments::{Caught, Prey, Step, Verdict};
+use calbridge_sandbox::{Options, Profile};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use tokio::time::{Instant, sleep};
+
+use crate::support::environment;
+use crate::support::ledger::Ledger;
+use crate::support::people::People;
+use crate::support::process::Bench;
+use crate::support::redis::RedisServer;
+
+/// Kills in one run.
+const KILLS: usize = 20;
+/// Edits between two kills; 200 in all.
+const EDITS: u32 = 10;
+/// How long a trap waits for a request of its kind before the kill comes without.
+const LURK: Duration = Duration::from_secs(6);
+
+/// Clocks run four times as fast as the wall clock, so what is given up after 2 s of real time is 8 s old; another 12 s (3 s
+/// of real time) are granted to requests that take effect late.
+const SPEED: f64 = 4.0;
+const SETTINGS: &str = "network:\n  request_timeout_secs: 2\nsync:\n  late_apply_secs: 12\n";
+/// Longest time for which a request of a killed program is held before it takes effect: well within those 3 s.
+const LATE: Duration = Duration::from_millis(1_500);
+
+/// When a kill is meant to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Aim {
+    /// While it starts.
+    Starting,
+    /// At any time.
+    Anytime,
+    /// Shortly after an edit: while its notification is on its way, taken in, or waits out the burst.
+    AfterEdit,
+    /// While it waits for what it asked about a meeting.
+    Reading(Cloud),
+    /// When a write was sent; it never takes effect.
+    WriteNever(Cloud),
+    /// When a write was sent; it takes effect after the end of the program.
+    WriteLate(Cloud),
+    /// When a write had its effect, before the answer.
+    WriteUnanswered(Cloud),
+    /// While the answer to a write is taken in.
+    WriteAnswered(Cloud),
+}
+
+const AIMS: [Aim; KILLS] = [
+    Aim::Starting,
+    Aim::Starting,
+    Aim::Anytime,
+    Aim::Anytime,
+    Aim::Anytime,
+    Aim::AfterEdit,
+    Aim::AfterEdit,
+    Aim::AfterEdit,
+    Aim::Reading(Cloud::Outlook),
+    Aim::Reading(Cloud::Salesforce),
+    Aim::WriteNever(Cloud::Outlook),
+    Aim::WriteNever(Cloud::Salesforce),
+    Aim::WriteLate(Cloud::Outlook),
+    Aim::WriteLate(Cloud::Salesforce),
+    Aim::WriteUnanswered(Cloud::Outlook),
+    Aim::WriteUnanswered(Cloud::Salesforce),
+    Aim::WriteUnanswered(Cloud::Salesforce),
+    Aim::WriteAnswered(Cloud::Outlook),
+    Aim::WriteAnswered(Cloud::Salesforce),
+    Aim::WriteAnswered(Cloud::Outlook),
+];
+
+impl Aim {
+    /// Returns the request at which the program is to die.
+    fn prey(self) -> Option<Prey> {
+        let (cloud, writes, step) = match self {
+            Self::Starting | Self::Anytime | Self::AfterEdit => return None,
+            Self::Reading(cloud) => (cloud, false, Step::Arrived),
+            Self::WriteNever(cloud) | Self::WriteLate(cloud) => (cloud, true, Step::Arrived),
+            Self::WriteUnanswered(cloud) | Self::WriteAnswered(cloud) => (cloud, true, Step::Done),
+        };
+        Some(Prey { cloud, writes, step })
+    }
+}
+
+/// What the database held after a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    /// It did not listen yet.
+    Starting,
+    /// Nothing was open and nothing waited.
+    Idle,
+    /// Notifications waited.
+    Waiting,
+    /// A write was recorded, and had no effect yet.
+    Recorded,
+    /// A write had its effect, and its answer was not recorded.
+    Unsettled,
+}
+
+struct Run {
+    bench: Bench,
+    people: People,
+    redis: RedisServer,
+    /// Aim, what was found, and how long the program had run.
+    kills: Vec<(Aim, Found, Duration)>,
+}
+
+impl Run {
+    /// Lets people make so many edits, some milliseconds apart.
+    async fn edit(&mut self, many: u32) {
+        for _ in 0..many {
+            self.people.edit(&self.bench.rehearsal);
+            let pause = self.people.choices.random_range(0..120);
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Lives one life of the program, with its edits; `late` is a request of the life before that is still on its way.
+    async fn live_and_die(&mut self, aim: Aim, late: Option<Caught>) -> Option<Caught> {
+        let enough = self.people.made() + EDITS;
+        let down = self.people.choices.random_range(0..4);
+        self.edit(down).await;
+        if self.people.choices.random_bool(0.2) {
+            let _flushed: String = self.redis.ask(&["FLUSHALL"]).await;
+        }
+        let (began, subscribed) = (Instant::now(), self.bench.subscribed());
+        let running = self.bench.start();
+        if let Some(late) = late {
+            let pause = self.people.choices.random_range(Duration::ZERO..LATE);
+            tokio::spawn(async move {
+                sleep(pause).await;
+                late.judge(Verdict::GoOn);
+            });
+        }
+        let left = enough.saturating_sub(self.people.made());
+        let mut held = None;
+        if aim == Aim::Starting {
+            self.edit(left).await;
+        } else {
+            self.bench.listens(subscribed).await;
+            match aim.prey() {
+                Some(_) => held = self.catch(aim, left).await,
+                None => self.edit(left).await,
+            }
+        }
+        let longest = match aim {
+            Aim::Anytime => 2_500,
+            Aim::AfterEdit => 250,
+            _ => 1,
+        };
+        let pause = self.people.choices.random_range(0..longest);
+        sleep(Duration::from_millis(pause)).await;
+        if matches!(aim, Aim::WriteAnswered(_))
+            && let Some(caught) = held.take()
+        {
+            caught.judge(Verdict::GoOn);
+            let pause = self.people.choices.random_range(0..8_000);
+            sleep(Duration::from_micros(pause)).await;
+        }
+        let lived = began.elapsed();
+        let log = running.kill().await;
+        let found = self.found(&log).await;
+        self.kills.push((aim, found, lived));
+        // What was not made while a request was waited for.
+        self.edit(enough.saturating_sub(self.people.made())).await;
+        match (aim, held) {
+            (Aim::WriteLate(_), held) => held,
+            (Aim::WriteNever(_), Some(held)) => {
+                held.judge(Verdict::Vanish);
+                None
+            }
+            // A read, or a write that had its effect: it goes on when it is dropped.
+            _ => None,
+        }
+    }
+
+    /// Edits until a request of the kind is caught, and edits the very record that it is about.
+    async fn catch(&mut self, aim: Aim, left: u32) -> Option<Caught> {
+        let prey = aim.prey()?;
+        let moments = std::sync::Arc::clone(self.bench.rehearsal.sandbox.world());
+        let mut trap = moments.moments.trap(prey);
+        let until = Instant::now() + LURK;
+        for _ in 0..left {
+            self.people.edit(&self.bench.rehearsal);
+            let pause = Duration::from_millis(self.people.choices.random_range(0..250));
+            if let Some(caught) = trap.caught(pause).await {
+                return Some(self.disturb(aim, caught));
+            }
+        }
+        let caught = trap.caught(until.saturating_duration_since(Instant::now())).await?;
+        Some(self.disturb(aim, caught))
+    }
+
+    fn disturb(&mut self, aim: Aim, caught: Caught) -> Caught {
+        if let Some(prey) = aim.prey()
+            && self.people.choices.random_bool(0.7)
+        {
+            self.people.edit_named(&self.bench.rehearsal, &caught.request, prey.cloud);
+        }
+        caught
+    }
+
+    /// Looks into the database that the program left.
+    async fn found(&self, log: &[String]) -> Found {
+        if !log.iter().any(|line| line.contains("reading a partition")) {
+            return Found::Starting;
+        }
+        let path = self.bench.rehearsal.config.store.path.clone();
+        let options = SqliteConnectOptions::new().filename(path).read_only(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let intents = sqlx::query("SELECT token, action, record FROM intent").fetch_all(&pool).await.unwrap();
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM dirty").fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        if intents.is_empty() {
+            return if waiting > 0 { Found::Waiting } else { Found::Idle };
+        }
+        let effects = self.bench.rehearsal.app_effects();
+        let done = intents.iter().any(|intent| {
+            let (token, record): (String, Option<String>) = (intent.get("token"), intent.get("record"));
+            effects.iter().any(|effect| {
+                let bears = serde_json::to_string(&effect.changed).unwrap().contains(&token);
+                let deleted = effect.kind == calbridge_sandbox::history::EffectKind::Delete
+                    && record.as_ref().is_some_and(|record| record.ends_with(&effect.record));
+                bears || deleted
+            })
+        });
+        if done { Found::Unsettled } else { Found::Recorded }
+    }
+
+    /// Draws where the kills fell.
+    fn table(&self) -> String {
+        let mut text = String::from("  kill aimed at                    fell while            after\n");
+        for (number, (aim, found, lived)) in self.kills.iter().enumerate() {
+            let (aim, found) = (format!("{aim:?}"), format!("{found:?}"));
+            writeln!(text, "  {:>4} {aim:<27} {found:<18} {:>6} ms", number + 1, lived.as_millis()).unwrap();
+        }
+        let mut sums: BTreeMap<Found, usize> = BTreeMap::new();
+        for (_, found, _) in &self.kills {
+            *sums.entry(*found).or_default() += 1;
+        }
+        writeln!(text, "  {sums:?}").unwrap();
+        text
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "the seed repeats the run, the table says what it met")]
+async fn killed_twenty_times_while_people_edit_it_loses_nothing_and_does_nothing_twice() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let seed: u64 = environment("CALBRIDGE_TEST_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
+    eprintln!("CALBRIDGE_TEST_SEED={seed}");
+    let options = Options { speed: SPEED, seed, profile: Profile::Office, ..Options::default() };
+    let bench = Bench::set_up(options, &format!("{SETTINGS}redis:\n  url: {}\n", redis.url())).await;
+    let mut choices = StdRng::seed_from_u64(seed);
+    let mut aims = AIMS;
+    aims.shuffle(&mut choices);
+    let mut run = Run { bench, people: People::new(choices), redis, kills: Vec::new() };
+
+    // The first start pairs mailboxes and users; what is older than that would be left alone.
+    let running = run.bench.run().await;
+    run.people.settle_in(&run.bench.rehearsal);
+    running.kill().await;
+    let mut late = None;
+    for aim in aims {
+        late = run.live_and_die(aim, late).await;
+    }
+    if let Some(late) = late {
+        late.judge(Verdict::GoOn);
+    }
+    let running = run.bench.start();
+    let rehearsal = &run.bench.rehearsal;
+    rehearsal
+        .until("both sides are the same", |r| {
+            let report = r.sandbox.oracle();
+            report.is_clean() && !report.is_pending() && report.unlinked_outlook + report.unlinked_salesforce == 0
+        })
+        .await;
+    rehearsal.settled().await;
+
+    eprintln!("{} edits, {} kills\n{}", run.people.made(), run.kills.len(), run.table());
+    rehearsal.assert_clean();
+    let report = rehearsal.sandbox.oracle();
+    assert_eq!((report.unlinked_outlook, report.unlinked_salesforce), (0, 0), "{report:#?}");
+    let status = rehearsal.status().await;
+    assert_eq!(status.dead_letters, 0, "{status:?}");
+    let ledger = Ledger::read(rehearsal).await;
+    assert_eq!(ledger.writes_without_cause(), Vec::<String>::new(), "no write without a cause");
+    let disappeared = ledger.values_that_disappeared();
+    assert_eq!(disappeared.lost, Vec::<String>::new(), "every value is somewhere");
+    eprintln!("{} values were overwritten in Salesforce before they could be seen", disappeared.unseen.len());
+    assert_eq!(ledger.values_that_did_not_cross(rehearsal), Vec::<String>::new(), "bodies too");
+    let sums = |wanted: Found| run.kills.iter().filter(|(_, found, _)| *found == wanted).count();
+    for phase in [Found::Waiting, Found::Recorded, Found::Unsettled] {
+        assert!(sums(phase) >= 2, "too few kills fell while {phase:?}:\n{}", run.table());
+    }
+    assert_eq!(running.stop().await.code, 0);
+    run.bench.end().await;
+}
