@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use calbridge_core::ids::{ConnectionId, StreamId};
@@ -23,7 +22,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::rounds::RoundRequest;
-use crate::ports::{Batch, CacheError, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenCache, SeenKey, Store};
+use crate::engine::watched_cache::{PROBE_EVERY, WatchedCache};
+use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenKey, Store};
 use crate::telemetry::events;
 
 /// Most signals that one transaction takes in.
@@ -32,8 +32,6 @@ const MOST_SIGNALS: usize = 2_000;
 const MOST_BATCHES: usize = 64;
 /// Pause between two log lines about messages set aside for the same cause.
 const TELL_EVERY: Duration = Duration::from_mins(1);
-/// How often the cache is asked for a sign of life while nothing comes in.
-const CACHE_PROBE: Duration = Duration::from_secs(5);
 
 /// How intake behaves.
 #[derive(Debug, Clone)]
@@ -48,7 +46,7 @@ pub struct IntakeSettings {
 pub(super) struct Intake {
     pub(super) connection: ConnectionId,
     pub(super) store: Arc<dyn Store>,
-    pub(super) cache: Arc<dyn SeenCache>,
+    pub(super) cache: WatchedCache,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rules: watch::Receiver<Arc<Rules>>,
     pub(super) rounds: mpsc::UnboundedSender<RoundRequest>,
@@ -71,8 +69,6 @@ impl Told {
             (*told_at, *items) = (Some(now), 0);
         }
     }
-    /// The cache failed the last time.
-    pub(super) cache_down: AtomicBool,
 }
 
 /// Several batches on their way into one transaction.
@@ -87,15 +83,14 @@ struct Gathered {
 impl Intake {
     /// Runs until all listeners are gone or `stop` is set; what was taken from the channel is finished first.
     pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
-    pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
         // The first tick comes at once: a cache that is away at the start is told of before anything comes in.
-        let mut probe = tokio::time::interval(CACHE_PROBE);
+        let mut probe = tokio::time::interval(PROBE_EVERY);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let first = tokio::select! {
                 batch = batches.recv() => batch,
                 _ = probe.tick() => {
-                    self.tell_cache(self.cache.check().await);
+                    self.cache.probe().await;
                     continue;
                 }
                 () = stop.cancelled() => None,
@@ -146,12 +141,10 @@ impl Intake {
             })
             .collect();
         if !self.accept_until_stopped(&gathered.intake, stop).await {
-            self.tell_cache(self.cache.release(&keys).await);
+            self.cache.release(&keys).await;
             return;
         }
-        if !keys.is_empty() {
-            self.tell_cache(self.cache.confirm(&keys, self.settings.seen_ttl).await);
-        }
+        self.cache.confirm(&keys, self.settings.seen_ttl).await;
         for receipt in gathered.receipts {
             receipt.done();
         }
@@ -183,21 +176,6 @@ impl Intake {
         }
     }
 
-    /// Takes the answer of the cache; logs and metrics learn when it goes away and when it is back.
-    fn tell_cache<T>(&self, answer: Result<T, CacheError>) -> Option<T> {
-        match answer {
-            Ok(value) => {
-                events::cache_answers(self.cache_down.swap(false, Ordering::Relaxed));
-                Some(value)
-            }
-            Err(error) => {
-                let was_down = self.cache_down.swap(true, Ordering::Relaxed);
-                events::cache_failed(&error, !was_down);
-                None
-            }
-        }
-    }
-
     /// Drops signals whose key is confirmed in the cache; returns the others with the keys to confirm.
     async fn without_duplicates(
         &self,
@@ -210,7 +188,7 @@ impl Intake {
         if keys.is_empty() {
             return (signals, keys, BTreeMap::new());
         }
-        let Some(seen) = self.tell_cache(self.cache.claim(&keys, self.settings.claim_lease).await) else {
+        let Some(seen) = self.cache.claim(&keys, self.settings.claim_lease).await else {
             return (signals, Vec::new(), BTreeMap::new());
         };
         let known: BTreeMap<SeenKey, Seen> = keys.iter().cloned().zip(seen).collect();

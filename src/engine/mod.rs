@@ -8,9 +8,9 @@ mod journal;
 mod lanes;
 mod look;
 mod rounds;
+mod watched_cache;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use calbridge_core::ids::ConnectionId;
@@ -129,14 +129,13 @@ impl Engine {
             intake::Intake {
                 connection: parts.connection.clone(),
                 store: Arc::clone(&parts.store),
-                cache: parts.cache,
+                cache: watched_cache::WatchedCache::new(parts.cache),
                 clock: Arc::clone(&parts.clock),
                 rules: rules.clone(),
                 rounds: round_asks,
                 lanes: Arc::clone(&woken),
                 settings: parts.intake,
                 told: intake::Told::default(),
-                cache_down: AtomicBool::new(false),
             }
             .run(taken, stop.clone()),
         );
