@@ -310,38 +310,76 @@ def frame(body, channel=0, kind=0):
     return struct.pack(">IBBH", 8 + len(body), 2, kind, channel) + body
 
 
-# open with container id `x`; begin; both as the specification of AMQP 1.0 encodes them.
+# As the specification of AMQP 1.0 encodes them: SASL ANONYMOUS; open with container id `x`; begin.
+ANONYMOUS = frame(b"\x00\x53\x41\xc0\x0c\x01\xa3\x09ANONYMOUS", kind=1)
 OPEN = frame(b"\x00\x53\x10\xc0\x04\x01\xa1\x01x")
 BEGIN = frame(b"\x00\x53\x11\xc0\x0b\x04\x40\x43\x70\x00\x00\x08\x00\x52\x64")
 
 
-def amqp(sent):
-    return exchange((HUB["host"], HUB["amqp_port"]), sent, quiet_secs=0.5)
+def speak(connection, step, until=b""):
+    """Sends bytes and collects the answer until it holds `until`, the server closes, or it is silent for a second."""
+    connection.settimeout(10 if until else 1)
+    answer = b""
+    try:
+        connection.sendall(step)
+        while part := connection.recv(65536):
+            answer += part
+            if until and until in answer:
+                break
+    except (TimeoutError, ConnectionError):
+        pass
+    return answer
 
 
-@statement("AMQP: odd headers and frames end their own connection, in the protocol's own words, and no other")
+def amqp():
+    return socket.create_connection((HUB["host"], HUB["amqp_port"]), timeout=10)
+
+
+def opened():
+    """Opens a connection by hand: SASL, then the header and `open` of both sides."""
+    connection = amqp()
+    # The outcome of SASL is performative 0x44, with the code `ok`.
+    assert b"\x00SD" in speak(connection, SASL + ANONYMOUS, until=b"\x00SD"), "SASL was not settled"
+    connection.sendall(AMQP + OPEN)
+    return connection
+
+
+def has_session(connection):
+    """Tells whether the connection serves: `begin`, performative 0x11, is answered by one."""
+    return b"\x00S\x11" in speak(connection, BEGIN, until=b"\x00S\x11")
+
+
+@statement("AMQP: odd headers are answered by the header that is spoken here, odd SASL frames by an end")
 def _():
-    assert amqp(b"HTTP/1.1 GET /\r\n\r\n")[:4] in (b"AMQP", b""), "an answer that is not AMQP"
-    assert amqp(b"AMQP\x00\x09\x09\x09")[:4] in (b"AMQP", b"")
-    assert amqp(AMQP + OPEN)[:8] in (AMQP, SASL), "no header"
-    for odd in [
-        frame(b""),
-        frame(b"\xff" * 100),
-        frame(b"\x00\x53\x99\x45"),
-        frame(b"\x00\x53\x12\x45", channel=7),
-        frame(b"\x00\x53\x14\xc0\x02\x01\x43"),
-        b"\x00\x00\x00\x03\x02\x00\x00\x00",
-        b"\xff\xff\xff\xff\x02\x00\x00\x00",
-        frame(b"\x00\x53\x10" + b"\xc0\xff\xff" * 50),
-        frame(b"\x00\x53\x11\xc0\x0b\x04\x40\x43\x70\x00\x00\x08\x00\x52\x64", channel=65535),
-        frame(b"\x00\x53\x10\xd0\x7f\xff\xff\xff\x7f\xff\xff\xff"),
-        frame(b"\x00" + b"\xc0\x7f\x01" * 5000),
-    ]:
-        for before in (AMQP, AMQP + OPEN, AMQP + OPEN + BEGIN, SASL):
-            amqp(before + odd)
-    # A whole connection by hand still opens: header, open.
-    answer = amqp(AMQP + OPEN)
-    assert answer[:4] == b"AMQP", answer[:16]
+    for odd in [b"HTTP/1.1 GET /\r\n\r\n", b"AMQP\x00\x09\x09\x09", AMQP + OPEN, b"AMQP\x02\x01\x00\x00"]:
+        with amqp() as connection:
+            equal(speak(connection, odd, until=SASL), SASL, f"answer to {odd[:8]!r}")
+    for odd in [frame(b"", kind=1), frame(b"\xff" * 20, kind=1), OPEN, b"\xff" * 64]:
+        with amqp() as connection:
+            assert b"\x00SD" not in speak(connection, SASL + odd), f"{odd[:12]!r} signed in"
+
+
+@statement("AMQP: odd frames on an open connection end it at most, and never another one")
+def _():
+    with opened() as neighbour:
+        for odd in [
+            frame(b"\xff" * 100),
+            frame(b"\x00\x53\x99\x45"),
+            frame(b"\x00\x53\x12\x45", channel=7),
+            frame(b"\x00\x53\x14\xc0\x02\x01\x43"),
+            b"\x00\x00\x00\x03\x02\x00\x00\x00",
+            b"\xff\xff\xff\xff\x02\x00\x00\x00",
+            frame(b"\x00\x53\x10" + b"\xc0\xff\xff" * 50),
+            frame(b"\x00\x53\x10\xd0\x7f\xff\xff\xff\x7f\xff\xff\xff"),
+            frame(b"\x00" + b"\xc0\x7f\x01" * 5000),
+        ]:
+            with opened() as connection:
+                speak(connection, odd)
+        assert has_session(neighbour), "the neighbour was disturbed"
+    # An empty frame only says that the peer is alive.
+    with opened() as connection:
+        connection.sendall(frame(b""))
+        assert has_session(connection), "no session after an empty frame"
 
 
 @statement("Pub/Sub: bytes that are no HTTP/2, and gRPC calls that are none, end by themselves")
@@ -365,7 +403,8 @@ def _():
 def _():
     equal(graph("GET", "/v1.0/users")[0], 200)
     equal(salesforce("GET", f"{DATA}/limits")[0], 200)
-    assert amqp(AMQP + OPEN)[:4] == b"AMQP"
+    with opened() as connection:
+        assert has_session(connection), "no session"
 
 
 run()
