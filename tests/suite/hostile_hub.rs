@@ -203,7 +203,7 @@ async fn counted(rehearsal: &Rehearsal) -> BTreeMap<Reason, u64> {
 }
 
 /// Waits until everything that the partition held when this was called is behind us.
-async fn read_up(rehearsal: &Rehearsal) {
+async fn read_up(rehearsal: &Rehearsal, what: &str) {
     let last = rehearsal.sandbox.hub().properties(PARTITION).unwrap().last_sequence;
     let store = rehearsal.store().await;
     let waiting = async {
@@ -216,17 +216,19 @@ async fn read_up(rehearsal: &Rehearsal) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, waiting).await.expect("the partition is read to its end");
+    let read = tokio::time::timeout(crate::support::PATIENCE, waiting).await;
+    assert!(read.is_ok(), "the partition is not read to its end: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_ends_with_its_reason_and_what_follows_it_gets_through() {
     let mut rehearsal = Rehearsal::start(Options { partitions: 1, ..Options::default() }, "").await;
     let forger = Forger::of(&rehearsal.sandbox);
+    read_up(&rehearsal, "the messages of subscriptions").await;
     let mut before = counted(&rehearsal).await;
     for (name, body, expected) in broken_messages().into_iter().chain(odd_items(&forger)) {
         rehearsal.sandbox.hub().place(PARTITION, body, Numbered::Next).unwrap();
-        read_up(&rehearsal).await;
+        read_up(&rehearsal, name).await;
         let after = counted(&rehearsal).await;
         let mut difference = after.clone();
         for (reason, count) in &before {
@@ -282,7 +284,7 @@ async fn messages_with_a_wrong_number_or_none_hold_nothing_up() {
     hub.place(PARTITION, broken(), Numbered::Again).unwrap();
     hub.place(PARTITION, broken(), Numbered::Missing).unwrap();
     hub.place(PARTITION, broken(), Numbered::Next).unwrap();
-    read_up(&rehearsal).await;
+    read_up(&rehearsal, "odd numbers").await;
     let status = rehearsal.status().await;
     let by_detail: BTreeMap<&str, u64> = status
         .rejects
@@ -358,12 +360,12 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
     };
     // The first round fills what is kept: buffers, caches, the newest messages.
     flood(&bench.rehearsal.sandbox, &forger, 0);
-    read_up(&bench.rehearsal).await;
+    read_up(&bench.rehearsal, "a flood").await;
     let (memory, size) = (resident_kib(running.id()), database());
     let mut most = 0;
     for round in 1..=3 {
         flood(&bench.rehearsal.sandbox, &forger, round);
-        read_up(&bench.rehearsal).await;
+        read_up(&bench.rehearsal, "a flood").await;
         most = most.max(resident_kib(running.id()));
     }
     print_flood(memory, most, size, database());
