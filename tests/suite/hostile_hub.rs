@@ -355,7 +355,8 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
     let forger = Forger::of(&bench.rehearsal.sandbox);
     let database = || -> u64 {
         let files = std::fs::read_dir(bench.rehearsal.folder()).unwrap().filter_map(Result::ok);
-        let ours = files.filter(|file| file.file_name() == "calbridge.db");
+        // What is not yet folded in lies in the write-ahead log, which SQLite folds in from 1 000 pages (4 MB) on.
+        let ours = files.filter(|file| file.file_name() == "calbridge.db" || file.file_name() == "calbridge.db-wal");
         ours.map(|file| file.metadata().unwrap().len()).sum()
     };
     // The first round fills what is kept: buffers, caches, the newest messages.
@@ -372,7 +373,7 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
     // 30 000 more messages, about 45 MB of them, may not cost more than what allocators keep for themselves.
     assert!(most <= memory + 24 * 1024, "memory grew from {memory} to {most} KiB");
     // Counters and the newest twenty of each reason were there after the first round.
-    assert!(database() <= size + 2 * 1024 * 1024, "the database grew from {size} to {} bytes", database());
+    assert!(database() <= size + 8 * 1024 * 1024, "the database grew from {size} to {} bytes", database());
 
     let person = bench.rehearsal.person(0);
     person.create_in_outlook(&in_outlook("Behind the flood")).unwrap();
