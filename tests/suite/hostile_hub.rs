@@ -75,7 +75,7 @@ fn data(bytes: impl Into<Vec<u8>>) -> RawBody {
 /// What is sent, and how each part of it must end; an empty list: taken as a signal, or nothing to do.
 type Case = (&'static str, RawBody, &'static [(Reason, u64)]);
 
-use Reason::{ForeignMessage as Foreign, Oversized, Undecodable, UnknownKind, ValidationMessage as Validation};
+use Reason::{ForeignMessage as Foreign, Undecodable, UnknownKind, ValidationMessage as Validation};
 
 fn broken_messages() -> Vec<Case> {
     let deep = |open: &str, close: &str| format!("{{\"value\":{}{}}}", open.repeat(10_000), close.repeat(10_000));
@@ -97,8 +97,8 @@ fn broken_messages() -> Vec<Case> {
         ("lists nested 10 000 deep", data(deep("[", "]")), once),
         ("objects nested 10 000 deep", data(deep(r#"{"a":"#, "}").replace(":}", ":1}")), once),
         ("nested 10 000 deep beside the items", data(deep("[", "]").replace("value", "other")), once),
-        ("1 MiB and a byte", data(vec![b' '; 1024 * 1024 + 1]), &[(Oversized, 1)]),
-        ("1 MiB of blanks", data(vec![b' '; 1024 * 1024]), once),
+        // More than about 1 MiB no hub takes; what the reader does with it is shown beside the reader.
+        ("nearly 1 MiB of blanks", data(vec![b' '; 1_040_000]), once),
         (
             "1 MiB in one string",
             data(format!("{{\"value\":[{{\"resource\":\"{}\"}}]}}", "x".repeat(1_000_000))),

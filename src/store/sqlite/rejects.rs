@@ -258,7 +258,7 @@ async fn forget_oldest(
 ) -> Result<(), StoreError> {
     let gone: Vec<String> = sqlx::query_scalar(
         "SELECT dead_letter_id FROM dead_letter WHERE connection = $1 AND side = $2 AND reason = $3 \
-         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, dead_letter_id DESC LIMIT -1 OFFSET $4",
+         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, times DESC, dead_letter_id DESC LIMIT -1 OFFSET $4",
     )
     .bind(owner.as_str())
     .bind(side.name())
