@@ -47,13 +47,9 @@ async fn configurations_of_any_size_and_shape_are_refused_with_line_and_mend() {
         (
             "lists nested 100 000 deep",
             [vec![b'['; 100_000], vec![b']'; 100_000]].concat(),
-            &["calbridge.yaml:1", "nested deeper than 32"],
+            &["calbridge.yaml:1", "CB1002"],
         ),
-        (
-            "mappings nested 10 000 deep",
-            "{a: ".repeat(10_000).into_bytes(),
-            &["calbridge.yaml:1", "nested deeper than 32"],
-        ),
+        ("mappings nested 10 000 deep", "{a: ".repeat(10_000).into_bytes(), &["calbridge.yaml:1", "CB1002"]),
         ("aliases that grow without bound", bomb.into_bytes(), &["calbridge.yaml:", "more than 20000 values"]),
         ("an alias of nothing", b"connection: *nobody\n".to_vec(), &["calbridge.yaml:1", "CB1002"]),
         (

@@ -75,7 +75,7 @@ fn data(bytes: impl Into<Vec<u8>>) -> RawBody {
 /// What is sent, and how each part of it must end; an empty list: taken as a signal, or nothing to do.
 type Case = (&'static str, RawBody, &'static [(Reason, u64)]);
 
-use Reason::{ForeignMessage as Foreign, Oversized, Undecodable, UnknownKind, ValidationMessage as Validation};
+use Reason::{ForeignMessage as Foreign, Undecodable, UnknownKind, ValidationMessage as Validation};
 
 fn broken_messages() -> Vec<Case> {
     let deep = |open: &str, close: &str| format!("{{\"value\":{}{}}}", open.repeat(10_000), close.repeat(10_000));
@@ -97,8 +97,8 @@ fn broken_messages() -> Vec<Case> {
         ("lists nested 10 000 deep", data(deep("[", "]")), once),
         ("objects nested 10 000 deep", data(deep(r#"{"a":"#, "}").replace(":}", ":1}")), once),
         ("nested 10 000 deep beside the items", data(deep("[", "]").replace("value", "other")), once),
-        ("1 MiB and a byte", data(vec![b' '; 1024 * 1024 + 1]), &[(Oversized, 1)]),
-        ("1 MiB of blanks", data(vec![b' '; 1024 * 1024]), once),
+        // More than about 1 MiB no hub takes; what the reader does with it is shown beside the reader.
+        ("nearly 1 MiB of blanks", data(vec![b' '; 1_040_000]), once),
         (
             "1 MiB in one string",
             data(format!("{{\"value\":[{{\"resource\":\"{}\"}}]}}", "x".repeat(1_000_000))),
@@ -203,7 +203,7 @@ async fn counted(rehearsal: &Rehearsal) -> BTreeMap<Reason, u64> {
 }
 
 /// Waits until everything that the partition held when this was called is behind us.
-async fn read_up(rehearsal: &Rehearsal) {
+async fn read_up(rehearsal: &Rehearsal, what: &str) {
     let last = rehearsal.sandbox.hub().properties(PARTITION).unwrap().last_sequence;
     let store = rehearsal.store().await;
     let waiting = async {
@@ -216,26 +216,32 @@ async fn read_up(rehearsal: &Rehearsal) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, waiting).await.expect("the partition is read to its end");
+    let read = tokio::time::timeout(crate::support::PATIENCE, waiting).await;
+    assert!(read.is_ok(), "the partition is not read to its end: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_ends_with_its_reason_and_what_follows_it_gets_through() {
     let mut rehearsal = Rehearsal::start(Options { partitions: 1, ..Options::default() }, "").await;
     let forger = Forger::of(&rehearsal.sandbox);
+    read_up(&rehearsal, "the messages of subscriptions").await;
     let mut before = counted(&rehearsal).await;
+    let mut wrong = Vec::new();
     for (name, body, expected) in broken_messages().into_iter().chain(odd_items(&forger)) {
         rehearsal.sandbox.hub().place(PARTITION, body, Numbered::Next).unwrap();
-        read_up(&rehearsal).await;
+        read_up(&rehearsal, name).await;
         let after = counted(&rehearsal).await;
         let mut difference = after.clone();
         for (reason, count) in &before {
             *difference.get_mut(reason).unwrap() -= count;
         }
         difference.retain(|_, count| *count > 0);
-        assert_eq!(difference, expected.iter().copied().collect(), "{name}");
+        if difference != expected.iter().copied().collect() {
+            wrong.push((name, difference));
+        }
         before = after;
     }
+    assert!(wrong.is_empty(), "these ended otherwise: {wrong:#?}");
 
     // The good ones among bad ones count, and so does what comes behind all of this.
     let created = rehearsal.person(0).create_in_outlook(&in_outlook("Behind the garbage")).unwrap();
@@ -282,7 +288,7 @@ async fn messages_with_a_wrong_number_or_none_hold_nothing_up() {
     hub.place(PARTITION, broken(), Numbered::Again).unwrap();
     hub.place(PARTITION, broken(), Numbered::Missing).unwrap();
     hub.place(PARTITION, broken(), Numbered::Next).unwrap();
-    read_up(&rehearsal).await;
+    read_up(&rehearsal, "odd numbers").await;
     let status = rehearsal.status().await;
     let by_detail: BTreeMap<&str, u64> = status
         .rejects
@@ -353,24 +359,25 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
     let forger = Forger::of(&bench.rehearsal.sandbox);
     let database = || -> u64 {
         let files = std::fs::read_dir(bench.rehearsal.folder()).unwrap().filter_map(Result::ok);
-        let ours = files.filter(|file| file.file_name() == "calbridge.db");
+        // What is not yet folded in lies in the write-ahead log, which SQLite folds in from 1 000 pages (4 MB) on.
+        let ours = files.filter(|file| file.file_name() == "calbridge.db" || file.file_name() == "calbridge.db-wal");
         ours.map(|file| file.metadata().unwrap().len()).sum()
     };
     // The first round fills what is kept: buffers, caches, the newest messages.
     flood(&bench.rehearsal.sandbox, &forger, 0);
-    read_up(&bench.rehearsal).await;
+    read_up(&bench.rehearsal, "a flood").await;
     let (memory, size) = (resident_kib(running.id()), database());
     let mut most = 0;
     for round in 1..=3 {
         flood(&bench.rehearsal.sandbox, &forger, round);
-        read_up(&bench.rehearsal).await;
+        read_up(&bench.rehearsal, "a flood").await;
         most = most.max(resident_kib(running.id()));
     }
     print_flood(memory, most, size, database());
     // 30 000 more messages, about 45 MB of them, may not cost more than what allocators keep for themselves.
     assert!(most <= memory + 24 * 1024, "memory grew from {memory} to {most} KiB");
     // Counters and the newest twenty of each reason were there after the first round.
-    assert!(database() <= size + 2 * 1024 * 1024, "the database grew from {size} to {} bytes", database());
+    assert!(database() <= size + 8 * 1024 * 1024, "the database grew from {size} to {} bytes", database());
 
     let person = bench.rehearsal.person(0);
     person.create_in_outlook(&in_outlook("Behind the flood")).unwrap();
@@ -408,7 +415,7 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
     let letters = bench.rehearsal.store().await.dead_letters(1000).await.unwrap();
     let mut messages = letters.into_iter().filter_map(|letter| letter.message);
     let about = messages.find(|about| about.size == 300).expect("equal messages are one that stays the newest");
-    assert!(about.times >= FLOOD as u64, "it came {} times", about.times);
+    assert_eq!(about.times, 4 * (FLOOD / 4 - FLOOD / 1_000) as u64, "each is counted");
     let id = about.id.as_str();
     let plain = bench.call(&["trace", id]).await;
     assert!(plain.code == 0 && plain.data.contains("CB2073") && !plain.data.contains("{{{"), "{plain:?}");

@@ -106,6 +106,10 @@ impl Reader {
 
     /// Reads one item; a renewal request is no signal and nothing to reject either.
     fn item(&self, item: &Json, position: &Position, budget: &mut Budget) -> Result<Option<Signal>, NoSignal> {
+        if !item.is_object() {
+            // A list would be read part by part in the order of ours.
+            return Err(NoSignal(Reason::Undecodable, "an item is no object"));
+        }
         let item = Notification::deserialize(item)
             .map_err(|_wrong_types| NoSignal(Reason::Undecodable, "an item has parts of unexpected types"))?;
         let change = item.change_type.as_deref().unwrap_or_default();

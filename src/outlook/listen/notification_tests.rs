@@ -160,8 +160,8 @@ fn what_cannot_be_read_is_kept_and_harms_nothing_else() {
         assert_eq!((reject.raw.len(), reject.size), (body.len().min(Reject::KEPT), body.len()));
     }
     let understood = read(&reader, &json!([5, {"changeType": []}, item(&reader)]));
-    assert_eq!(reasons(&understood), [Reason::Undecodable]);
-    assert_eq!((understood.rejects[0].items, understood.signals.len()), (2, 1));
+    assert_eq!(reasons(&understood), [Reason::Undecodable; 2]);
+    assert_eq!(understood.signals.len(), 1);
 }
 
 proptest! {

@@ -9,11 +9,11 @@ use secrecy::SecretString;
 use serde_json::json as value;
 use uuid::Uuid;
 
-use super::super::SalesforceCalendar;
 use super::super::calendar::{Describe, QueryPage};
 use super::super::error::Failure;
 use super::super::settings::{Grant, Settings};
-use super::stand_in::{ORG, USER, client_with, clock};
+use super::super::{SalesforceCalendar, StampFields};
+use super::stand_in::{ORG, USER, client_with, clock, describe};
 use crate::http::hostile::{Raw, RawServer, answer, bomb, endless, json, redirect};
 use crate::ports::{Calendar, Retry};
 
@@ -38,7 +38,7 @@ fn session(instance: &str) -> Raw {
 async fn calendar_with(rest: impl Fn(&str) -> Raw + Send + Sync + 'static) -> (SalesforceCalendar, RawServer) {
     let instance = RawServer::start(move |head| {
         if head.contains("/describe ") {
-            json(200, r#"{"createable":true,"updateable":true,"deletable":true,"fields":[]}"#)
+            json(200, &describe(StampFields { link: true, link_unique: true, token: true }).to_string())
         } else {
             rest(head)
         }

@@ -43,6 +43,8 @@ struct Counted {
 struct Kept<'a> {
     reject: &'a Reject,
     times: i64,
+    /// Place of the newest one in the batch.
+    newest: usize,
 }
 
 impl SqliteStore {
@@ -125,7 +127,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut by_reason: BTreeMap<(&ConnectionId, Side, Reason), Vec<(String, Kept<'_>)>> = BTreeMap::new();
         let mut places: HashMap<(&ConnectionId, Side, Reason, String), usize> = HashMap::new();
-        for reject in rejects {
+        for (place_in_batch, reject) in rejects.iter().enumerate() {
             // Without its bytes there is nothing to look at: it was one of too many in its batch.
             if !reject.reason.keeps_message() || (reject.raw.is_empty() && reject.size > 0) {
                 continue;
@@ -134,13 +136,16 @@ impl SqliteStore {
             let kind = (&reject.connection, reject.side, reject.reason);
             let known = by_reason.entry(kind).or_default();
             let place = *places.entry((kind.0, kind.1, kind.2, fingerprint.clone())).or_insert_with(|| {
-                known.push((fingerprint, Kept { reject, times: 0 }));
+                known.push((fingerprint, Kept { reject, times: 0, newest: 0 }));
                 known.len() - 1
             });
             known[place].1.times += i64::from(reject.items);
             known[place].1.reject = reject;
+            known[place].1.newest = place_in_batch;
         }
-        for ((owner, side, reason), known) in by_reason {
+        for ((owner, side, reason), mut known) in by_reason {
+            // One that keeps coming is not pushed out by those that came once.
+            known.sort_by_key(|(_, kept)| kept.newest);
             let skipped = known.len().saturating_sub(KEPT_LETTERS);
             for (fingerprint, kept) in known.into_iter().skip(skipped) {
                 self.keep_message(connection, &fingerprint, &kept, now).await?;
@@ -154,7 +159,7 @@ impl SqliteStore {
         &self,
         connection: &mut SqliteConnection,
         fingerprint: &str,
-        Kept { reject, times }: &Kept<'_>,
+        Kept { reject, times, .. }: &Kept<'_>,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let position = reject.position.as_ref().map(to_json);
@@ -253,7 +258,7 @@ async fn forget_oldest(
 ) -> Result<(), StoreError> {
     let gone: Vec<String> = sqlx::query_scalar(
         "SELECT dead_letter_id FROM dead_letter WHERE connection = $1 AND side = $2 AND reason = $3 \
-         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, dead_letter_id DESC LIMIT -1 OFFSET $4",
+         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, times DESC, dead_letter_id DESC LIMIT -1 OFFSET $4",
     )
     .bind(owner.as_str())
     .bind(side.name())
