@@ -64,7 +64,7 @@ trap finish EXIT
 
 say "what is missing"
 missing=()
-for program in buildah podman crun debootstrap; do
+for program in buildah podman crun debootstrap docker-compose; do
     command -v "$program" >/dev/null || missing+=("$program")
 done
 command -v cargo >/dev/null || fail "cargo is missing; install Rust, see https://rustup.rs"
@@ -74,6 +74,10 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 command buildah --version
 command podman --version
+
+say "the compose file"
+docker-compose --file docker-compose.yml config --quiet || fail "docker-compose.yml is not valid"
+echo "valid by $(docker-compose --version)"
 
 # IMAGE FROM TAR FOLDER: makes an image of another one and an archive that is unpacked in it.
 layer() {
