@@ -4,18 +4,23 @@
 #   docker build -t calbridge-sandbox --target sandbox .
 #
 # The engine's image holds one program, CA certificates, and nothing to write to but /data; its root may be read-only.
+# Both base images may be others of the same kind; scripts/image.sh builds on ones that it makes itself.
 ARG BUILDER_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 FROM ${BUILDER_IMAGE} AS builder
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package calbridge --bin calbridge \
+# What was downloaded and compiled stays on the building machine for the next build; the layers hold only /out.
+ENV CARGO_HOME=/cargo
+RUN --mount=type=cache,target=/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked --package calbridge --bin calbridge \
     && mkdir -p /out/data /out/rehearsal \
     && cp target/release/calbridge /out/
 
 FROM builder AS sandbox-builder
-RUN cargo build --release --locked --package calbridge-sandbox --bin calbridge-sandbox \
+RUN --mount=type=cache,target=/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked --package calbridge-sandbox --bin calbridge-sandbox \
     && cp target/release/calbridge-sandbox /out/
 
 FROM ${RUNTIME_IMAGE} AS sandbox

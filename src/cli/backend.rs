@@ -67,6 +67,9 @@ pub trait Backend: Send + Sync {
     /// [`Failure`]; an outage of a remote is none.
     async fn run(&self, config: Config, context: RunContext) -> Result<(), Failure>;
 
+    /// Says which other process syncs with this database, if one does.
+    fn holder(&self, config: &Config) -> Option<String>;
+
     /// Does on both sides what the engine will do, without writing.
     async fn check(&self, config: &Config) -> Vec<Finding>;
 

@@ -54,6 +54,10 @@ impl Backend for LiveBackend {
         Ok(())
     }
 
+    fn holder(&self, config: &Config) -> Option<String> {
+        engine::holder(config).map(|holder| holder.to_string())
+    }
+
     async fn check(&self, config: &Config) -> Vec<Finding> {
         match engine::check(config, Arc::new(EngineClock::wall())).await {
             Ok(findings) => findings,

@@ -42,6 +42,10 @@ pub(super) async fn run(args: &ConfigArgs, backend: &dyn Backend, output: &mut O
         Ok(listener) => listener,
         Err(error) => {
             output.complain(&error.to_string());
+            // The address is most often taken by the engine that holds the database too; that is the better news.
+            if let Some(holder) = backend.holder(&config) {
+                output.complain(&holder);
+            }
             return Exit::Refused;
         }
     };

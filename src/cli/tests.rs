@@ -24,6 +24,10 @@ impl Backend for Prepared {
         Ok(())
     }
 
+    fn holder(&self, _config: &Config) -> Option<String> {
+        Some("the database `x` is in use by process 7 on host `y`".to_owned())
+    }
+
     async fn check(&self, _config: &Config) -> Vec<Finding> {
         self.findings.clone()
     }

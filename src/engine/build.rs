@@ -113,6 +113,11 @@ pub async fn open_read_only(config: &Config, clock: Arc<dyn Clock>) -> Result<Ar
     Ok(Arc::new(SqliteStore::open_read_only(store_settings(config), clock).await?))
 }
 
+/// Says which other process has the database open for an engine, if one has.
+pub fn holder(config: &Config) -> Option<StoreError> {
+    SqliteStore::held(&store_settings(config))
+}
+
 /// Does on both sides what an engine will do, without writing.
 ///
 /// # Errors

@@ -1,178 +1,281 @@
 //! Calendar exports: each single event is in Salesforce at the right instant, the others are listed with a reason.
 //!
-//! The instants below were computed by hand from the text of the files, not by code of ours.
+//! What must become of a file stands beside it (`tests/data/calendars/README.md`), computed by hand or by another program, never
+//! by code of ours. Each run prints the counts of every file, whether it passes or not.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use calbridge_sandbox::Options;
+use calbridge_sandbox::person::LoadedCalendar;
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
 
 use crate::support::process::Bench;
+use crate::support::{PATIENCE, Rehearsal};
 
-/// A single event as Salesforce must show it: subject, start, end.
-type Timed = (&'static str, &'static str, &'static str);
+/// Sandbox time at the start: every event of the files in `tests/data/calendars` lies less than a year ahead.
+const START: &str = "2026-03-01T08:00:00Z";
 
-/// An all-day event as Salesforce must show it: subject, first day, days.
-type Days = (&'static str, &'static str, i64);
+/// Calendars beside the repository; they are not part of it.
+const SHARED: &str = "../shared/data/calendars";
 
-/// What a file must become.
-struct Expected {
-    /// Sandbox time at the start, before everything in the file.
-    start_at: &'static str,
-    timed: &'static [Timed],
-    days: &'static [Days],
-    /// In the mailbox, not in Salesforce: subject and reason.
-    left: &'static [(&'static str, &'static str)],
-    /// Not even in the mailbox: subject and words of the reason.
-    not_loaded: &'static [(&'static str, &'static str)],
+/// What must become of one event, or of a line that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fate {
+    /// In Salesforce at these instants.
+    At { start: DateTime<Utc>, end: DateTime<Utc> },
+    /// In Salesforce on these whole days.
+    Days { first: NaiveDate, number: i64 },
+    /// In the mailbox only, for the reason of this name.
+    Stays(String),
+    /// Not in the mailbox; words of the loader's reason.
+    Left(String),
 }
 
-async fn assert_crosses(path: PathBuf, expected: Expected) {
-    let options =
-        Options { calendars: vec![path], start_at: Some(expected.start_at.parse().unwrap()), ..Options::default() };
+/// A row of an `.expect` file.
+#[derive(Debug, Clone)]
+struct Expected {
+    /// Line of the calendar, from 1.
+    line: usize,
+    fate: Fate,
+    /// Subject in Salesforce, where given.
+    subject: Option<String>,
+}
+
+impl Expected {
+    fn read(text: &str) -> Self {
+        let mut words = text.split(' ');
+        let mut next = || words.next().unwrap_or_else(|| panic!("`{text}` is complete"));
+        let line = next().parse().unwrap_or_else(|error| panic!("`{text}`: {error}"));
+        let instant = |word: &str| -> DateTime<Utc> {
+            let full =
+                if word.len() == "2026-03-01T08:00Z".len() { word.replace('Z', ":00Z") } else { word.to_owned() };
+            full.parse().unwrap_or_else(|error| panic!("`{text}`: {error}"))
+        };
+        let fate = match next() {
+            "at" => Fate::At { start: instant(next()), end: instant(next()) },
+            "days" => Fate::Days { first: next().parse().unwrap(), number: next().parse().unwrap() },
+            "stays" => Fate::Stays(next().to_owned()),
+            "left" => return Self { line, fate: Fate::Left(words.collect::<Vec<_>>().join(" ")), subject: None },
+            other => panic!("`{text}`: `{other}` is no fate"),
+        };
+        let subject = words.collect::<Vec<_>>().join(" ");
+        Self { line, fate, subject: Some(subject).filter(|subject| !subject.is_empty()) }
+    }
+
+    /// Tells whether a Salesforce event is due to it.
+    fn appears(&self) -> bool {
+        matches!(self.fate, Fate::At { .. } | Fate::Days { .. })
+    }
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/calendars").join(name)
+}
+
+/// Reads the rows of an `.expect` file; the name of a file before them (`== NAME`) counts for those that follow.
+fn expectations(path: &Path) -> BTreeMap<String, Vec<Expected>> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut of = String::new();
+    let mut files = BTreeMap::new();
+    for row in text.lines().filter(|row| !row.is_empty() && !row.starts_with('#')) {
+        if let Some(name) = row.strip_prefix("== ") {
+            name.clone_into(&mut of);
+            continue;
+        }
+        files.entry(of.clone()).or_insert_with(Vec::new).push(Expected::read(row));
+    }
+    files
+}
+
+/// The calendars of a folder by name.
+fn calendars(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> =
+        names.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "ics")).collect();
+    names.sort();
+    names
+}
+
+/// The counts of files, printed as a table with what stayed behind under it.
+#[derive(Default)]
+struct Counts {
+    table: String,
+    reasons: String,
+    appear: usize,
+}
+
+impl Counts {
+    fn add(&mut self, name: &str, expected: &[Expected], loaded: &LoadedCalendar, stayed: &[(usize, String)]) {
+        let at = expected.iter().filter(|row| matches!(row.fate, Fate::At { .. })).count();
+        let days = expected.iter().filter(|row| matches!(row.fate, Fate::Days { .. })).count();
+        let (loaded_events, left) = (loaded.created.len(), loaded.not_loaded.len());
+        writeln!(self.table, "{name:<52}{loaded_events:>7}{at:>7}{days:>8}{:>7}{left:>10}", stayed.len()).unwrap();
+        for (line, reason) in stayed {
+            writeln!(self.reasons, "  {name}:{line}: stays in Outlook: {reason}").unwrap();
+        }
+        for row in &loaded.not_loaded {
+            writeln!(self.reasons, "  {name}:{}: {} not loaded: {}", row.line, row.what, row.reason).unwrap();
+        }
+        self.appear += at + days;
+    }
+
+    /// Prints past the capturing of the test harness: the counts of a run that passes are wanted too.
+    fn print(&self, what: &str) {
+        let head = format!("{:<52}{:>7}{:>7}{:>8}{:>7}{:>10}", what, "loaded", "timed", "all-day", "stay", "left out");
+        let text = format!("\n{head}\n{}{}\n", self.table, self.reasons);
+        std::io::stdout().lock().write_all(text.as_bytes()).unwrap();
+    }
+}
+
+/// Waits until the engine has told all about an event; returns its story.
+async fn told(rehearsal: &Rehearsal, id: &str) -> Value {
+    let mut last = Vec::new();
+    let waiting = async {
+        loop {
+            last = rehearsal.trace(id).await;
+            if let [story] = last.as_slice()
+                && story["lines"].as_array().is_some_and(|lines| !lines.is_empty())
+                && story["verdict"]["is"] != "waiting"
+            {
+                return story.clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(story) => story,
+        Err(tokio::time::error::Elapsed { .. }) => panic!("gave up waiting for the story of {id}: {last:#?}"),
+    }
+}
+
+/// Asserts what became of a file's events and lines, and counts them.
+async fn assert_as_expected(
+    rehearsal: &Rehearsal,
+    name: &str,
+    loaded: &LoadedCalendar,
+    expected: &[Expected],
+    counts: &mut Counts,
+) {
+    let owner = rehearsal.person(0).mailbox().salesforce_user_id.clone();
+    let in_mailbox: Vec<&Expected> = expected.iter().filter(|row| !matches!(row.fate, Fate::Left(_))).collect();
+    let lines: Vec<usize> = loaded.created.iter().map(|event| event.line).collect();
+    let expected_lines: Vec<usize> = in_mailbox.iter().map(|row| row.line).collect();
+    assert_eq!(lines, expected_lines, "{name}: these lines begin events of the mailbox: {:#?}", loaded.not_loaded);
+
+    let mut stayed = Vec::new();
+    for (event, row) in loaded.created.iter().zip(in_mailbox) {
+        let place = format!("{name}:{}", row.line);
+        let story = told(rehearsal, &event.id).await;
+        if let Fate::Stays(reason) = &row.fate {
+            assert_eq!(story["verdict"]["is"], "not_synced", "{place}: {story:#}");
+            assert_eq!(story["verdict"]["reason"]["name"], reason.as_str(), "{place}: {story:#}");
+            let words = story["verdict"]["reason"]["words"].as_str().unwrap_or_default();
+            stayed.push((row.line, format!("{reason}, {words}")));
+            continue;
+        }
+        assert_eq!(story["verdict"]["is"], "in_step", "{place}: {story:#}");
+        let rows = rehearsal.salesforce();
+        let record = rows.iter().find(|record| record["Id"] == story["identity"]["salesforce_id"]);
+        let record = record.unwrap_or_else(|| panic!("{place} is in Salesforce: {story:#}"));
+        assert_eq!(record["OwnerId"], owner.as_str(), "{place}");
+        if let Some(subject) = &row.subject {
+            assert_eq!(record["Subject"], subject.as_str(), "{place}");
+        }
+        match &row.fate {
+            Fate::At { start, end } => {
+                let written = |instant: &DateTime<Utc>| instant.format("%Y-%m-%dT%H:%M:%S.000+0000").to_string();
+                assert_eq!(record["IsAllDayEvent"], false, "{place}");
+                assert_eq!(record["StartDateTime"], written(start), "{place}");
+                assert_eq!(record["EndDateTime"], written(end), "{place}");
+            }
+            Fate::Days { first, number } => {
+                assert_eq!(record["IsAllDayEvent"], true, "{place}");
+                assert_eq!(record["ActivityDate"], first.to_string(), "{place}");
+                assert_eq!(record["DurationInMinutes"].as_i64(), Some(number * 1440), "{place}: {record:#}");
+            }
+            Fate::Stays(_) | Fate::Left(_) => unreachable!("handled above"),
+        }
+    }
+
+    let left: Vec<(usize, &str)> = expected
+        .iter()
+        .filter_map(|row| if let Fate::Left(words) = &row.fate { Some((row.line, words.as_str())) } else { None })
+        .collect();
+    assert_eq!(loaded.not_loaded.len(), left.len(), "{name}: {:#?}", loaded.not_loaded);
+    assert_eq!(loaded.not_loaded_beyond, 0, "{name}");
+    for (row, (line, words)) in loaded.not_loaded.iter().zip(left) {
+        assert!(row.line == line && row.reason.contains(words), "{name}:{line} `{words}`: {row:?}");
+    }
+    counts.add(name, expected, loaded, &stayed);
+}
+
+fn options() -> Options {
+    Options { mailboxes: 1, start_at: Some(START.parse().unwrap()), ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calendars_that_are_there_at_the_first_contact_cross_at_the_right_instants_and_the_rest_says_why_not() {
+    let names = calendars(&data(""));
+    assert!(names.len() >= 10, "{names:?}");
+    let options = Options { calendars: names.iter().map(|name| data(name)).collect(), ..options() };
+    let rehearsal = Rehearsal::start(options, "sync:\n  first_contact: outlook\n").await;
+    let mut counts = Counts::default();
+    for (name, loaded) in names.iter().zip(rehearsal.sandbox.loaded_calendars()) {
+        let mut expected = expectations(&data(name).with_extension("expect"));
+        let expected = expected.remove("").unwrap_or_default();
+        assert!(expected.iter().any(Expected::appears), "{name}: something crosses");
+        assert_as_expected(&rehearsal, name, loaded, &expected, &mut counts).await;
+    }
+    rehearsal.settled().await;
+    assert_eq!(rehearsal.salesforce().len(), counts.appear, "and nothing else is there");
+    counts.print("calendars of our own");
+    rehearsal.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calendars_of_many_programs_imported_beside_a_running_engine_cross_at_the_right_instants() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(SHARED);
+    if !folder.is_dir() {
+        let note = format!("\nskipped: the calendars in `{SHARED}`, a folder that is not there\n");
+        std::io::stdout().lock().write_all(note.as_bytes()).unwrap();
+        return;
+    }
+    let mut expected = expectations(&data("shared.expect"));
+    let names = calendars(&folder);
+    let rehearsal = Rehearsal::start(options(), "").await;
+    let person = rehearsal.person(0);
+    let mut counts = Counts::default();
+    for name in &names {
+        let loaded = person.load_calendar(&std::fs::read(folder.join(name)).unwrap()).unwrap();
+        let expected = expected.remove(name).unwrap_or_else(|| panic!("`shared.expect` tells of {name}"));
+        assert_as_expected(&rehearsal, name, &loaded, &expected, &mut counts).await;
+    }
+    assert!(expected.is_empty(), "files that `shared.expect` tells of are missing: {:?}", expected.keys());
+    rehearsal.settled().await;
+    assert_eq!(rehearsal.salesforce().len(), counts.appear, "and nothing else is there");
+    counts.print(SHARED);
+    rehearsal.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_tells_of_each_event_of_a_calendar_in_its_trace() {
+    let options = Options { calendars: vec![data("zones.ics")], ..options() };
     let bench = Bench::set_up(options, "sync:\n  first_contact: outlook\n").await;
     let loaded = bench.rehearsal.sandbox.loaded_calendars()[0].clone();
     let running = bench.run().await;
-    let singles = expected.timed.len() + expected.days.len();
-    bench.rehearsal.until("all single events are in Salesforce", |r| r.salesforce().len() >= singles).await;
-
-    let subject_of = |id: &str| -> String {
-        let events = bench.rehearsal.outlook(0);
-        let event = events.iter().find(|event| event["id"] == id).expect("what was loaded is in the mailbox");
-        event["subject"].as_str().unwrap().to_owned()
-    };
-    let mut left = Vec::new();
+    let mut verdicts = Vec::new();
     for event in &loaded.created {
         let story = bench.story_until(&event.id, |story| story["verdict"]["is"] != "waiting").await;
-        match story["verdict"]["is"].as_str().unwrap() {
-            "in_step" => {}
-            "not_synced" => {
-                left.push((subject_of(&event.id), story["verdict"]["reason"]["name"].as_str().unwrap().to_owned()));
-            }
-            other => panic!("{other}: {story:#}"),
-        }
+        let reason = story["verdict"]["reason"]["name"].as_str().unwrap_or_default().to_owned();
+        verdicts.push(format!("{} {reason}", story["verdict"]["is"].as_str().unwrap()).trim().to_owned());
     }
-    let left: Vec<(&str, &str)> = left.iter().map(|(subject, reason)| (subject.as_str(), reason.as_str())).collect();
-    assert_eq!(left, expected.left);
-    assert_eq!(loaded.not_loaded.len(), expected.not_loaded.len(), "{:#?}", loaded.not_loaded);
-    for (row, (subject, words)) in loaded.not_loaded.iter().zip(expected.not_loaded) {
-        assert_eq!(row.subject.as_deref(), Some(*subject));
-        assert!(row.reason.contains(words), "{row:?}");
-    }
-
-    bench.rehearsal.settled().await;
-    let rows = bench.rehearsal.salesforce();
-    assert_eq!(rows.len(), singles, "{rows:#?}");
-    let owner = bench.rehearsal.person(0).mailbox().salesforce_user_id.clone();
-    let row = |subject: &str| -> &Value {
-        let found: Vec<&Value> = rows.iter().filter(|row| row["Subject"] == subject).collect();
-        assert_eq!(found.len(), 1, "`{subject}` is there once: {rows:#?}");
-        assert_eq!(found[0]["OwnerId"], owner.as_str());
-        found[0]
-    };
-    for (subject, start, end) in expected.timed {
-        let row = row(subject);
-        assert_eq!(row["IsAllDayEvent"], false, "{subject}");
-        assert_eq!(row["StartDateTime"], format!("{start}:00.000+0000"), "{subject}");
-        assert_eq!(row["EndDateTime"], format!("{end}:00.000+0000"), "{subject}");
-    }
-    for (subject, first, days) in expected.days {
-        let row = row(subject);
-        assert_eq!(row["IsAllDayEvent"], true, "{subject}");
-        assert_eq!(row["ActivityDate"], *first, "{subject}");
-        assert_eq!(row["DurationInMinutes"].as_i64().unwrap(), days * 1440, "{subject}: {row:#}");
-    }
+    let expected = ["in_step", "in_step", "in_step", "in_step", "not_synced series_not_mapped", "not_synced private"];
+    assert_eq!(verdicts, expected);
     assert_eq!(running.stop().await.code, 0);
     bench.end().await;
-}
-
-/// Finds an export that is not part of this repository; none (with a printed note) where it is not there.
-#[expect(clippy::print_stdout, reason = "a skipped test must say so")]
-fn export(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/calendars").join(name);
-    if path.is_file() {
-        return Some(path);
-    }
-    println!("skipped: `../shared/data/calendars/{name}` is not there");
-    None
-}
-
-fn own(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_export_of_exchange_with_zones_of_its_own_crosses_at_the_right_instants() {
-    let Some(path) = export("ms_timezones.ics") else { return };
-    let expected = Expected {
-        start_at: "2020-09-01T08:00:00Z",
-        timed: &[
-            // 09:00 in Berlin's summer; 08:30 in Pacific daylight time.
-            ("test", "2020-09-10T07:00", "2020-09-10T07:30"),
-            ("Not the actual summary 1", "2020-09-15T15:30", "2020-09-15T16:30"),
-        ],
-        days: &[],
-        left: &[
-            ("Log Yesterday's Jira time", "series_not_mapped"),
-            ("Not the actual summary either", "series_not_mapped"),
-        ],
-        not_loaded: &[],
-    };
-    assert_crosses(path, expected).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_export_of_outlook_on_the_web_with_descriptions_as_zones_crosses_at_the_right_instants() {
-    let Some(path) = export("Office-2012-owa.ics") else { return };
-    let expected = Expected {
-        start_at: "2020-10-20T08:00:00Z",
-        timed: &[
-            // 13:30 in Sydney's summer (+11); in Eastern daylight time; in Eastern standard time, from 1 November on.
-            ("TEST Syd", "2020-10-28T02:30", "2020-10-28T04:00"),
-            ("TEST", "2020-10-28T17:30", "2020-10-28T19:00"),
-            ("TEST 3", "2020-11-02T18:30", "2020-11-02T20:00"),
-        ],
-        days: &[],
-        left: &[("TEST2", "series_not_mapped")],
-        not_loaded: &[],
-    };
-    assert_crosses(path, expected).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_way_to_name_a_zone_leads_to_the_right_instant_and_what_stays_behind_says_why() {
-    let expected = Expected {
-        start_at: "2026-03-01T08:00:00Z",
-        timed: &[
-            ("In universal time", "2026-03-10T09:00", "2026-03-10T09:30"),
-            // The clocks go from 02:00 to 03:00 in between: one hour passes.
-            ("Across the change of clocks", "2026-03-29T00:30", "2026-03-29T01:30"),
-            ("In a zone that only this file knows", "2026-03-12T04:15", "2026-03-12T05:30"),
-            // Two days before the United States put their clocks forward.
-            ("In a Windows zone, quoted", "2026-03-07T00:00", "2026-03-07T01:00"),
-        ],
-        days: &[],
-        left: &[("Every week", "series_not_mapped"), ("Nobody else's business", "private")],
-        not_loaded: &[("Called off", "cancelled")],
-    };
-    assert_crosses(own("zones.ics"), expected).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whole_days_stay_on_their_days_and_a_night_keeps_its_instants() {
-    let expected = Expected {
-        start_at: "2026-04-20T08:00:00Z",
-        timed: &[("Past midnight", "2026-05-21T03:00", "2026-05-21T05:30")],
-        days: &[
-            ("One whole day", "2026-05-01", 1),
-            (
-                "Three whole days with a name that has to be folded because it is longer than one line may be",
-                "2026-05-10",
-                3,
-            ),
-        ],
-        left: &[],
-        not_loaded: &[("Buy flowers", "")],
-    };
-    assert_crosses(own("days.ics"), expected).await;
 }

@@ -6,6 +6,7 @@ mod attendees;
 mod bursts;
 mod calendars;
 mod commands;
+mod compose;
 mod copies;
 mod crossings;
 mod enrolment;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -48,6 +48,12 @@ impl Value {
     }
 }
 
+/// Longest event that Salesforce holds, in an org that allows events of several days at all: 14 days, the last day of an
+/// all-day event included. Outlook has no such limit.
+///
+/// <https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_event.htm>
+pub const LONGEST: TimeDelta = TimeDelta::days(14);
+
 /// When a meeting takes place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,12 +86,21 @@ impl When {
         }
     }
 
+    /// Tells whether both sides can hold it: ordered, and no longer than [`LONGEST`].
+    pub fn is_mappable(&self) -> bool {
+        let length = match self {
+            Self::Timed { start, end, .. } => *end - *start,
+            Self::AllDay { first, last } => *last - *first + TimeDelta::days(1),
+        };
+        self.is_ordered() && length <= LONGEST
+    }
+
     /// Returns the instant after which the meeting is certainly over (an all-day meeting ends in the latest zone, UTC-12).
     pub fn over_at(&self) -> DateTime<Utc> {
         match self {
             Self::Timed { end, .. } => *end,
             Self::AllDay { last, .. } => {
-                last.and_hms_opt(0, 0, 0).expect("midnight exists").and_utc() + chrono::TimeDelta::hours(36)
+                last.and_hms_opt(0, 0, 0).expect("midnight exists").and_utc() + TimeDelta::hours(36)
             }
         }
     }

@@ -51,12 +51,16 @@ pub(super) fn assemble(lines: Vec<ContentLine>, losses: &mut Losses) -> Vec<Comp
             "END" => end(&line, &mut open, &mut calendars, losses),
             _ => match open.last_mut() {
                 Some(component) => component.properties.push(line),
-                None => losses.line(line.line, "outside of any calendar"),
+                None => losses
+                    .line(line.line, "outside of any calendar; move it between `BEGIN:VCALENDAR` and `END:VCALENDAR`"),
             },
         }
     }
     while let Some(component) = open.pop() {
-        losses.line(component.line, format!("`{}` is not closed; read up to the end of the file", component.name));
+        losses.line(
+            component.line,
+            format!("`{0}` is not closed; read up to the end of the file, add `END:{0}`", component.name),
+        );
         attach(component, &mut open, &mut calendars);
     }
     calendars.retain(|component| component.name == "VCALENDAR");
@@ -81,7 +85,7 @@ fn begin(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Comp
 fn end(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Component>, losses: &mut Losses) {
     let name = line.value.trim().to_ascii_uppercase();
     if !open.iter().any(|component| component.name == name) {
-        losses.line(line.line, format!("`END:{name}` closes nothing"));
+        losses.line(line.line, format!("`END:{name}` closes nothing; delete the line"));
         return;
     }
     while open.last().is_some_and(|component| component.name != name) {
@@ -94,7 +98,11 @@ fn end(line: &ContentLine, open: &mut Vec<Component>, calendars: &mut Vec<Compon
 
 fn close_top(open: &mut Vec<Component>, calendars: &mut Vec<Component>, losses: &mut Losses) {
     if let Some(component) = open.pop() {
-        losses.line(component.line, format!("`{}` is not closed", component.name));
+        let reason = format!(
+            "`{0}` is not closed; read up to where the next thing begins or ends, add `END:{0}`",
+            component.name
+        );
+        losses.line(component.line, reason);
         attach(component, open, calendars);
     }
 }

@@ -106,12 +106,14 @@ pub(super) fn read(component: &Component, zones: &Zones) -> Result<ImportedEvent
 }
 
 fn read_times(component: &Component, zones: &Zones) -> Result<Times, String> {
-    let begin = component.property("DTSTART").ok_or("it has no `DTSTART`")?;
+    let begin =
+        component.property("DTSTART").ok_or("it has no `DTSTART`; add one, such as `DTSTART:20260701T090000Z`")?;
     let end = component.property("DTEND");
     let span = match component.property("DURATION") {
-        Some(property) if end.is_none() => {
-            Some(times::parse_duration(&property.value).ok_or("`DURATION` is not a duration")?)
-        }
+        Some(property) if end.is_none() => Some(
+            times::parse_duration(&property.value)
+                .ok_or("`DURATION` is not a duration; write it as `PT1H30M` or `P2D`")?,
+        ),
         _ => None,
     };
     let times = match when(begin)? {
@@ -142,7 +144,7 @@ fn read_days(
         (None, None) => next,
     };
     if behind < first {
-        return Err("it ends before it begins".to_owned());
+        return Err("it ends before it begins; put `DTEND` after `DTSTART`".to_owned());
     }
     let midnight = |date: NaiveDate| date.and_time(chrono::NaiveTime::MIN);
     Ok(Times {
@@ -174,7 +176,7 @@ fn read_moments(
         (None, None) => start,
     };
     if finish < start {
-        return Err("it ends before it begins".to_owned());
+        return Err("it ends before it begins; put `DTEND` after `DTSTART`".to_owned());
     }
     // Graph gets local times of a zone of the tz database, but only where they come back as the same instants.
     let shown = zone.known(local).filter(|zone| {
@@ -191,7 +193,9 @@ fn read_moments(
 }
 
 fn when(property: &ContentLine) -> Result<When, String> {
-    times::parse_when(&property.value).ok_or_else(|| format!("`{}` is neither a date nor a time", property.name))
+    times::parse_when(&property.value).ok_or_else(|| {
+        format!("`{}` is neither a date nor a time; write it as `20260701` or `20260701T090000Z`", property.name)
+    })
 }
 
 fn zone_of<'a>(property: &ContentLine, utc: bool, zones: &'a Zones) -> Result<Zone<'a>, String> {
@@ -200,7 +204,9 @@ fn zone_of<'a>(property: &ContentLine, utc: bool, zones: &'a Zones) -> Result<Zo
     }
     match property.param("TZID").filter(|name| !name.trim().is_empty()) {
         None => Ok(Zone::Known(zones.floating())),
-        Some(name) => zones.find(name).ok_or_else(|| format!("its time zone `{name}` is not known")),
+        Some(name) => zones.find(name).ok_or_else(|| {
+            format!("its time zone `{name}` is not known; give a name such as `Europe/Berlin`, or its `VTIMEZONE`")
+        }),
     }
 }
 

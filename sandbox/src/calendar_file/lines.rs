@@ -53,7 +53,7 @@ pub(super) fn read(bytes: &[u8], losses: &mut Losses) -> Vec<ContentLine> {
                 }
                 found.push(content);
             }
-            None => losses.line(line, "not of the form `NAME:value`"),
+            None => losses.line(line, "not of the form `NAME:value`; complete or delete the line"),
         }
     }
     found

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqlSafeStr, SqlitePool};
@@ -69,6 +70,16 @@ impl StoreSettings {
 }
 
 impl SqliteStore {
+    /// Asks whether another process has the database open for an engine; tells who, and changes nothing.
+    pub fn held(settings: &StoreSettings) -> Option<StoreError> {
+        let database = settings.file()?;
+        let mut file = File::open(lock_path(&database)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(in_use(&database, &mut file)),
+            Ok(()) | Err(TryLockError::Error(_)) => None,
+        }
+    }
+
     /// Opens a database for an engine, making and migrating it as needed.
     ///
     /// # Errors
@@ -76,7 +87,7 @@ impl SqliteStore {
     /// fit, [`StoreError::Database`] otherwise.
     pub async fn open(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let file = settings.file();
-        let lock = file.as_deref().map(lock).transpose()?;
+        let lock = file.as_deref().map(|file| lock(file, clock.now())).transpose()?;
         let writing = settings
             .options()
             .create_if_missing(true)
@@ -167,37 +178,54 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
+/// Returns the lock file's path: beside the database.
+fn lock_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// Says who has the database open, as the holder wrote it into the lock file.
+fn in_use(database: &Path, file: &mut File) -> StoreError {
+    let mut holder = String::new();
+    // A holder that has not yet written who it is is still named: as unknown.
+    let holder = match file.read_to_string(&mut holder) {
+        Ok(_) if !holder.trim().is_empty() => holder.trim().to_owned(),
+        _ => "unknown".to_owned(),
+    };
+    StoreError::InUse(format!(
+        "the database `{}` is in use by process {holder}; stop that one, or give this one another `store.path`",
+        database.display()
+    ))
+}
+
+/// The machine's name, or the container's: a process id alone says little where each container counts its own.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "an unknown host".to_owned() } else { format!("host `{}`", name.trim()) }
+}
+
 /// Takes the lock file beside the database; the system frees it when the process ends, however it ends.
-fn lock(database: &Path) -> Result<File, StoreError> {
+fn lock(database: &Path, now: DateTime<Utc>) -> Result<File, StoreError> {
     if let Some(folder) = database.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|error| StoreError::Database(format!("cannot make the folder `{}`: {error}", folder.display())))?;
     }
-    let mut name = database.as_os_str().to_owned();
-    name.push(".lock");
-    let path = PathBuf::from(name);
+    let path = lock_path(database);
     let unusable =
         |error: std::io::Error| StoreError::Database(format!("cannot use the lock file `{}`: {error}", path.display()));
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // A holder that has not yet written its id is still named: as unknown.
-            let holder = match file.read_to_string(&mut holder) {
-                Ok(_) if !holder.trim().is_empty() => holder.trim().to_owned(),
-                _ => "unknown".to_owned(),
-            };
-            return Err(StoreError::InUse(format!(
-                "the database `{}` is in use by process {holder}; stop that one, or give this one another `store.path`",
-                database.display()
-            )));
-        }
+        Err(TryLockError::WouldBlock) => return Err(in_use(database, &mut file)),
         Err(TryLockError::Error(error)) => return Err(unusable(error)),
     }
     file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .and_then(|()| {
+            let since = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+            writeln!(file, "{} on {} since {since}", std::process::id(), host())
+        })
         .and_then(|()| file.flush())
         .map_err(unusable)?;
     Ok(file)

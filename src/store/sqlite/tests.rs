@@ -124,8 +124,12 @@ async fn a_second_engine_is_refused_and_told_who_has_the_file() {
     let settings = StoreSettings::new(folder.path().join("calbridge.db").display().to_string());
     let error = SqliteStore::open(settings, clock()).await.unwrap_err();
     let StoreError::InUse(text) = &error else { panic!("{error}") };
-    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    assert!(text.contains(&format!("process {} on ", std::process::id())), "{text}");
+    assert!(text.contains(" since 20"), "{text}");
+    let settings = StoreSettings::new(folder.path().join("calbridge.db").display().to_string());
+    assert_eq!(SqliteStore::held(&settings).map(|held| held.to_string()), Some(error.to_string()));
     drop(store);
+    assert!(SqliteStore::held(&settings).is_none(), "the file that is left behind means nothing");
     open(folder.path()).await;
 }
 

@@ -264,11 +264,21 @@ impl Drop for Running {
 impl Running {
     /// Starts the program; it sees no environment variable of ours.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::of(env!("CARGO_BIN_EXE_calbridge"), arguments, &[])
+    }
+
+    /// Starts any program with these environment variables and no others.
+    pub(crate) fn of<T: AsRef<std::ffi::OsStr>>(
+        program: impl AsRef<std::ffi::OsStr>,
+        arguments: &[T],
+        environment: &[(String, String)],
+    ) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_calbridge"))
+        let mut child = Command::new(program)
             .args(arguments)
             .current_dir(folder.path())
             .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -126,7 +126,7 @@ fn judge(
     pair: &Pair<'_>,
     outlook_writable: bool,
 ) -> Verdict {
-    if rule.kind == Kind::Time && ![outlook, salesforce].iter().all(|v| v.as_when().is_some_and(When::is_ordered)) {
+    if rule.kind == Kind::Time && ![outlook, salesforce].iter().all(|v| v.as_when().is_some_and(When::is_mappable)) {
         return Verdict::Leave(Reason::TimeNotMappable);
     }
     let to_salesforce = |reason| {

@@ -69,7 +69,7 @@ pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a E
     if snapshot.traits.cancelled {
         return Err(Reason::Cancelled);
     }
-    if !when(snapshot).is_some_and(When::is_ordered) {
+    if !when(snapshot).is_some_and(When::is_mappable) {
         return Err(Reason::TimeNotMappable);
     }
     let enrolment = run.enrolment_of(snapshot).ok_or(Reason::NotEnrolled)?;

@@ -228,15 +228,17 @@ fn changes_of_different_fields_on_both_sides_cross_without_a_conflict() {
 }
 
 #[test]
-fn a_time_that_ends_before_it_starts_goes_nowhere() {
-    for side in Side::BOTH {
+fn a_time_that_ends_before_it_starts_or_lasts_more_than_14_days_goes_nowhere() {
+    for (side, end) in
+        Side::BOTH.into_iter().flat_map(|side| [(side, "2026-12-01T10:00:00Z"), (side, "2026-12-15T11:01:00Z")])
+    {
         let mut scene = Scene::in_step();
         scene.edit(side, |snapshot| {
-            snapshot.fields.insert("time".to_owned(), timed("2026-12-01T11:00:00Z", "2026-12-01T10:00:00Z"));
+            snapshot.fields.insert("time".to_owned(), timed("2026-12-01T11:00:00Z", end));
         });
         let plan = scene.plan();
-        assert!(plan.steps.is_empty());
-        assert_eq!(plan.reasons, [Reason::TimeNotMappable]);
+        assert!(plan.steps.is_empty(), "{side} {end}");
+        assert_eq!(plan.reasons, [Reason::TimeNotMappable], "{side} {end}");
         assert_eq!(plan.next.unwrap().base, scene.link().base, "the base stays for the next edit");
     }
 }
