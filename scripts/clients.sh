@@ -7,9 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
+# Used only where the system has no Node of version 20 or later.
+NODE_VERSION=22.23.3
+
 mkdir -p "${CARGO_TARGET_DIR:-target}"
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 here=tests/clients
+runtime=$target/clients/runtime-$NODE_VERSION/node_modules/runtime
 sandbox=${CALBRIDGE_SANDBOX:-$target/debug/calbridge-sandbox}
 
 fail() {
@@ -47,7 +51,22 @@ install_python() {
     touch "$venv/.complete"
 }
 
+# The system's Node, or one from the npm registry where that is older than the clients take (Debian 12 has 18).
+node_program() {
+    local major
+    major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+    if [ "$major" -ge 20 ]; then command -v node; else echo "$runtime/bin/node"; fi
+}
+
 install_node() {
+    local arch folder
+    if [ ! -x "$(node_program)" ]; then
+        arch=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+        folder=${runtime%/node_modules/*}
+        mkdir -p "$folder"
+        npm install --silent --prefix "$folder" --ignore-scripts --no-save --no-audit --no-fund \
+            "runtime@npm:node-linux-$arch@$NODE_VERSION"
+    fi
     [ -e "$modules/.complete" ] && return
     rm -rf "$modules"
     mkdir -p "$modules"
@@ -84,6 +103,7 @@ case ${1:-} in
     *)
         [ -x "$sandbox" ] || fail "$sandbox is missing; build it: cargo build -p calbridge-sandbox"
         install
-        exec "$venv/bin/python" "$here/run.py" --sandbox "$sandbox" --python "$venv/bin/python" --node "$modules" "$@"
+        exec "$venv/bin/python" "$here/run.py" --sandbox "$sandbox" --python "$venv/bin/python" --node "$modules" \
+            --node-program "$(node_program)" "$@"
         ;;
 esac

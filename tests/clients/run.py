@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--sandbox", required=True, type=pathlib.Path, help="the calbridge-sandbox program")
     parser.add_argument("--python", required=True, type=pathlib.Path, help="Python of the environment with the clients")
     parser.add_argument("--node", required=True, type=pathlib.Path, help="folder with package.json and node_modules")
+    parser.add_argument("--node-program", default="node", help="the Node program, version 20 or later")
     parser.add_argument("--list", action="store_true", help="only list the clients")
     parser.add_argument("clients", nargs="*", help="names of files, such as `jsforce_client`; all by default")
     options = parser.parse_args()
@@ -127,7 +128,7 @@ def stop(process):
 def command(file, options):
     if file.suffix == ".py":
         return [options.python, file], file.parent
-    return ["node", options.node / file.name], options.node
+    return [options.node_program, options.node / file.name], options.node
 
 
 def follow(program, folder, bytecode, log, say):
