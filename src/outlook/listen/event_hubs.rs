@@ -660,5 +660,5 @@ async fn next_receipt(in_flight: &mut VecDeque<(Option<i64>, oneshot::Receiver<(
 mod tests;
 
 #[cfg(test)]
-#[path = "pitfalls.rs"]
+#[path = "pitfalls_tests.rs"]
 mod pitfalls;
