@@ -13,10 +13,12 @@
 //! | `POST /people/{address}/salesforce/events`, `PATCH`, `DELETE .../{id}` | act in Salesforce |
 //! | `POST /calendars?mailbox=` | load the text of a calendar export |
 //! | `POST /hub/cut` | end all Event Hubs connections |
+//! | `POST /secrets/microsoft`, `POST /secrets/salesforce` | replace the app's secret; answers the new one |
 
 mod answer;
 mod people;
 mod reading;
+mod secrets;
 mod switches;
 
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
         )
         .route("/calendars", post(people::load_calendar))
         .route("/hub/cut", post(people::cut_hub))
+        .route("/secrets/{cloud}", post(secrets::rotate))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES + 1024))

@@ -10,6 +10,7 @@ use crate::faults::Faults;
 use crate::history::History;
 use crate::meters::Meters;
 use crate::options::Profile;
+use crate::tap::Tap;
 
 /// What every stand-in shares.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct World {
     pub history: History,
     /// Counters.
     pub meters: Meters,
+    /// What passes between clients and Graph.
+    pub tap: Tap,
     random: Mutex<StdRng>,
 }
 
@@ -36,6 +39,7 @@ impl World {
             faults: Faults::default(),
             history: History::default(),
             meters: Meters::default(),
+            tap: Tap::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         })
     }

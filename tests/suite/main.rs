@@ -6,6 +6,7 @@ mod attendees;
 mod bursts;
 mod calendars;
 mod commands;
+mod contract;
 mod copies;
 mod crossings;
 mod enrolment;

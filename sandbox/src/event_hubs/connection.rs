@@ -42,7 +42,7 @@ const IDLE_MILLIS: u32 = 240_000;
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often the tokens behind open links are looked at again.
-const TOKEN_CHECK: Duration = Duration::from_secs(10);
+const TOKEN_CHECK: Duration = Duration::from_secs(1);
 
 /// What the links of a connection share.
 #[derive(Clone)]
