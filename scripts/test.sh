@@ -139,6 +139,7 @@ mappings() {
 }
 
 tests() {
+    rm -f "$target/tmp/graph-contract.txt"
     cargo test --workspace --locked --no-fail-fast
 }
 
@@ -157,4 +158,5 @@ step "build" build
 step "generated files, examples in documents" env CALBRIDGE="$target/debug/calbridge" scripts/check.sh generated examples
 step "mapping files" mappings
 step "tests" tests
+step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo

@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use calbridge::engine;
 use calbridge::http::{self, HttpOptions};
 use calbridge_sandbox::history::EffectKind;
 use calbridge_sandbox::oauth::entra::Audience;
@@ -169,7 +171,8 @@ fn each_item_of_a_batch_is_judged_as_an_exchange_of_its_own() {
     let bodiless = contract.judge(&items[2]).1;
     assert_eq!((one(&bodiless).0, one(&bodiless).2), ("response body", "it is missing"));
 
-    let (items, faults) = contract.items(&batch(json!([item("1", "big"), item("2", "big")]), json!([answer("1", 204)])));
+    let (items, faults) =
+        contract.items(&batch(json!([item("1", "big"), item("2", "big")]), json!([answer("1", 204)])));
     assert_eq!((items.len(), one(&faults).1), (1, "/requests/1"));
     let doubled = json!([answer("1", 204), answer("1", 204)]);
     let (items, faults) = contract.items(&batch(json!([item("1", "big")]), doubled));
@@ -187,7 +190,8 @@ fn a_hub_message_is_a_collection_of_notifications_or_the_validation_message() {
     assert_eq!(one(&judge(json!([])).1).0, "message");
     assert_eq!(one(&contract.message(&Payload::Other).1).2, "it is no JSON");
     let validation = |request: &str, resource: &str| {
-        let change = format!("Validation: Testing client application reachability for subscription Request-Id: {request}");
+        let change =
+            format!("Validation: Testing client application reachability for subscription Request-Id: {request}");
         json!({"value": [{"subscriptionId": "NA", "subscriptionExpirationDateTime": "NA", "clientState": "NA",
             "changeType": change, "resource": resource, "resourceData": {"@odata.type": "NA", "@odata.id": "NA", "id": "NA"}}]})
     };
@@ -200,7 +204,8 @@ fn a_hub_message_is_a_collection_of_notifications_or_the_validation_message() {
 fn wrong_things_of_each_kind_are_found_by_graphs_own_description() {
     let Some(contract) = described() else { return };
     let json_type = ("content-type".to_owned(), "application/json".to_owned());
-    let event = json!({"id": "A", "subject": "x", "start": {"dateTime": "2026-11-21T09:00:00.0000000", "timeZone": "UTC"}});
+    let event =
+        json!({"id": "A", "subject": "x", "start": {"dateTime": "2026-11-21T09:00:00.0000000", "timeZone": "UTC"}});
     let exchange = |method: &str, path: &str, status: u16, body: Payload, answer: Payload| Exchange {
         method: method.to_owned(),
         path: path.to_owned(),
@@ -232,7 +237,11 @@ fn wrong_things_of_each_kind_are_found_by_graphs_own_description() {
         (exchange("DELETE", "/users/1/events/A", 200, Payload::None, Payload::None), "status", ""),
         (exchange("GET", "/users/1/calendarView/delta", 200, Payload::None, some(&delta)), "response body", ""),
         (exchange("GET", "/users/1/messages", 200, Payload::None, some(&event)), "path", ""),
-        (exchange("PATCH", "/users/1/events/A", 412, some(&json!({})), some(&json!({"error": "x"}))), "response body", "/error"),
+        (
+            exchange("PATCH", "/users/1/events/A", 412, some(&json!({})), some(&json!({"error": "x"}))),
+            "response body",
+            "/error",
+        ),
         (exchange("POST", "/subscriptions", 201, some(&subscription), some(&json!({"id": "A"}))), "request body", ""),
     ];
     for (exchange, part, pointer) in cases {
@@ -284,7 +293,8 @@ async fn a_wrong_request_over_the_wire_fails_the_rehearsal_and_is_named() {
     let batch = json!({"requests": [{"id": "1", "method": "POST", "url": format!("/users/{mailbox}/events"), "body": event,
         "headers": {"Content-Type": "application/json"}}]});
     for (path, body) in [(format!("/users/{mailbox}/events"), &event), ("/$batch".to_owned(), &batch)] {
-        let sent = client.post(format!("{}{path}", endpoints.microsoft.graph_http)).bearer_auth(&token).json(body).send();
+        let sent =
+            client.post(format!("{}{path}", endpoints.microsoft.graph_http)).bearer_auth(&token).json(body).send();
         assert!(sent.await.unwrap().status().is_success(), "the cloud itself takes any letter case");
     }
     let unknown = client.get(format!("{}/users/{mailbox}/messages", endpoints.microsoft.graph_http));
@@ -292,7 +302,11 @@ async fn a_wrong_request_over_the_wire_fails_the_rehearsal_and_is_named() {
     let ended = tokio::spawn(rehearsal.end()).await.expect_err("the rehearsal fails").into_panic();
     let said = ended.downcast_ref::<String>().expect("the failure is a text");
     assert!(said.contains("3 things"), "{said}");
-    assert_eq!(said.matches(&format!("POST /users/{mailbox}/events -> 201: request body at `/showAs`")).count(), 2, "{said}");
+    assert_eq!(
+        said.matches(&format!("POST /users/{mailbox}/events -> 201: request body at `/showAs`")).count(),
+        2,
+        "{said}"
+    );
     assert!(said.contains(&format!("GET /users/{mailbox}/messages -> 404: path")), "{said}");
 }
 
@@ -349,14 +363,16 @@ async fn everything_that_the_engine_asks_graph_in_a_day_is_judged() {
     rehearsal.settled().await;
     let change = json!({"Location": "Room 2"});
     person.update_in_salesforce(&record, change.as_object().unwrap()).unwrap();
-    rehearsal.until("the place crossed", |r| r.outlook(0).iter().any(|e| e["location"]["displayName"] == "Room 2")).await;
-    rehearsal.settled().await;
-    person.delete_in_salesforce(&record).unwrap();
     rehearsal
-        .until("it is deleted", |r| r.app_effects().iter().any(|effect| effect.kind == EffectKind::Delete))
+        .until("the place crossed", |r| r.outlook(0).iter().any(|e| e["location"]["displayName"] == "Room 2"))
         .await;
     rehearsal.settled().await;
+    person.delete_in_salesforce(&record).unwrap();
+    rehearsal.until("it is deleted", |r| r.app_effects().iter().any(|effect| effect.kind == EffectKind::Delete)).await;
+    rehearsal.settled().await;
     assert!(!gives(&rehearsal.story(&first).await, "dead_letter"));
+    let findings = engine::check(&rehearsal.config, Arc::clone(&rehearsal.clock)).await.unwrap();
+    assert!(findings.iter().all(|finding| finding.ok), "{findings:#?}");
 
     let totals = rehearsal.end_and_count().await;
     if described().is_none() {

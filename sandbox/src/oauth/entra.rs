@@ -519,6 +519,41 @@ mod tests {
     }
 
     #[test]
+    fn tokens_live_as_long_as_switched_and_are_taken_back_one_audience_at_a_time() {
+        let entra = entra();
+        let form = format!("{GRAPH}&client_id=app&client_secret=s3cret");
+        entra.world.faults.change(|switches| switches.outlook_token_life_secs = 60);
+        let (_, body) = entra.token("contoso.example", form.as_bytes(), None);
+        let token = body["access_token"].as_str().unwrap().to_owned();
+        let claims = entra.check(&token, Audience::Graph).unwrap();
+        assert_eq!((body["expires_in"].as_i64(), claims.exp - claims.iat), (Some(60), 60));
+        let hub = entra.issue(Audience::EventHubs, 60);
+        entra.world.faults.change(|switches| switches.outlook_revoke_tokens = true);
+        assert_eq!(entra.check(&token, Audience::Graph), Err(TokenFault::Revoked));
+        assert!(!entra.world.faults.read().outlook_revoke_tokens, "it resets itself");
+        assert!(entra.check(&hub, Audience::EventHubs).is_ok());
+        assert!(entra.check(&entra.issue(Audience::Graph, 60), Audience::Graph).is_ok());
+        let newer = entra.issue(Audience::EventHubs, 60);
+        entra.revoke(Audience::EventHubs, 1);
+        assert_eq!(entra.check(&hub, Audience::EventHubs), Err(TokenFault::Revoked));
+        assert!(entra.check(&newer, Audience::EventHubs).is_ok());
+        assert_eq!((entra.issued_for(Audience::Graph), entra.issued_for(Audience::EventHubs)), (2, 2));
+    }
+
+    #[test]
+    fn a_replaced_secret_is_refused_and_an_outage_is_no_refusal() {
+        let entra = entra();
+        let form = |secret: &str| format!("{GRAPH}&client_id=app&client_secret={secret}");
+        let second = entra.rotate_secret();
+        let (status, body) = entra.token("contoso.example", form("s3cret").as_bytes(), None);
+        assert_eq!((status, body["error_codes"][0].as_u64()), (401, Some(7_000_215)));
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 200);
+        entra.world.faults.change(|switches| switches.entra_unavailable_next = 1);
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 503);
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 200);
+    }
+
+    #[test]
     fn double_slash_of_the_python_event_hubs_client_is_understood() {
         assert!(matches!(audience_of("https://eventhubs.azure.net//.default"), Ok(Audience::EventHubs)));
     }

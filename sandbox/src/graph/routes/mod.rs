@@ -153,9 +153,7 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     };
     match answer {
         Some((status, body)) => plain_json(status, &body),
-        None => {
-            front.reply(&asked, &|| Payload::of(&body), front.refuse(&GraphError::no_route(&path), &ids), &ids)
-        }
+        None => front.reply(&asked, &|| Payload::of(&body), front.refuse(&GraphError::no_route(&path), &ids), &ids),
     }
 }
 

@@ -64,7 +64,8 @@ fn innermost(error: &ValidationError<'_>) -> (String, String) {
     if let ValidationErrorKind::AnyOf { context } = error.kind() {
         let depth = |error: &ValidationError<'_>| innermost(error).0.matches('/').count();
         let closest = context.iter().flatten().max_by_key(|inner| depth(inner));
-        if let Some(inner) = closest.filter(|inner| depth(inner) > error.instance_path().as_str().matches('/').count()) {
+        if let Some(inner) = closest.filter(|inner| depth(inner) > error.instance_path().as_str().matches('/').count())
+        {
             return innermost(inner);
         }
         let all: Vec<String> = context.iter().flatten().map(ToString::to_string).collect();
@@ -147,8 +148,7 @@ impl Contract {
 }
 
 fn parameters(faults: &mut Faults<'_>, operation: &Operation, exchange: &Exchange) {
-    let query: Vec<(String, String)> =
-        url::form_urlencoded::parse(exchange.query.as_bytes()).into_owned().collect();
+    let query: Vec<(String, String)> = url::form_urlencoded::parse(exchange.query.as_bytes()).into_owned().collect();
     for parameter in &operation.parameters {
         let (part, given) = if parameter.is_header {
             let name = parameter.name.to_lowercase();

@@ -123,9 +123,11 @@ impl Operation {
 
     fn fits(&self, pieces: &[String]) -> bool {
         self.template.len() == pieces.len()
-            && self.template.iter().zip(pieces).all(|(wanted, given)| {
-                if is_variable(wanted) { !given.is_empty() } else { wanted == given }
-            })
+            && self
+                .template
+                .iter()
+                .zip(pieces)
+                .all(|(wanted, given)| if is_variable(wanted) { !given.is_empty() } else { wanted == given })
     }
 
     /// Returns what the description says of a status; none where it does not name it.

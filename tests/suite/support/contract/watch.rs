@@ -31,6 +31,8 @@ pub(crate) struct Totals {
     pub(crate) messages: u64,
     /// Notifications in them.
     pub(crate) notifications: u64,
+    /// Requests that were answered 401.
+    pub(crate) unauthorised: u64,
     /// Requests and items, by operation.
     pub(crate) operations: BTreeMap<String, u64>,
 }
@@ -43,7 +45,8 @@ pub(crate) fn described() -> Option<&'static Contract> {
             let path: PathBuf =
                 [env!("CARGO_MANIFEST_DIR"), "..", "shared", "data", "graph-openapi-subset.json"].iter().collect();
             let Ok(text) = std::fs::read_to_string(&path) else {
-                let said = "skipped: Graph traffic is not judged; `../shared/data/graph-openapi-subset.json` is missing\n";
+                let said =
+                    "skipped: Graph traffic is not judged; `../shared/data/graph-openapi-subset.json` is missing\n";
                 // Past the capture of the test harness, which shows what is printed only where a test fails.
                 std::io::stderr().write_all(said.as_bytes()).expect("stderr can be written");
                 keep(said);
@@ -112,13 +115,15 @@ fn judge(contract: &Contract, heard: &Receiver<Heard>) -> (Totals, Vec<Fault>) {
         match heard {
             Heard::Exchange(exchange) => {
                 totals.exchanges += 1;
+                totals.unauthorised += u64::from(exchange.status == 401);
                 let (items, unanswered) = contract.items(&exchange);
                 totals.items += items.len() as u64;
                 faults.extend(unanswered);
                 for exchange in std::iter::once(&*exchange).chain(&items) {
                     let (operation, wrong) = contract.judge(exchange);
-                    let operation = operation.unwrap_or("(unknown)").to_owned();
-                    *totals.operations.entry(operation).or_default() += 1;
+                    if let Some(operation) = operation {
+                        *totals.operations.entry(operation.to_owned()).or_default() += 1;
+                    }
                     faults.extend(wrong);
                 }
             }
@@ -147,6 +152,7 @@ fn add_up(more: &Totals) {
     let sum = sum.get_or_insert_default();
     sum.exchanges += more.exchanges;
     sum.items += more.items;
+    sum.unauthorised += more.unauthorised;
     sum.messages += more.messages;
     sum.notifications += more.notifications;
     for (operation, count) in &more.operations {
