@@ -127,7 +127,7 @@ fn settings(sandbox: &Sandbox) -> Settings {
             authority: endpoints.microsoft.authority_http.clone(),
             tenant: endpoints.microsoft.tenant_id.clone(),
             client_id: endpoints.microsoft.client_id.clone(),
-            client_secret: SecretString::from(endpoints.microsoft.client_secret.clone()),
+            client_secret: SecretString::from(endpoints.microsoft.client_secret.clone()).into(),
         },
         fields: fields.map(str::to_owned).to_vec(),
         conditional_writes: true,

@@ -19,4 +19,5 @@ mod redis;
 mod restarts;
 mod stamp_fields;
 mod support;
+mod tokens;
 mod trace;

@@ -7,6 +7,7 @@ pub(crate) mod contract;
 pub(crate) mod look;
 pub(crate) mod meetings;
 pub(crate) mod process;
+pub(crate) mod production;
 pub(crate) mod redis;
 
 use std::path::PathBuf;
