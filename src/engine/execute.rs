@@ -273,7 +273,7 @@ impl Executor {
         let failed = plan.outcome == Outcome::Wait;
         let writes = !plan.steps.is_empty();
         let mut journal = journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now);
-        if failed && let (Some(row), Some(why)) = (journal.first_mut(), work.unread()) {
+        if failed && let (Some(row), Some(why)) = (journal.first_mut(), work.failure()) {
             row.error = Some(format!("{}: {}", why.code, why.message));
         }
         Commit {
@@ -501,7 +501,7 @@ impl Work {
     }
 
     /// Returns why something could not be read or looked up, for the story of the meeting.
-    fn unread(&self) -> Option<&Why> {
+    fn failure(&self) -> Option<&Why> {
         let read = self.reads.values().find_map(|observed| match observed {
             Observed::Unread(why) => Some(why),
             Observed::Present(_) | Observed::Absent(_) => None,
