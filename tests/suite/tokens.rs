@@ -15,11 +15,11 @@ use chrono::TimeDelta;
 use secrecy::SecretString;
 use serde_json::json;
 
-use crate::support::Rehearsal;
 use crate::support::contract::described;
 use crate::support::meetings::{id_of, in_outlook, in_salesforce};
 use crate::support::process::{Bench, Ended, Running};
 use crate::support::production::SecretFiles;
+use crate::support::{PATIENCE, Rehearsal};
 
 /// Callers at once, or edits at once.
 const MANY: usize = 200;
@@ -200,8 +200,7 @@ async fn a_cloud_that_refuses_fresh_tokens_too_gets_no_sign_in_per_request_and_t
         }
         let (calls, fetched) = (refused(&rehearsal)[side], sign_ins(&rehearsal)[sign_in] - before);
         assert!(fetched >= 1 && fetched * 4 < calls, "{fetched} sign-ins for {calls} refused calls");
-        let waiting = json!(rehearsal.trace(&made).await).to_string();
-        assert!(waiting.contains(code), "{waiting}");
+        told_by_its_story(&rehearsal, &made, code).await;
         rehearsal.switch(|switches| {
             (switches.outlook_refuse_tokens_next, switches.salesforce_refuse_sessions_next) = (0, 0);
         });
@@ -215,6 +214,19 @@ async fn a_cloud_that_refuses_fresh_tokens_too_gets_no_sign_in_per_request_and_t
 
 fn failed(ended: &Ended) -> Vec<String> {
     ended.data.lines().filter(|line| line.starts_with("FAILED")).map(str::to_owned).collect()
+}
+
+/// Waits until the story of a meeting gives a code.
+async fn told_by_its_story(rehearsal: &Rehearsal, made: &str, code: &str) {
+    let mut last = String::new();
+    let waiting = async {
+        while !last.contains(code) {
+            rehearsal.pass(TimeDelta::milliseconds(500)).await;
+            last = json!(rehearsal.trace(made).await).to_string();
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(ended.is_ok(), "gave up waiting for {code}: {last}");
 }
 
 /// Waits until the log tells of a refused sign-in with code, the cloud's own words and what to do.

@@ -7,7 +7,7 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Value, json};
 
-use super::spec::{Contract, Operation};
+use super::spec::{Contract, Expected, Operation};
 
 /// Longest text of one fault: enough to find it, short of a whole calendar.
 const SHOWN: usize = 500;
@@ -192,15 +192,15 @@ fn request(faults: &mut Faults<'_>, operation: &Operation, exchange: &Exchange) 
 fn answer(faults: &mut Faults<'_>, operation: &Operation, exchange: &Exchange) {
     let part = "response body";
     match (operation.answer(exchange.status), &exchange.answer) {
-        (None, _) => faults.add("status", "", format!("{} is not declared", exchange.status)),
-        (Some(Some(schema)), Payload::Json(value)) => {
+        (Expected::Undeclared, _) => faults.add("status", "", format!("{} is not declared", exchange.status)),
+        (Expected::Json(schema), Payload::Json(value)) => {
             is_json(faults, part, &exchange.answer_headers);
             faults.check(part, schema, value);
         }
-        (Some(Some(_)), Payload::None) => faults.add(part, "", "it is missing"),
-        (Some(Some(_)), Payload::Other) => faults.add(part, "", "it is no JSON"),
-        (Some(None), Payload::None) => {}
-        (Some(None), _) => faults.add(part, "", "this status has none"),
+        (Expected::Json(_), Payload::None) => faults.add(part, "", "it is missing"),
+        (Expected::Json(_), Payload::Other) => faults.add(part, "", "it is no JSON"),
+        (Expected::NoBody, Payload::None) => {}
+        (Expected::NoBody, _) => faults.add(part, "", "this status has none"),
     }
 }
 

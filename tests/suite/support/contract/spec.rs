@@ -43,6 +43,16 @@ pub(super) struct Parameter {
     pub(super) schema: Value,
 }
 
+/// What a description says of the answer with some status.
+pub(super) enum Expected<'a> {
+    /// There is no such answer.
+    Undeclared,
+    /// It has no body.
+    NoBody,
+    /// Its body fits this schema.
+    Json(&'a Value),
+}
+
 /// The body of a request.
 pub(super) struct Body {
     pub(super) required: bool,
@@ -130,10 +140,14 @@ impl Operation {
                 .all(|(wanted, given)| if is_variable(wanted) { !given.is_empty() } else { wanted == given })
     }
 
-    /// Returns what the description says of a status; none where it does not name it.
-    pub(super) fn answer(&self, status: u16) -> Option<&Option<Value>> {
+    /// Returns what the description says of a status.
+    pub(super) fn answer(&self, status: u16) -> Expected<'_> {
         let class = format!("{}XX", status / 100);
-        self.answers.get(&status.to_string()).or_else(|| self.answers.get(&class))
+        match self.answers.get(&status.to_string()).or_else(|| self.answers.get(&class)) {
+            None => Expected::Undeclared,
+            Some(None) => Expected::NoBody,
+            Some(Some(schema)) => Expected::Json(schema),
+        }
     }
 }
 

@@ -37,6 +37,14 @@ pub(crate) struct Totals {
     pub(crate) operations: BTreeMap<String, u64>,
 }
 
+impl Totals {
+    /// Prints what was judged, by operation.
+    #[expect(clippy::print_stdout, reason = "counts are for people")]
+    pub(crate) fn print(&self) {
+        print!("{self}");
+    }
+}
+
 /// Returns the description; none where it does not lie beside the repository, which is said once.
 pub(crate) fn described() -> Option<&'static Contract> {
     static CONTRACT: OnceLock<Option<Contract>> = OnceLock::new();
@@ -83,7 +91,7 @@ impl Watch {
 
     fn collect(&mut self) -> (Totals, Vec<Fault>) {
         let Some(judging) = self.judging.take() else {
-            return Default::default();
+            return (Totals::default(), Vec::new());
         };
         self.world.tap.close();
         let (totals, faults) = judging.join().expect("judging does not panic");
