@@ -140,6 +140,7 @@ mappings() {
 }
 
 tests() {
+    rm -f "$target/tmp/graph-contract.txt"
     cargo test --workspace --locked --no-fail-fast
 }
 
@@ -163,4 +164,5 @@ step "generated files, examples in documents" env CALBRIDGE="$target/debug/calbr
 step "mapping files" mappings
 step "clients of others" clients
 step "tests" tests
+step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo

@@ -12,6 +12,7 @@ pub mod outlook;
 pub mod ports;
 pub mod rate_limit;
 pub mod salesforce;
+pub mod secret;
 pub mod store;
 pub mod telemetry;
 pub mod trace;

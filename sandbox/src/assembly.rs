@@ -24,6 +24,7 @@ use crate::oracle::{self, Evidence, Terms};
 use crate::person::{LoadedCalendar, Person, PersonError};
 use crate::roster::{self, DOMAIN};
 use crate::salesforce::{self, NewUser, Org, OrgIdentity};
+use crate::tap::{Heard, Payload};
 use crate::tls::{self, TlsAuthority, TlsError};
 use crate::world::World;
 
@@ -335,8 +336,11 @@ fn new_identity(world: &World) -> TenantIdentity {
 }
 
 fn new_tenant(world: &Arc<World>, hub: &Arc<HubLog>, identity: TenantIdentity) -> Arc<Tenant> {
-    let hub = Arc::clone(hub);
+    let (hub, tapped) = (Arc::clone(hub), Arc::clone(world));
     let publish = Arc::new(move |body: Vec<u8>| {
+        if tapped.tap.is_on() {
+            tapped.tap.tell(Heard::HubMessage(Payload::of(&body)));
+        }
         hub.publish(body, None);
     });
     Tenant::new(Arc::clone(world), identity, publish)

@@ -16,11 +16,13 @@
 //! | `POST /salesforce/forget-change-events` | every change event so far, and its replay id, counts as expired |
 //! | `POST /hub/messages?partition=&form=&numbered=` | place a message of any form |
 //! | `POST /salesforce/change-events` | place a change event of any form |
+//! | `POST /secrets/microsoft`, `POST /secrets/salesforce` | replace the app's secret; answers the new one |
 
 mod answer;
 mod people;
 mod placing;
 mod reading;
+mod secrets;
 mod switches;
 
 use std::sync::Arc;
@@ -61,6 +63,7 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
         .route("/salesforce/forget-change-events", post(people::forget_change_events))
         .route("/hub/messages", post(placing::on_the_hub))
         .route("/salesforce/change-events", post(placing::on_the_bus))
+        .route("/secrets/{cloud}", post(secrets::rotate))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FILE_BYTES + 1024))

@@ -25,6 +25,14 @@ pub struct Switches {
     pub outlook_cut_answer_next: u32,
     /// The next n Graph token requests give tokens that are expired at once.
     pub outlook_expired_tokens_next: u32,
+    /// Life of Graph tokens issued from now on, in real seconds; Entra's own are 3599 to 5399.
+    pub outlook_token_life_secs: u32,
+    /// All Graph tokens issued so far are answered 401 InvalidAuthenticationToken once set to true; resets itself to false.
+    pub outlook_revoke_tokens: bool,
+    /// The next n Graph requests are answered 401 InvalidAuthenticationToken, whatever their token.
+    pub outlook_refuse_tokens_next: u32,
+    /// The next n token requests to Entra are answered 503.
+    pub entra_unavailable_next: u32,
     /// The next n delta links are answered 410, as if the sync state had been forgotten.
     pub outlook_delta_gone_next: u32,
     /// The next n reads of one event show its state before its last change, "not found" right after its creation.
@@ -47,6 +55,8 @@ pub struct Switches {
     pub salesforce_cut_answer_next: u32,
     /// All issued Salesforce tokens are answered 401 INVALID_SESSION_ID once set to true; resets itself to false.
     pub salesforce_revoke_tokens: bool,
+    /// The next n REST requests are answered 401 INVALID_SESSION_ID, whatever their session.
+    pub salesforce_refuse_sessions_next: u32,
     /// A trigger appends a space-separated marker to the Location in the same transaction as each API write.
     pub salesforce_trigger_edits: bool,
     /// The next n Subscribe streams are ended by the server after their first response.
@@ -61,6 +71,10 @@ pub struct Switches {
     pub salesforce_drop_next: u32,
     /// The next n Salesforce row writes are answered 400 UNABLE_TO_LOCK_ROW.
     pub salesforce_lock_next: u32,
+    /// Life of Event Hubs tokens issued from now on, in real seconds.
+    pub hub_token_life_secs: u32,
+    /// All Event Hubs tokens issued so far become invalid once set to true, and their readers are detached; resets itself to false.
+    pub hub_revoke_tokens: bool,
     /// The next n hub messages are delivered twice.
     pub hub_duplicate_next: u32,
     /// The next n hub notifications are lost.
@@ -77,6 +91,10 @@ impl Default for Switches {
             outlook_unavailable_next: 0,
             outlook_cut_answer_next: 0,
             outlook_expired_tokens_next: 0,
+            outlook_token_life_secs: 3599,
+            outlook_revoke_tokens: false,
+            outlook_refuse_tokens_next: 0,
+            entra_unavailable_next: 0,
             outlook_delta_gone_next: 0,
             outlook_stale_reads_next: 0,
             salesforce_link_field: true,
@@ -88,6 +106,7 @@ impl Default for Switches {
             salesforce_unavailable_next: 0,
             salesforce_cut_answer_next: 0,
             salesforce_revoke_tokens: false,
+            salesforce_refuse_sessions_next: 0,
             salesforce_trigger_edits: false,
             salesforce_end_stream_next: 0,
             salesforce_schema_unavailable_next: 0,
@@ -95,6 +114,8 @@ impl Default for Switches {
             salesforce_duplicate_next: 0,
             salesforce_drop_next: 0,
             salesforce_lock_next: 0,
+            hub_token_life_secs: 3599,
+            hub_revoke_tokens: false,
             hub_duplicate_next: 0,
             hub_drop_next: 0,
         }

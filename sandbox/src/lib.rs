@@ -31,6 +31,7 @@ pub mod oracle;
 pub mod person;
 mod roster;
 pub mod salesforce;
+pub mod tap;
 pub mod tls;
 pub mod world;
 

@@ -11,6 +11,7 @@ use crate::history::History;
 use crate::meters::Meters;
 use crate::moments::Moments;
 use crate::options::Profile;
+use crate::tap::Tap;
 
 /// What every stand-in shares.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct World {
     pub meters: Meters,
     /// Moments at which requests may be stopped.
     pub moments: Moments,
+    /// What passes between clients and Graph.
+    pub tap: Tap,
     random: Mutex<StdRng>,
 }
 
@@ -40,6 +43,7 @@ impl World {
             history: History::default(),
             meters: Meters::default(),
             moments: Moments::default(),
+            tap: Tap::default(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         })
     }

@@ -263,12 +263,16 @@ async fn the_control_api_explains_what_is_wrong() {
         ("/oracle?format=pdf", 400, "table"),
         ("/history?from=minus", 400, "from"),
         ("/hub/cut", 405, "GET"),
+        ("/secrets/microsoft", 405, "GET"),
     ] {
         let answer = web.get(format!("{control}{path}")).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{path}");
         let error = answer.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned();
         assert!(error.contains(words), "{path}: {error}");
     }
+    let third = web.post(format!("{control}/secrets/google")).send().await.unwrap();
+    assert_eq!(third.status(), StatusCode::NOT_FOUND);
+    assert!(third.text().await.unwrap().contains("`microsoft` or `salesforce`"));
     let misspelt = web.patch(format!("{control}/switches")).json(&json!({ "hub_drop_nxt": 1 })).send().await.unwrap();
     assert_eq!(misspelt.status(), StatusCode::BAD_REQUEST);
     assert!(misspelt.text().await.unwrap().contains("hub_drop_next"));
@@ -370,4 +374,40 @@ async fn the_command_line_serves_acts_and_judges() {
     let (code, _, error) = command(here, &["oracle"]);
     assert_eq!(code, 1);
     assert!(error.contains("serve"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_replaced_through_the_control_api() {
+    let sandbox = start(small()).await;
+    let endpoints = sandbox.endpoints().clone();
+    let web = web(&endpoints);
+    let sign_in = |cloud: &'static str, secret: String| {
+        let (url, id, scope) = match cloud {
+            "microsoft" => {
+                let microsoft = &endpoints.microsoft;
+                let url = format!("{}/{}/oauth2/v2.0/token", microsoft.authority_http, microsoft.tenant_id);
+                (url, microsoft.client_id.clone(), "https://graph.microsoft.com/.default")
+            }
+            _ => (
+                format!("{}/services/oauth2/token", endpoints.salesforce.login_http),
+                endpoints.salesforce.client_id.clone(),
+                "api",
+            ),
+        };
+        let grant = "client_credentials".to_owned();
+        let form = [("grant_type", grant), ("client_id", id), ("client_secret", secret), ("scope", scope.to_owned())];
+        let request = web.post(url).form(&form);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    for (cloud, first, refused) in [
+        ("microsoft", endpoints.microsoft.client_secret.clone(), 401),
+        ("salesforce", endpoints.salesforce.client_secret.clone(), 400),
+    ] {
+        assert_eq!(sign_in(cloud, first.clone()).await, 200);
+        let answer = web.post(format!("{}/secrets/{cloud}", endpoints.control_url)).send().await.unwrap();
+        let second = answer.json::<Value>().await.unwrap()["client_secret"].as_str().unwrap().to_owned();
+        assert_eq!(sign_in(cloud, first).await, refused);
+        assert_eq!(sign_in(cloud, second).await, 200);
+    }
+    sandbox.stop().await;
 }

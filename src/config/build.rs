@@ -13,6 +13,7 @@ use super::model::{
 };
 use super::options::{Kind, OPTIONS};
 use super::values::Values;
+use crate::secret::Secret;
 
 /// Builds the configuration; called only when nothing was wrong.
 pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: MappingSource) -> Config {
@@ -36,7 +37,7 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
             key_file: values.path("store.key_file"),
         },
         redis: Redis {
-            url: values.secret("redis.url"),
+            url: values.secret("redis.url").map(|secret| secret.text().clone()),
             ttl: Duration::from_hours(values.count("redis.ttl_hours")),
             claim: secs(values, "redis.claim_secs"),
         },
@@ -146,8 +147,8 @@ fn mins(values: &Values, key: &str) -> Duration {
     Duration::from_mins(values.count(key))
 }
 
-fn secret(values: &Values, key: &str) -> SecretString {
-    values.secret(key).unwrap_or_default()
+fn secret(values: &Values, key: &str) -> Secret {
+    values.secret(key).unwrap_or_else(|| SecretString::default().into())
 }
 
 /// Returns an address without slashes at its end, so that paths can be put behind it.

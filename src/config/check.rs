@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use calbridge_core::document::{Found, Place, Section, Shape, nearest};
+use secrecy::SecretString;
 
 use super::address;
 use super::load::Files;
@@ -10,6 +11,7 @@ use super::options::{Kind, Need, OPTIONS, Opt, find};
 use super::problem::{CONTRADICTION, ConfigProblem, FORM, SECRET};
 use super::secrets;
 use super::values::{Checked, Values};
+use crate::secret::Secret;
 
 /// Checks every option; what is wrong lands in `problems` and in the section's report.
 pub(super) fn check(
@@ -163,14 +165,14 @@ fn read(
         }
         Kind::Secret => {
             let found = section.text(key)?;
-            Some((Checked::Secret(found.value.into()), found.place))
+            Some((Checked::Secret(SecretString::from(found.value).into()), found.place))
         }
         Kind::SecretFile => {
             let found = section.text(key)?;
             let path = path_of(&found);
             let secret = secrets::from_file(files, option.key, &path, &found.place, problems)?;
             warnings.extend(secrets::open_to_all(files, option.key, &path, &found.place));
-            Some((Checked::Secret(secret), found.place))
+            Some((Checked::Secret(Secret::in_file(secret, path)), found.place))
         }
         Kind::Path => {
             let found = section.text(key)?;
@@ -201,7 +203,7 @@ fn read(
                 problems.push(ConfigProblem::new(&found.place, FORM, message));
                 return None;
             }
-            Some((Checked::Secret(found.value.into()), found.place))
+            Some((Checked::Secret(SecretString::from(found.value).into()), found.place))
         }
         kind => {
             let found = section.text(key)?;

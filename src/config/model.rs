@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 
 use super::problem::ConfigProblem;
+use crate::secret::Secret;
 
 /// Everything that an engine is started with.
 #[derive(Debug, Clone)]
@@ -61,7 +62,7 @@ pub struct Outlook {
     /// Application id.
     pub client_id: String,
     /// Client secret.
-    pub client_secret: SecretString,
+    pub client_secret: Secret,
     /// Where tokens come from, without the tenant.
     pub authority: String,
     /// Base of Graph, version included.
@@ -86,7 +87,7 @@ pub struct EventHubs {
     /// What Graph is told to send to.
     pub notification_url: String,
     /// Shared access key; none signs in with the app registration.
-    pub connection_string: Option<SecretString>,
+    pub connection_string: Option<Secret>,
     /// Connect here instead of to the namespace.
     pub custom_endpoint: Option<String>,
 }
@@ -118,7 +119,7 @@ pub enum SalesforceAuth {
         /// Consumer key.
         client_id: String,
         /// Consumer secret.
-        client_secret: SecretString,
+        client_secret: Secret,
     },
     /// A signed token.
     JwtBearer {
@@ -127,7 +128,7 @@ pub enum SalesforceAuth {
         /// User to act as.
         username: String,
         /// RSA key, PEM.
-        private_key_pem: SecretString,
+        private_key_pem: Secret,
         /// Audience; none takes the login URL.
         audience: Option<String>,
     },

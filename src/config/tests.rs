@@ -350,7 +350,7 @@ fn the_environment_sets_secrets_and_addresses_and_nothing_else() {
         &shelf,
     )
     .unwrap();
-    assert_eq!(config.outlook.client_secret.expose_secret(), "from-outside");
+    assert_eq!(config.outlook.client_secret.text().expose_secret(), "from-outside");
     assert_eq!(config.salesforce.login_url, "https://other.my.salesforce.com");
 
     let found = load_text(
@@ -382,7 +382,7 @@ fn secrets_come_from_files_and_never_show() {
     shelf.0.insert(PathBuf::from("conf/empty"), " \n".to_owned());
     let text = with("  client_secret", "  client_secret_file: s");
     let config = load_text(&text, &[], &shelf).unwrap();
-    assert_eq!(config.outlook.client_secret.expose_secret(), "canary-secret");
+    assert_eq!(config.outlook.client_secret.text().expose_secret(), "canary-secret");
     let shown = format!("{config:?}");
     assert!(!shown.contains("canary-secret"), "{shown}");
     assert!(!shown.contains("anna@"), "{shown}");

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use calbridge_core::document::Place;
-use secrecy::SecretString;
+
+use crate::secret::Secret;
 
 /// A checked value.
 #[derive(Debug)]
 pub(super) enum Checked {
     Text(String),
     Path(PathBuf),
-    Secret(SecretString),
+    Secret(Secret),
     Flag(bool),
     Whole(i64),
     Decimal(f64),
@@ -52,7 +53,7 @@ impl Values {
     }
 
     /// Returns a secret given directly or, failing that, by its file.
-    pub(super) fn secret(&self, key: &str) -> Option<SecretString> {
+    pub(super) fn secret(&self, key: &str) -> Option<Secret> {
         [key.to_owned(), format!("{key}_file")].iter().find_map(|key| match self.0.get(key.as_str()) {
             Some((Checked::Secret(secret), _)) => Some(secret.clone()),
             _ => None,

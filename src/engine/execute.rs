@@ -272,11 +272,15 @@ impl Executor {
         let cleared = work.claim.notices.iter().filter(|row| covered.contains(&row.notice.record));
         let failed = plan.outcome == Outcome::Wait;
         let writes = !plan.steps.is_empty();
+        let mut journal = journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now);
+        if failed && let (Some(row), Some(why)) = (journal.first_mut(), work.failure()) {
+            row.error = Some(format!("{}: {}", why.code, why.message));
+        }
         Commit {
             link: plan.next.clone(),
             cleared: cleared.map(|row| (row.notice.record.clone(), row.generation)).collect(),
             aliases: plan.aliases.clone(),
-            journal: journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now),
+            journal,
             dead_letter: (plan.outcome == Outcome::DeadLetter).then(|| DeadLetter {
                 connection: self.connection.clone(),
                 link: plan.next.as_ref().map(|link| link.id),
@@ -496,6 +500,20 @@ impl Work {
             outlook.event_id = record(Side::Outlook),
             salesforce.record_id = record(Side::Salesforce),
         )
+    }
+
+    /// Returns why something could not be read or looked up, for the story of the meeting.
+    fn failure(&self) -> Option<&Why> {
+        let read = self.reads.values().find_map(|observed| match observed {
+            Observed::Unread(why) => Some(why),
+            Observed::Present(_) | Observed::Absent(_) => None,
+        });
+        read.or_else(|| {
+            self.lookups.iter().find_map(|(_, answer)| match answer {
+                Answer::Failed(why) => Some(why),
+                _ => None,
+            })
+        })
     }
 
     fn has_steps(&self) -> bool {

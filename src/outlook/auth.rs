@@ -13,11 +13,13 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::time::OffsetDateTime;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tracing::warn;
 use url::Url;
 
 use super::error::{self, clean, remote, root_cause};
 use crate::http::{self, ReadError};
 use crate::ports::{RemoteError, Retry};
+use crate::secret::{LiveSecret, Secret};
 
 /// What to ask Entra for, to call Graph: <https://learn.microsoft.com/graph/auth-v2-service>.
 pub const GRAPH_SCOPE: &str = "https://graph.microsoft.com/.default";
@@ -31,11 +33,13 @@ const RENEW_BEFORE_FOR_HUBS: Duration = Duration::from_mins(12);
 /// Longest life of a token that is believed; Entra gives at most 28 hours.
 /// <https://learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation>
 const LONGEST_LIFE: Duration = Duration::from_hours(28);
-/// Least time that a token for Event Hubs has left, however short tokens live: given an old one again when it asks 6 minutes
-/// (and up to 5 s) before the end, the SDK takes it for one that cannot be renewed, or asks without a pause.
-const LEAST_FOR_HUBS: Duration = Duration::from_secs(370);
-/// For how long a refused sign-in answers everyone, so that a wrong secret is not tried once per request.
-const REMEMBER_REFUSAL: Duration = Duration::from_secs(5);
+/// A token for Event Hubs younger than this is the best there is, however short its life.
+const FRESH: Duration = Duration::from_secs(3);
+/// For how long a failed sign-in answers everyone, so that a wrong secret or an outage is not tried once per request.
+const REMEMBER_FAILURE: Duration = Duration::from_secs(5);
+/// After a token was replaced because a service refused it, no other is fetched for this long: where the fresh one is
+/// refused as well, a third would be too.
+const REPLACE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Who we are at Entra.
 #[derive(Debug, Clone)]
@@ -46,14 +50,15 @@ pub struct AuthSettings {
     pub tenant: String,
     /// Application (client) id.
     pub client_id: String,
-    /// Client secret.
-    pub client_secret: SecretString,
+    /// Client secret; one in a file is read again when Entra refuses it.
+    pub client_secret: Secret,
 }
 
 /// Gives out tokens, cached by scope; one request at a time fetches a new one and all others wait for it.
 pub struct TokenSource {
     http: reqwest::Client,
     settings: AuthSettings,
+    secret: LiveSecret,
     endpoint: Url,
     slots: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Slot>>>>,
 }
@@ -71,7 +76,21 @@ pub struct Bearer {
 struct Slot {
     bearer: Option<Bearer>,
     serial: u64,
-    refused: Option<(Instant, RemoteError)>,
+    failed: Option<(Instant, RemoteError)>,
+    replaced: Option<Instant>,
+}
+
+/// Why there is no token.
+struct Refusal {
+    error: RemoteError,
+    /// Entra does not know the secret.
+    of_secret: bool,
+}
+
+impl From<RemoteError> for Refusal {
+    fn from(error: RemoteError) -> Self {
+        Self { error, of_secret: false }
+    }
 }
 
 #[derive(Deserialize)]
@@ -116,7 +135,8 @@ impl TokenSource {
             .map_err(|()| unusable("outlook.authority_url", &settings.authority))?
             .pop_if_empty()
             .extend([settings.tenant.as_str(), "oauth2", "v2.0", "token"]);
-        Ok(Self { http, settings, endpoint, slots: Mutex::default() })
+        let secret = LiveSecret::new(&settings.client_secret);
+        Ok(Self { http, settings, secret, endpoint, slots: Mutex::default() })
     }
 
     /// Returns a token that lives for a while yet.
@@ -124,18 +144,12 @@ impl TokenSource {
     /// # Errors
     /// `CB1302` with Entra's own words when it refuses, `CB1301` when it cannot be reached.
     pub async fn token(&self, scope: &str) -> Result<Bearer, RemoteError> {
-        self.token_outlasting(scope, RENEW_BEFORE, Duration::ZERO).await
-    }
-
-    /// Forgets a token that a service refused on a connection which began at `since`; one fetched later is kept, so that
-    /// several refused connections cost one new sign-in.
-    pub async fn forget(&self, scope: &str, since: Instant) {
-        let slot = self.slot(scope);
-        let mut slot = slot.lock().await;
-        slot.bearer.take_if(|bearer| bearer.obtained <= since);
+        self.token_that(scope, |bearer| bearer.outlasts(RENEW_BEFORE)).await
     }
 
     /// Returns another token than `refused`, which a service did not accept; fetched once, however many ask.
+    ///
+    /// Where the one before was replaced a moment ago it is the same once more: then the service refuses them all.
     ///
     /// # Errors
     /// As [`TokenSource::token`].
@@ -144,15 +158,22 @@ impl TokenSource {
         let mut slot = slot.lock().await;
         match &slot.bearer {
             Some(bearer) if bearer.serial != refused.serial && bearer.outlasts(RENEW_BEFORE) => Ok(bearer.clone()),
-            _ => self.fetch(scope, &mut slot).await,
+            Some(bearer) if slot.replaced.is_some_and(|at| at.elapsed() < REPLACE_AGAIN_AFTER) => Ok(bearer.clone()),
+            _ => {
+                // It must not serve while Entra cannot be reached either.
+                slot.bearer = slot.bearer.take().filter(|bearer| bearer.serial != refused.serial);
+                let bearer = self.fetch(scope, &mut slot).await?;
+                slot.replaced = Some(Instant::now());
+                Ok(bearer)
+            }
         }
     }
 
-    async fn token_outlasting(&self, scope: &str, margin: Duration, least: Duration) -> Result<Bearer, RemoteError> {
+    async fn token_that(&self, scope: &str, will_do: impl Fn(&Bearer) -> bool) -> Result<Bearer, RemoteError> {
         let slot = self.slot(scope);
         let mut slot = slot.lock().await;
         match &slot.bearer {
-            Some(bearer) if bearer.outlasts(margin) && bearer.left() > least => Ok(bearer.clone()),
+            Some(bearer) if will_do(bearer) => Ok(bearer.clone()),
             _ => self.fetch(scope, &mut slot).await,
         }
     }
@@ -163,38 +184,50 @@ impl TokenSource {
     }
 
     async fn fetch(&self, scope: &str, slot: &mut Slot) -> Result<Bearer, RemoteError> {
-        if let Some((at, refusal)) = &slot.refused
-            && at.elapsed() < REMEMBER_REFUSAL
-        {
-            return Err(refusal.clone());
-        }
-        match self.ask(scope).await {
-            Ok(granted) => {
-                slot.serial += 1;
-                slot.refused = None;
-                let bearer = Bearer {
-                    secret: granted.access_token,
-                    serial: slot.serial,
-                    obtained: Instant::now(),
-                    lifetime: Duration::from_secs(granted.expires_in).min(LONGEST_LIFE),
-                };
-                slot.bearer = Some(bearer.clone());
-                Ok(bearer)
-            }
-            Err(error) => {
-                if error.code == error::SIGN_IN {
-                    slot.refused = Some((Instant::now(), error.clone()));
+        let remembered = slot.failed.as_ref().filter(|(at, _)| at.elapsed() < REMEMBER_FAILURE);
+        let failure = match remembered.map(|(_, failure)| failure.clone()) {
+            Some(failure) => failure,
+            None => match self.sign_in(scope).await {
+                Ok(granted) => {
+                    slot.serial += 1;
+                    slot.failed = None;
+                    metrics::counter!("calbridge_token_renewals_total", "side" => "outlook").increment(1);
+                    let bearer = Bearer {
+                        secret: granted.access_token,
+                        serial: slot.serial,
+                        obtained: Instant::now(),
+                        lifetime: Duration::from_secs(granted.expires_in).min(LONGEST_LIFE),
+                    };
+                    return Ok(slot.bearer.insert(bearer).clone());
                 }
-                // A token that is still alive serves until Entra answers again.
-                match &slot.bearer {
-                    Some(bearer) if error.code != error::SIGN_IN && !bearer.left().is_zero() => Ok(bearer.clone()),
-                    _ => Err(error),
+                Err(failure) => {
+                    slot.failed = Some((Instant::now(), failure.clone()));
+                    if slot.bearer.as_ref().is_some_and(|bearer| !bearer.left().is_zero()) {
+                        warn!(error.code = failure.code, error = %failure, "no new token; the present one serves until it ends");
+                    }
+                    failure
                 }
-            }
+            },
+        };
+        match &slot.bearer {
+            Some(bearer) if !bearer.left().is_zero() => Ok(bearer.clone()),
+            _ => Err(failure),
         }
     }
 
-    async fn ask(&self, scope: &str) -> Result<Granted, RemoteError> {
+    /// Asks for a token; when Entra refuses the secret, once more with what its file holds by now.
+    async fn sign_in(&self, scope: &str) -> Result<Granted, RemoteError> {
+        let secret = self.secret.current();
+        match self.ask(scope, &secret).await {
+            Err(refusal) if refusal.of_secret => match self.secret.other_than(&secret).await {
+                Some(other) => self.ask(scope, &other).await.map_err(|refusal| refusal.error),
+                None => Err(refusal.error),
+            },
+            answer => answer.map_err(|refusal| refusal.error),
+        }
+    }
+
+    async fn ask(&self, scope: &str, secret: &SecretString) -> Result<Granted, Refusal> {
         let unreachable = |error: &reqwest::Error| {
             remote(
                 error::UNREACHABLE,
@@ -208,7 +241,7 @@ impl TokenSource {
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", self.settings.client_id.as_str()),
-            ("client_secret", self.settings.client_secret.expose_secret()),
+            ("client_secret", secret.expose_secret()),
             ("scope", scope),
         ];
         let answer =
@@ -226,34 +259,37 @@ impl TokenSource {
                 "Entra's answer sends the sign-in to another address, which is not followed; check \
                  `outlook.authority_url` and proxies",
                 Retry::After(Duration::from_secs(30)),
-            ));
+            )
+            .into());
         }
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| {
-                remote(
-                    error::UNREADABLE,
-                    format!("Entra's answer is no token ({:?} at column {})", error.classify(), error.column()),
-                    Retry::After(Duration::ZERO),
-                )
+                let text = format!("Entra's answer is no token ({:?} at column {})", error.classify(), error.column());
+                remote(error::UNREADABLE, text, Retry::After(Duration::ZERO)).into()
             });
         }
         let denied: Denied = serde_json::from_slice(&body).unwrap_or_default();
-        let retry = if status.is_server_error() || status.as_u16() == 429 {
-            Retry::After(Duration::from_secs(1))
-        } else {
-            Retry::Never
-        };
-        let code = if retry == Retry::Never { error::SIGN_IN } else { error::UNAVAILABLE };
-        Err(remote(
-            code,
-            format!(
-                "Entra refuses the sign-in of the app (HTTP {}, {}): {}",
-                status.as_u16(),
-                clean(&denied.error),
-                reason(&denied.error_description)
-            ),
-            retry,
-        ))
+        let words =
+            format!("HTTP {}, {}): {}", status.as_u16(), clean(&denied.error), reason(&denied.error_description));
+        if status.is_server_error() || status.as_u16() == 429 {
+            let text = format!("Entra gives no token at present ({words}");
+            return Err(remote(error::UNAVAILABLE, text, Retry::After(Duration::from_secs(1))).into());
+        }
+        let text = format!("Entra refuses the sign-in of the app ({words}; {}", mend(&denied.error_description));
+        let error = remote(error::SIGN_IN, text, Retry::Never);
+        // A wrong secret and an expired one alike: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
+        Err(Refusal { error, of_secret: denied.error == "invalid_client" })
+    }
+}
+
+/// Says what usually helps: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
+fn mend(description: &str) -> &'static str {
+    match description.split(':').next().unwrap_or_default() {
+        "AADSTS7000215" => "give the value of the client secret, not its id, as `outlook.client_secret` or in its file",
+        "AADSTS7000222" => "make a new client secret and put it into `outlook.client_secret` or its file",
+        "AADSTS700016" => "check `outlook.client_id` and `outlook.tenant_id`",
+        "AADSTS90002" => "check `outlook.tenant_id`",
+        _ => "check the app registration; `calbridge explain CB1302` says more",
     }
 }
 
@@ -271,14 +307,29 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// The same source in the form that the Event Hubs SDK asks for.
-#[derive(Debug, Clone)]
-pub struct HubCredential(Arc<TokenSource>);
+/// The same source in the form that the Event Hubs SDK asks for; one for each reader.
+#[derive(Debug)]
+pub struct HubCredential {
+    source: Arc<TokenSource>,
+    given: Mutex<Option<Bearer>>,
+}
 
 impl HubCredential {
     /// Wraps a source.
     pub fn new(source: Arc<TokenSource>) -> Self {
-        Self(source)
+        Self { source, given: Mutex::default() }
+    }
+
+    /// Has the token replaced that was given out last, because the hub refused it; at most one is fetched for all readers.
+    ///
+    /// # Errors
+    /// As [`TokenSource::replace`].
+    pub async fn replace(&self) -> Result<(), RemoteError> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match given {
+            Some(refused) => self.source.replace(EVENT_HUBS_SCOPE, &refused).await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -290,11 +341,14 @@ impl TokenCredential for HubCredential {
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
         let scope = scopes.first().copied().unwrap_or(EVENT_HUBS_SCOPE);
+        // The SDK never renews a token again for which it was given one of the same end.
+        let will_do = |bearer: &Bearer| bearer.left() > RENEW_BEFORE_FOR_HUBS || bearer.obtained.elapsed() < FRESH;
         let bearer = self
-            .0
-            .token_outlasting(scope, RENEW_BEFORE_FOR_HUBS, LEAST_FOR_HUBS)
+            .source
+            .token_that(scope, will_do)
             .await
             .map_err(|error| azure_core::Error::new(azure_core::error::ErrorKind::Credential, error))?;
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(bearer.clone());
         let left = azure_core::time::Duration::try_from(bearer.left()).unwrap_or(azure_core::time::Duration::ZERO);
         Ok(AccessToken::new(bearer.secret().to_owned(), OffsetDateTime::now_utc() + left))
     }
@@ -342,6 +396,8 @@ mod tests {
     struct Authority {
         asked: Arc<AtomicU32>,
         expires_in: u64,
+        /// Answers 503 from the second request on.
+        fails_later: bool,
     }
 
     async fn grant(
@@ -349,6 +405,9 @@ mod tests {
         Form(form): Form<BTreeMap<String, String>>,
     ) -> axum::response::Response {
         let number = authority.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        if authority.fails_later && number > 1 {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
         if form["client_secret"] != "right" {
             let description = "AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nTimestamp: now";
             let body = json!({"error": "invalid_client", "error_description": description});
@@ -359,14 +418,18 @@ mod tests {
     }
 
     async fn source(secret: &str, expires_in: u64) -> (Arc<TokenSource>, Arc<AtomicU32>) {
-        let authority = Authority { expires_in, ..Authority::default() };
+        let secret = SecretString::from(secret.to_owned());
+        at(Authority { expires_in, ..Authority::default() }, secret.into()).await
+    }
+
+    async fn at(authority: Authority, client_secret: Secret) -> (Arc<TokenSource>, Arc<AtomicU32>) {
         let asked = Arc::clone(&authority.asked);
         let router = Router::new().route("/tenant/oauth2/v2.0/token", post(grant)).with_state(authority);
         let settings = AuthSettings {
             authority: serve(router).await,
             tenant: "tenant".into(),
             client_id: "app".into(),
-            client_secret: SecretString::from(secret.to_owned()),
+            client_secret,
         };
         let source = TokenSource::new(crate::outlook::testing::http(), settings).unwrap();
         (Arc::new(source), asked)
@@ -398,8 +461,48 @@ mod tests {
         assert_eq!(error.code, error::SIGN_IN);
         assert!(error.message.contains("AADSTS7000215: Invalid client secret provided."), "{error}");
         assert!(!error.message.contains("Trace ID"), "{error}");
+        assert!(error.message.ends_with("`outlook.client_secret` or in its file"), "{error}");
         assert_eq!(source.token(GRAPH_SCOPE).await.unwrap_err(), error);
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_changed_in_its_file_is_tried_before_giving_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secret = Secret::in_file(SecretString::from("wrong".to_owned()), path.clone());
+        std::fs::write(&path, "right\n").unwrap();
+        let (source, asked) = at(Authority { expires_in: 3600, ..Authority::default() }, secret).await;
+        assert_eq!(source.token(GRAPH_SCOPE).await.unwrap().secret(), "token-2");
+        // The other audience starts from what is known by now.
+        assert_eq!(source.token(EVENT_HUBS_SCOPE).await.unwrap().secret(), "token-3");
+        assert_eq!(asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn while_entra_is_away_a_living_token_serves_and_each_call_does_not_ask_again() {
+        let authority = Authority { expires_in: 3600, fails_later: true, ..Authority::default() };
+        let (source, asked) = at(authority, SecretString::from("right".to_owned()).into()).await;
+        let first = source.token(GRAPH_SCOPE).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(source.token_that(GRAPH_SCOPE, |_| false).await.unwrap().secret(), first.secret());
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        // One that a service refuses does not serve.
+        assert_eq!(source.replace(GRAPH_SCOPE, &first).await.unwrap_err().code, error::UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn the_hub_is_given_a_token_of_another_end_each_time_it_renews_a_short_lived_one() {
+        let (source, asked) = source("right", 372).await;
+        let credential = HubCredential::new(Arc::clone(&source));
+        let first = credential.get_token(&[EVENT_HUBS_SCOPE], None).await.unwrap();
+        assert_eq!(credential.get_token(&[EVENT_HUBS_SCOPE], None).await.unwrap().token.secret(), first.token.secret());
+        let slot = source.slot(EVENT_HUBS_SCOPE);
+        slot.lock().await.bearer.as_mut().unwrap().obtained -= FRESH;
+        let second = credential.get_token(&[EVENT_HUBS_SCOPE], None).await.unwrap();
+        assert!(second.token.secret() != first.token.secret());
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -312,7 +312,7 @@ async fn expired_tokens_and_short_throttling_are_survived_inside_the_call() {
 async fn a_wrong_secret_is_not_now_and_says_why() {
     let office = Office::open().await;
     let mut settings = office.settings.clone();
-    settings.auth.client_secret = secrecy::SecretString::from("wrong".to_owned());
+    settings.auth.client_secret = secrecy::SecretString::from("wrong".to_owned()).into();
     let watched = office.enrolments.subscribe();
     let wrong =
         crate::outlook::Outlook::new(settings, crate::outlook::testing::http(), Arc::clone(&office.clock), watched);
@@ -440,7 +440,7 @@ async fn check_tries_everything_and_names_what_fails() {
     assert_eq!(findings.len(), 3 + 3);
 
     let mut settings = office.settings.clone();
-    settings.auth.client_secret = secrecy::SecretString::from("wrong".to_owned());
+    settings.auth.client_secret = secrecy::SecretString::from("wrong".to_owned()).into();
     settings.hub.as_mut().unwrap().hub = "missing".to_owned();
     let watched = office.enrolments.subscribe();
     let http = crate::outlook::testing::http();

@@ -23,7 +23,7 @@ async fn client(graph: Router) -> GraphClient {
         authority: base.clone(),
         tenant: "tenant".into(),
         client_id: "app".into(),
-        client_secret: SecretString::from("secret".to_owned()),
+        client_secret: SecretString::from("secret".to_owned()).into(),
     };
     let tokens = Arc::new(TokenSource::new(http(), settings).unwrap());
     let quota = Quota { in_flight: 4, units: std::num::NonZeroU32::new(1000).unwrap(), period: Duration::from_mins(1) };

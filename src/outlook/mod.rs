@@ -110,7 +110,7 @@ impl Outlook {
             RateLimits::new(settings.mailbox_quota),
             settings.patience,
         )?);
-        let states = ClientStates::new(&settings.auth.client_secret, &settings.connection);
+        let states = ClientStates::new(settings.auth.client_secret.text(), &settings.connection);
         Ok(Self { settings: Arc::new(settings), client, clock, enrolments, states, nudges: Nudges::default() })
     }
 

@@ -18,13 +18,15 @@ use super::error::{Failure, Kind, cleaned};
 use super::settings::{Grant, Settings, SettingsError, trusted_base};
 use crate::http;
 use crate::ports::Clock;
+use crate::secret::LiveSecret;
 
 /// Lifetime of an assertion in seconds.
 ///
 /// Salesforce's documents ask for a short one (3 to 5 minutes in its samples); 3 leaves room for clocks that differ.
 const ASSERTION_SECONDS: i64 = 180;
 
-/// After a refused sign-in, callers get the same refusal for this long instead of each asking again.
+/// After a refused sign-in, callers get the same refusal for this long instead of each asking again; and for as long
+/// after a session was renewed no other is opened, because where the fresh one is refused as well, a third would be too.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -85,10 +87,10 @@ pub struct Authenticator {
     state: Mutex<State>,
 }
 
-/// The grant with its key read.
+/// The grant with its secret in use.
 enum Ready {
-    Credentials { client_id: String, client_secret: SecretString },
-    Jwt { client_id: String, username: String, audience: String, key: Box<EncodingKey> },
+    Credentials { client_id: String, client_secret: LiveSecret },
+    Jwt { client_id: String, username: String, audience: String, private_key_pem: LiveSecret },
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ struct State {
     session: Option<Arc<Session>>,
     serial: u64,
     refused: Option<(Instant, Failure)>,
+    renewed: Option<Instant>,
 }
 
 impl fmt::Debug for Authenticator {
@@ -143,16 +146,17 @@ impl Authenticator {
         let login = trusted_base(&settings.login_url)?;
         let grant = match &settings.grant {
             Grant::ClientCredentials { client_id, client_secret } => {
-                Ready::Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() }
+                Ready::Credentials { client_id: client_id.clone(), client_secret: LiveSecret::new(client_secret) }
             }
-            Grant::JwtBearer { client_id, username, private_key_pem, audience } => Ready::Jwt {
-                client_id: client_id.clone(),
-                username: username.clone(),
-                audience: audience.clone().unwrap_or_else(|| login.as_str().trim_end_matches('/').to_owned()),
-                key: EncodingKey::from_rsa_pem(private_key_pem.expose_secret().as_bytes())
-                    .map(Box::new)
-                    .map_err(|error| SettingsError::PrivateKey(error.to_string()))?,
-            },
+            Grant::JwtBearer { client_id, username, private_key_pem, audience } => {
+                key_of(private_key_pem.text()).map_err(SettingsError::PrivateKey)?;
+                Ready::Jwt {
+                    client_id: client_id.clone(),
+                    username: username.clone(),
+                    audience: audience.clone().unwrap_or_else(|| login.as_str().trim_end_matches('/').to_owned()),
+                    private_key_pem: LiveSecret::new(private_key_pem),
+                }
+            }
         };
         Ok(Self { http, clock, login, grant, state: Mutex::default() })
     }
@@ -167,13 +171,18 @@ impl Authenticator {
     }
 
     /// Returns a session that is newer than `stale`, signing in unless another caller already did.
+    ///
+    /// Where the session was renewed a moment ago it is the same once more: then Salesforce refuses them all.
     pub(super) async fn renew(&self, stale: &Session) -> Result<Arc<Session>, Failure> {
         let mut state = self.state.lock().await;
+        let just_renewed = state.renewed.is_some_and(|at| at.elapsed() < REFUSAL_HOLDS);
         match &state.session {
-            Some(session) if session.serial > stale.serial => return Ok(Arc::clone(session)),
+            Some(session) if session.serial > stale.serial || just_renewed => return Ok(Arc::clone(session)),
             _ => state.session = None,
         }
-        self.replace(&mut state).await
+        let session = self.replace(&mut state).await?;
+        state.renewed = Some(Instant::now());
+        Ok(session)
     }
 
     async fn replace(&self, state: &mut State) -> Result<Arc<Session>, Failure> {
@@ -198,18 +207,16 @@ impl Authenticator {
     }
 
     async fn sign_in(&self, serial: u64) -> Result<Session, Failure> {
-        let url = self.login.join("/services/oauth2/token").map_err(|_no_base| unreadable("the login address"))?;
-        let answer =
-            self.http.post(url).form(&self.form()?).send().await.map_err(|error| Failure::from_transport(&error))?;
-        let status = answer.status().as_u16();
-        let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
-        if (300..400).contains(&status) {
-            return Err(Failure::redirected(status));
-        }
-        if status != 200 {
-            return Err(refusal(status, &body));
-        }
-        let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_not_a_token| unreadable("the token"))?;
+        let kept = self.grant.secret();
+        let secret = kept.current();
+        let answer = match self.ask(&secret).await {
+            // With a key of our own the refusal of a wrong one is an `invalid_grant`, so any refusal may mean the secret.
+            Err(failure) if failure.kind == Kind::SignIn => match kept.other_than(&secret).await {
+                Some(other) => self.ask(&other).await?,
+                None => return Err(failure),
+            },
+            answer => answer?,
+        };
         let base = trusted_base(&answer.instance_url)
             .map_err(|error| Failure::new(Kind::SignIn, format!("salesforce named an unusable instance: {error}")))?;
         let (org, user) = match org_and_user(&answer.id) {
@@ -219,22 +226,39 @@ impl Authenticator {
         Ok(Session { token: answer.access_token, base, org, user, serial })
     }
 
-    fn form(&self) -> Result<Vec<(&'static str, String)>, Failure> {
+    async fn ask(&self, secret: &SecretString) -> Result<TokenAnswer, Failure> {
+        let url = self.login.join("/services/oauth2/token").map_err(|_no_base| unreadable("the login address"))?;
+        let form = self.form(secret)?;
+        let answer = self.http.post(url).form(&form).send().await.map_err(|error| Failure::from_transport(&error))?;
+        let status = answer.status().as_u16();
+        let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
+        if (300..400).contains(&status) {
+            return Err(Failure::redirected(status));
+        }
+        if status != 200 {
+            return Err(refusal(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_not_a_token| unreadable("the token"))
+    }
+
+    fn form(&self, secret: &SecretString) -> Result<Vec<(&'static str, String)>, Failure> {
         match &self.grant {
-            Ready::Credentials { client_id, client_secret } => Ok(vec![
+            Ready::Credentials { client_id, client_secret: _ } => Ok(vec![
                 ("grant_type", "client_credentials".to_owned()),
                 ("client_id", client_id.clone()),
-                ("client_secret", client_secret.expose_secret().to_owned()),
+                ("client_secret", secret.expose_secret().to_owned()),
             ]),
-            Ready::Jwt { client_id, username, audience, key } => {
+            Ready::Jwt { client_id, username, audience, private_key_pem: _ } => {
+                let unsigned = |why| Failure::new(Kind::SignIn, format!("the assertion cannot be signed: {why}"));
+                let key = key_of(secret).map_err(unsigned)?;
                 let claims = Claims {
                     iss: client_id,
                     sub: username,
                     aud: audience,
                     exp: self.clock.now().timestamp() + ASSERTION_SECONDS,
                 };
-                let assertion = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, key)
-                    .map_err(|error| Failure::new(Kind::SignIn, format!("the assertion cannot be signed: {error}")))?;
+                let assertion = jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key)
+                    .map_err(|error| unsigned(error.to_string()))?;
                 Ok(vec![("grant_type", JWT_BEARER.to_owned()), ("assertion", assertion)])
             }
         }
@@ -254,6 +278,20 @@ impl Authenticator {
         let org = SalesforceId::parse(&info.organization_id).map_err(|_no_id| unreadable("the organisation id"))?;
         Ok((org, info.user_id))
     }
+}
+
+impl Ready {
+    fn secret(&self) -> &LiveSecret {
+        match self {
+            Self::Credentials { client_secret, .. } => client_secret,
+            Self::Jwt { private_key_pem, .. } => private_key_pem,
+        }
+    }
+}
+
+/// Reads an RSA key; the error says what is wrong with it and nothing of it.
+fn key_of(pem: &SecretString) -> Result<EncodingKey, String> {
+    EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes()).map_err(|error| error.to_string())
 }
 
 /// Reads `https://HOST/id/ORG/USER`.

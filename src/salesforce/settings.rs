@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use calbridge_core::ids::ConnectionId;
-use secrecy::SecretString;
 use thiserror::Error;
 use url::{Host, Url};
+
+use crate::secret::Secret;
 
 /// Everything about one Salesforce org.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ pub enum Grant {
         /// Consumer key of the External Client App.
         client_id: String,
         /// Consumer secret.
-        client_secret: SecretString,
+        client_secret: Secret,
     },
     /// OAuth JWT bearer: the app is authorised for a user beforehand.
     /// <https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_jwt_flow_ca.htm>
@@ -53,7 +54,7 @@ pub enum Grant {
         /// Username to sign in as.
         username: String,
         /// RSA private key, PEM.
-        private_key_pem: SecretString,
+        private_key_pem: Secret,
         /// `https://login.salesforce.com`, `https://test.salesforce.com` or the My Domain URL; none takes the login URL.
         audience: Option<String>,
     },

@@ -45,7 +45,13 @@ fn assert_files_free_of_secrets(folder: &Path) {
     let mut files = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        assert_free_of_secrets(&path.display().to_string(), &std::fs::read(&path).unwrap());
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            // The last reader of a database removes its log when it goes.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => panic!("{error}: {}", path.display()),
+        };
+        assert_free_of_secrets(&path.display().to_string(), &bytes);
         files += 1;
     }
     assert!(files > 0, "there is a database");

@@ -23,6 +23,7 @@ pub struct HubHandle {
 #[derive(Debug, Default)]
 struct State {
     next_id: AtomicU64,
+    tokens: AtomicU64,
     connections: Mutex<BTreeMap<u64, Switches>>,
     readers: Mutex<BTreeMap<u64, Reader>>,
     connected: watch::Sender<usize>,
@@ -107,6 +108,16 @@ impl HubHandle {
     /// Detaches the readers of one partition, or of all; returns how many.
     pub fn detach_readers(&self, partition: Option<usize>, reason: DetachReason) -> usize {
         self.end_readers(|reader| partition.is_none_or(|wanted| wanted == reader.view.partition), &reason.error())
+    }
+
+    /// Returns how many tokens connections have brought that were good: with each new connection, and when it renews them.
+    pub fn tokens_taken(&self) -> u64 {
+        self.state.tokens.load(Ordering::SeqCst)
+    }
+
+    /// Counts a token that a connection brought.
+    pub(super) fn count_token(&self) {
+        self.state.tokens.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Lists the links that read now.

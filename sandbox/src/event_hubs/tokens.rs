@@ -61,6 +61,7 @@ impl Grants {
         if !token.is_valid(&self.access) {
             return false;
         }
+        self.access.handle.count_token();
         let path = address::segments(audience);
         let mut granted = self.lock();
         granted.retain(|grant| grant.path != path);

@@ -6,6 +6,7 @@
 //! `expires_in` on their own clock.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
@@ -21,8 +22,6 @@ use uuid::Uuid;
 use crate::graph::TenantIdentity;
 use crate::world::World;
 
-/// Life of a token in real seconds, as Entra answers it.
-const LIFE: i64 = 3599;
 /// Roles granted to the app registration from the start.
 const ROLES: &[&str] = &["Calendars.ReadWrite", "User.Read.All", "MailboxSettings.Read"];
 
@@ -33,6 +32,13 @@ pub enum Audience {
     Graph,
     /// Azure Event Hubs.
     EventHubs,
+}
+
+/// Tokens of one audience: each has a number, and those below the floor are revoked.
+#[derive(Debug, Default)]
+struct Issued {
+    next: AtomicU64,
+    floor: AtomicU64,
 }
 
 impl Audience {
@@ -73,6 +79,8 @@ pub struct Claims {
     pub uti: String,
     /// Version of the token format.
     pub ver: String,
+    /// Number of the token among those for its audience.
+    pub xms_sandbox_number: u64,
 }
 
 /// Why a token is refused.
@@ -84,6 +92,9 @@ pub enum TokenFault {
     /// Out of date.
     #[error("the token has expired")]
     Expired,
+    /// Taken back before its time.
+    #[error("the token was revoked")]
+    Revoked,
     /// Made for another resource.
     #[error("the token is for another audience")]
     WrongAudience,
@@ -93,7 +104,6 @@ struct Registration {
     tenant_id: Uuid,
     domain: String,
     client_id: String,
-    client_secret: String,
     object_id: Uuid,
 }
 
@@ -101,8 +111,12 @@ struct Registration {
 pub struct Entra {
     world: Arc<World>,
     registration: Registration,
+    /// The one secret that is good now.
+    secret: RwLock<String>,
     key: [u8; 32],
     roles: RwLock<Vec<String>>,
+    graph: Issued,
+    hubs: Issued,
 }
 
 impl std::fmt::Debug for Entra {
@@ -131,10 +145,12 @@ impl Entra {
                 tenant_id: identity.tenant_id,
                 domain: identity.domain.clone(),
                 client_id: identity.client_id.clone(),
-                client_secret: identity.client_secret.clone(),
                 object_id: uuid::Builder::from_random_bytes(object).into_uuid(),
             },
+            secret: RwLock::new(identity.client_secret.clone()),
             key,
+            graph: Issued::default(),
+            hubs: Issued::default(),
             roles: RwLock::new(ROLES.iter().map(|role| (*role).to_owned()).collect()),
         }
     }
@@ -143,6 +159,48 @@ impl Entra {
     pub fn grant(&self, roles: &[&str]) {
         let roles = roles.iter().map(|role| (*role).to_owned()).collect();
         *self.roles.write().expect("no grant panics while holding the lock") = roles;
+    }
+
+    /// Replaces the client secret and returns the new one; the old one is refused, its tokens stay good.
+    pub fn rotate_secret(&self) -> String {
+        let drawn = uuid::Builder::from_random_bytes(self.world.draw(rand::Rng::random)).into_uuid();
+        let secret = format!("sandbox~{}", drawn.simple());
+        self.secret.write().expect("no rotation panics while holding the lock").clone_from(&secret);
+        secret
+    }
+
+    /// Takes back all tokens of an audience but the newest `kept`.
+    pub fn revoke(&self, audience: Audience, kept: u64) {
+        let issued = self.issued(audience);
+        issued.floor.store(issued.next.load(Ordering::SeqCst).saturating_sub(kept), Ordering::SeqCst);
+    }
+
+    /// Returns how many tokens of an audience were issued.
+    pub fn issued_for(&self, audience: Audience) -> u64 {
+        self.issued(audience).next.load(Ordering::SeqCst)
+    }
+
+    fn issued(&self, audience: Audience) -> &Issued {
+        match audience {
+            Audience::Graph => &self.graph,
+            Audience::EventHubs => &self.hubs,
+        }
+    }
+
+    /// Carries the switches out that take tokens back.
+    fn revoke_if_switched(&self, audience: Audience) {
+        let switches = self.world.faults.read();
+        let asked = match audience {
+            Audience::Graph => switches.outlook_revoke_tokens,
+            Audience::EventHubs => switches.hub_revoke_tokens,
+        };
+        if asked {
+            self.world.faults.change(|switches| match audience {
+                Audience::Graph => switches.outlook_revoke_tokens = false,
+                Audience::EventHubs => switches.hub_revoke_tokens = false,
+            });
+            self.revoke(audience, 0);
+        }
     }
 
     /// Returns a check of Event Hubs tokens for the hub's claims-based security.
@@ -169,6 +227,7 @@ impl Entra {
             tid: registration.tenant_id.to_string(),
             uti: Uuid::new_v4().simple().to_string(),
             ver: "1.0".to_owned(),
+            xms_sandbox_number: self.issued(audience).next.fetch_add(1, Ordering::SeqCst),
         };
         let claims = serde_json::to_vec(&claims).expect("claims are plain texts and numbers");
         let head = URL_SAFE_NO_PAD.encode(br#"{"typ":"JWT","alg":"HS256"}"#);
@@ -180,7 +239,7 @@ impl Entra {
     /// Reads a token.
     ///
     /// # Errors
-    /// When it was not issued here, is out of date, or is meant for another resource.
+    /// When it was not issued here, is out of date or revoked, or is meant for another resource.
     pub fn check(&self, token: &str, audience: Audience) -> Result<Claims, TokenFault> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenFault::Foreign)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_error| TokenFault::Foreign)?;
@@ -190,6 +249,10 @@ impl Entra {
         let claims = claims.ok_or(TokenFault::Foreign)?;
         if claims.aud != audience.uri() {
             return Err(TokenFault::WrongAudience);
+        }
+        self.revoke_if_switched(audience);
+        if claims.xms_sandbox_number < self.issued(audience).floor.load(Ordering::SeqCst) {
+            return Err(TokenFault::Revoked);
         }
         if claims.exp <= wall_clock().timestamp() { Err(TokenFault::Expired) } else { Ok(claims) }
     }
@@ -214,13 +277,24 @@ impl Entra {
         }
         let caller = form.get("client_id").cloned().unwrap_or_default();
         self.world.meters.call(&caller, "entra.token");
+        if self.world.faults.take(|switches| &mut switches.entra_unavailable_next) {
+            let text = "The service is temporarily unavailable. Please retry later.".to_owned();
+            return Refusal::new(503, "temporarily_unavailable", 90033, text).answer();
+        }
         match self.authenticate(tenant, &form) {
             Ok(audience) => {
+                // A switch that asks to take tokens back means those issued before this one.
+                self.revoke_if_switched(audience);
                 let spoilt = audience == Audience::Graph
                     && self.world.faults.take(|switches| &mut switches.outlook_expired_tokens_next);
-                let token = self.issue(audience, if spoilt { -1 } else { LIFE });
+                let switches = self.world.faults.read();
+                let life = match audience {
+                    Audience::Graph => switches.outlook_token_life_secs,
+                    Audience::EventHubs => switches.hub_token_life_secs,
+                };
+                let token = self.issue(audience, if spoilt { -1 } else { i64::from(life) });
                 let answer =
-                    json!({"token_type": "Bearer", "expires_in": LIFE, "ext_expires_in": LIFE, "access_token": token});
+                    json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token});
                 (200, answer)
             }
             Err(refusal) => refusal.answer(),
@@ -250,7 +324,9 @@ impl Entra {
         }
         let audience = audience_of(scope)?;
         match (field("client_secret"), field("client_assertion")) {
-            (Some(secret), _) if secret == self.registration.client_secret => Ok(audience),
+            (Some(secret), _) if secret == *self.secret.read().expect("no rotation panics while holding the lock") => {
+                Ok(audience)
+            }
             (Some(_), _) => {
                 let text = format!(
                     "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, \
@@ -447,6 +523,41 @@ mod tests {
             );
             assert!(body["error_description"].as_str().unwrap().starts_with(&format!("AADSTS{code}: ")));
         }
+    }
+
+    #[test]
+    fn tokens_live_as_long_as_switched_and_are_taken_back_one_audience_at_a_time() {
+        let entra = entra();
+        let form = format!("{GRAPH}&client_id=app&client_secret=s3cret");
+        entra.world.faults.change(|switches| switches.outlook_token_life_secs = 60);
+        let (_, body) = entra.token("contoso.example", form.as_bytes(), None);
+        let token = body["access_token"].as_str().unwrap().to_owned();
+        let claims = entra.check(&token, Audience::Graph).unwrap();
+        assert_eq!((body["expires_in"].as_i64(), claims.exp - claims.iat), (Some(60), 60));
+        let hub = entra.issue(Audience::EventHubs, 60);
+        entra.world.faults.change(|switches| switches.outlook_revoke_tokens = true);
+        assert_eq!(entra.check(&token, Audience::Graph), Err(TokenFault::Revoked));
+        assert!(!entra.world.faults.read().outlook_revoke_tokens, "it resets itself");
+        assert!(entra.check(&hub, Audience::EventHubs).is_ok());
+        assert!(entra.check(&entra.issue(Audience::Graph, 60), Audience::Graph).is_ok());
+        let newer = entra.issue(Audience::EventHubs, 60);
+        entra.revoke(Audience::EventHubs, 1);
+        assert_eq!(entra.check(&hub, Audience::EventHubs), Err(TokenFault::Revoked));
+        assert!(entra.check(&newer, Audience::EventHubs).is_ok());
+        assert_eq!((entra.issued_for(Audience::Graph), entra.issued_for(Audience::EventHubs)), (2, 2));
+    }
+
+    #[test]
+    fn a_replaced_secret_is_refused_and_an_outage_is_no_refusal() {
+        let entra = entra();
+        let form = |secret: &str| format!("{GRAPH}&client_id=app&client_secret={secret}");
+        let second = entra.rotate_secret();
+        let (status, body) = entra.token("contoso.example", form("s3cret").as_bytes(), None);
+        assert_eq!((status, body["error_codes"][0].as_u64()), (401, Some(7_000_215)));
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 200);
+        entra.world.faults.change(|switches| switches.entra_unavailable_next = 1);
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 503);
+        assert_eq!(entra.token("contoso.example", form(&second).as_bytes(), None).0, 200);
     }
 
     #[test]

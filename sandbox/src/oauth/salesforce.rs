@@ -253,7 +253,7 @@ fn client_credentials(
     if client_id != org.identity.client_id {
         return Err(Refusal("invalid_client_id", "client identifier invalid"));
     }
-    if client_secret != Some(org.identity.client_secret.as_str()) {
+    if client_secret != Some(org.secret.read().expect("no rotation panics while holding the lock").as_str()) {
         return Err(Refusal("invalid_client", "invalid client credentials"));
     }
     Ok((client_id.to_owned(), org.integration_user_id().to_owned()))

@@ -103,6 +103,8 @@ pub struct Org {
     pub(crate) usage: Usage,
     pub(crate) automation: Automation,
     pub(crate) addresses: RwLock<Addresses>,
+    /// The one consumer secret that is good now.
+    pub(crate) secret: RwLock<String>,
     /// Cancelled when the org stops: open streams end.
     pub(crate) closing: CancellationToken,
     schemas: Mutex<BTreeMap<(Object, bool, bool), Arc<EventSchema>>>,
@@ -133,6 +135,7 @@ impl Org {
         insert_organisation(&mut state, &identity.org_id, now);
         let log = ChangeLog::new(&world);
         let usage = Usage::new(identity.daily_api_requests);
+        let secret = RwLock::new(identity.client_secret.clone());
         Arc::new(Self {
             world,
             identity,
@@ -142,12 +145,22 @@ impl Org {
             usage,
             automation: Automation::default(),
             addresses: RwLock::default(),
+            secret,
             closing: CancellationToken::new(),
             schemas: Mutex::default(),
             placed_schemas: PlacedSchemas::default(),
             integration_user,
             automated_user,
         })
+    }
+
+    /// Replaces the consumer secret and returns the new one; the old one is refused, its sessions go on.
+    pub fn rotate_secret(&self) -> String {
+        let secret: String =
+            self.world.draw(|random| (0..64).map(|_| char::from(random.sample(rand::distr::Alphanumeric))).collect());
+        let secret = secret.to_uppercase();
+        self.secret.write().expect("no rotation panics while holding the lock").clone_from(&secret);
+        secret
     }
 
     /// Tells the org the base addresses of its listeners, such as `http://127.0.0.1:8080`.

@@ -30,7 +30,7 @@ use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Signal};
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, Stream, StreamExt};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -38,9 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::notification::Reader;
-use crate::outlook::auth::{EVENT_HUBS_SCOPE, HubCredential, TokenSource};
+use crate::outlook::auth::{HubCredential, TokenSource};
 use crate::outlook::error::{self, clean, remote};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
+use crate::secret::Secret;
 
 /// First pause after a failure; doubles, and starts anew after a batch was handed over.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -73,7 +74,7 @@ pub struct HubSettings {
     /// Address to connect to instead of the namespace: `amqps://host:port`, or `amqp://host:port` for plain TCP.
     pub custom_endpoint: Option<String>,
     /// Shared access key instead of a token from Entra.
-    pub connection_string: Option<SecretString>,
+    pub connection_string: Option<Secret>,
     /// Events asked for ahead; default 300.
     pub prefetch: u32,
     /// Most events in a batch; default 500.
@@ -147,7 +148,7 @@ impl Listener for HubListener {
             let span = info_span!("partition", eventhub.partition = %partition);
             let reader = PartitionReader {
                 settings: self.settings.clone(),
-                tokens: Arc::clone(&self.tokens),
+                credential: Arc::new(HubCredential::new(Arc::clone(&self.tokens))),
                 reader: self.reader.clone(),
                 stream,
                 partition,
@@ -175,7 +176,7 @@ impl Listener for HubListener {
 }
 
 /// Opens a connection to the hub.
-async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<ConsumerClient, RemoteError> {
+async fn open(settings: &HubSettings, credential: &Arc<HubCredential>) -> Result<ConsumerClient, RemoteError> {
     let mut builder = ConsumerClient::builder()
         .with_application_id("calbridge".to_owned())
         .with_consumer_group(settings.consumer_group.clone())
@@ -183,12 +184,13 @@ async fn open(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Consu
     if let Some(endpoint) = &settings.custom_endpoint {
         builder = builder.with_custom_endpoint(endpoint.clone());
     }
-    if let Some(text) = &settings.connection_string {
+    if let Some(secret) = &settings.connection_string {
+        // A connection that ended because the key was exchanged finds the new one in its file.
+        let text = secret.newest().await;
         let opening = builder.open_with_connection_string(text.expose_secret(), Some(&settings.hub));
         return within(settings, "open the connection", Box::pin(opening)).await;
     }
-    let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
-    let opening = builder.open(&settings.namespace, settings.hub.clone(), credential);
+    let opening = builder.open(&settings.namespace, settings.hub.clone(), Arc::clone(credential) as _);
     within(settings, "open the connection", Box::pin(opening)).await
 }
 
@@ -202,22 +204,21 @@ fn retries(settings: &HubSettings) -> RetryOptions {
 /// # Errors
 /// `CB1401` to `CB1403`.
 pub(crate) async fn partitions(settings: &HubSettings, tokens: &Arc<TokenSource>) -> Result<Vec<String>, RemoteError> {
-    let began = std::time::Instant::now();
-    let client = open(settings, tokens).await?;
-    let properties = within(settings, "ask for the partitions", Box::pin(client.get_eventhub_properties())).await;
-    close(client).await;
-    if let Err(error) = &properties {
-        drop_refused(tokens, error, began).await;
+    let credential = Arc::new(HubCredential::new(Arc::clone(tokens)));
+    match partition_ids(settings, &credential).await {
+        Err(error) if error.code == error::HUB_SIGN_IN => {
+            credential.replace().await?;
+            partition_ids(settings, &credential).await
+        }
+        answer => answer,
     }
-    Ok(properties?.partition_ids)
 }
 
-/// Has the next connection sign in anew where the hub did not take the token of the one that began at `began`: asked again,
-/// the source would give out the same one until it ends.
-async fn drop_refused(tokens: &TokenSource, error: &RemoteError, began: std::time::Instant) {
-    if error.code == error::HUB_SIGN_IN {
-        tokens.forget(EVENT_HUBS_SCOPE, began).await;
-    }
+async fn partition_ids(settings: &HubSettings, credential: &Arc<HubCredential>) -> Result<Vec<String>, RemoteError> {
+    let client = open(settings, credential).await?;
+    let properties = within(settings, "ask for the partitions", Box::pin(client.get_eventhub_properties())).await;
+    close(client).await;
+    Ok(properties?.partition_ids)
 }
 
 async fn close(client: ConsumerClient) {
@@ -297,7 +298,7 @@ enum Ended {
 /// Reads one partition.
 struct PartitionReader {
     settings: HubSettings,
-    tokens: Arc<TokenSource>,
+    credential: Arc<HubCredential>,
     reader: Reader,
     stream: StreamId,
     partition: String,
@@ -364,6 +365,11 @@ impl PartitionReader {
                 }
                 Ended::Failed(error) => {
                     warn!(error.code = error.code, error = %error, "the connection to the partition ended; opening another");
+                    if error.code == error::HUB_SIGN_IN
+                        && let Err(error) = self.credential.replace().await
+                    {
+                        warn!(error.code = error.code, error = %error, "cannot replace the token that the hub refuses");
+                    }
                 }
             }
             tokio::select! {
@@ -394,16 +400,12 @@ impl PartitionReader {
     }
 
     async fn read_until_broken(&mut self) -> Ended {
-        let began = std::time::Instant::now();
-        let client = match open(&self.settings, &self.tokens).await {
+        let client = match open(&self.settings, &self.credential).await {
             Ok(client) => client,
             Err(error) => return Ended::Failed(error),
         };
         let ended = self.read_from(&client).await;
         close(client).await;
-        if let Ended::Failed(error) = &ended {
-            drop_refused(&self.tokens, error, began).await;
-        }
         ended
     }
 

@@ -10,7 +10,7 @@ use crate::outlook::testing::{LittleStore, Office, Running};
 
 /// Writes one notification about `event` of the first mailbox.
 pub(super) fn notification(office: &Office, event: &str) -> Vec<u8> {
-    let states = ClientStates::new(&office.settings.auth.client_secret, &office.settings.connection);
+    let states = ClientStates::new(office.settings.auth.client_secret.text(), &office.settings.connection);
     let mailbox = office.mailbox(0);
     let body = json!({"value": [{
         "subscriptionId": "s", "clientState": states.of(&mailbox), "changeType": "updated",
@@ -208,7 +208,7 @@ async fn the_shared_access_key_opens_the_hub_too() {
     let office = Office::open().await;
     let mut settings = office.settings.hub.clone().unwrap();
     settings.connection_string =
-        Some(SecretString::from(office.sandbox.endpoints().event_hubs.connection_string.clone()));
+        Some(secrecy::SecretString::from(office.sandbox.endpoints().event_hubs.connection_string.clone()).into());
     let tokens = Arc::clone(office.outlook.client.tokens());
     assert_eq!(partitions(&settings, &tokens).await.unwrap().len(), 4);
 }

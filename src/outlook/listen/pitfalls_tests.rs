@@ -293,9 +293,9 @@ async fn pitfall_4_a_partition_taken_by_an_owner_level_is_read_again_when_the_ow
 
     let mut settings = office.settings.hub.clone().unwrap();
     settings.connection_string =
-        Some(SecretString::from(office.sandbox.endpoints().event_hubs.connection_string.clone()));
-    let tokens = Arc::clone(office.outlook.client.tokens());
-    let owner = open(&settings, &tokens).await.unwrap();
+        Some(SecretString::from(office.sandbox.endpoints().event_hubs.connection_string.clone()).into());
+    let credential = Arc::new(HubCredential::new(Arc::clone(office.outlook.client.tokens())));
+    let owner = open(&settings, &credential).await.unwrap();
     let options = OpenReceiverOptions {
         owner_level: Some(7),
         start_position: Some(StartPosition { location: StartLocation::Earliest, inclusive: true }),
@@ -573,7 +573,7 @@ impl Guarded {
             authority: address,
             tenant: "tenant".to_owned(),
             client_id: "app".to_owned(),
-            client_secret: SecretString::from("secret".to_owned()),
+            client_secret: SecretString::from("secret".to_owned()).into(),
         };
         let tokens = Arc::new(TokenSource::new(http(), settings).unwrap());
         let hub = office.sandbox.hub().hub().to_owned();

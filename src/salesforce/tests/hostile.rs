@@ -18,7 +18,7 @@ use crate::http::hostile::{Raw, RawServer, answer, bomb, endless, json, redirect
 use crate::ports::{Calendar, Retry};
 
 fn calendar_at(login: &str) -> SalesforceCalendar {
-    let client_secret = SecretString::from("the-secret");
+    let client_secret = SecretString::from("the-secret").into();
     let grant = Grant::ClientCredentials { client_id: "key".to_owned(), client_secret };
     let settings =
         Settings::new(ConnectionId::new("c"), login.to_owned(), grant, vec!["time".to_owned(), "Subject".to_owned()]);

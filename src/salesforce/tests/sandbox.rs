@@ -27,6 +27,7 @@ use super::super::{Client, SalesforceCalendar, StampFields};
 use super::stand_in::{clock, limits};
 use crate::http::{HttpOptions, client};
 use crate::ports::{Batch, Calendar, ListenError, Listener};
+use crate::secret::Secret;
 
 /// A running listener: its task, readiness, stop and what it hands over.
 type Listening = (JoinHandle<Result<(), ListenError>>, watch::Receiver<bool>, CancellationToken, mpsc::Receiver<Batch>);
@@ -44,7 +45,7 @@ impl Rig {
             let salesforce = &sandbox.endpoints().salesforce;
             Grant::ClientCredentials {
                 client_id: salesforce.client_id.clone(),
-                client_secret: SecretString::from(salesforce.client_secret.as_str()),
+                client_secret: SecretString::from(salesforce.client_secret.as_str()).into(),
             }
         })
         .await
@@ -157,7 +158,28 @@ async fn a_key_pair_signs_in_too() {
         Grant::JwtBearer {
             client_id: salesforce.client_id.clone(),
             username: salesforce.username.clone(),
-            private_key_pem: SecretString::from(std::fs::read_to_string(&salesforce.jwt_key_file).unwrap()),
+            private_key_pem: SecretString::from(std::fs::read_to_string(&salesforce.jwt_key_file).unwrap()).into(),
+            audience: None,
+        }
+    })
+    .await;
+    let session = rig.client.session().await.unwrap();
+    assert_eq!(session.org().as_str(), rig.sandbox.endpoints().salesforce.org_id);
+    rig.sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_changed_in_its_file_is_tried_before_giving_up() {
+    let rig = Rig::with_grant(|sandbox| {
+        let salesforce = &sandbox.endpoints().salesforce;
+        let before = calbridge_sandbox::oauth::salesforce::JwtKey::generate().unwrap();
+        Grant::JwtBearer {
+            client_id: salesforce.client_id.clone(),
+            username: salesforce.username.clone(),
+            private_key_pem: Secret::in_file(
+                SecretString::from(before.private_pem()),
+                PathBuf::from(&salesforce.jwt_key_file),
+            ),
             audience: None,
         }
     })
@@ -171,7 +193,7 @@ async fn a_key_pair_signs_in_too() {
 async fn a_wrong_secret_is_refused_with_the_oauth_error() {
     let rig = Rig::with_grant(|sandbox| Grant::ClientCredentials {
         client_id: sandbox.endpoints().salesforce.client_id.clone(),
-        client_secret: SecretString::from("wrong"),
+        client_secret: SecretString::from("wrong").into(),
     })
     .await;
     let findings = rig.calendar.check().await;

@@ -88,8 +88,10 @@ impl StandIn {
     }
 
     pub(super) fn settings(&self) -> Settings {
-        let grant =
-            Grant::ClientCredentials { client_id: "key".to_owned(), client_secret: SecretString::from("secret") };
+        let grant = Grant::ClientCredentials {
+            client_id: "key".to_owned(),
+            client_secret: SecretString::from("secret").into(),
+        };
         let fields = ["time", "Subject"].map(str::to_owned).to_vec();
         let mut settings = Settings::new(ConnectionId::new("c"), self.0.base.clone(), grant, fields);
         settings.short_pause = Duration::from_hours(1);

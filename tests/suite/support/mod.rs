@@ -3,11 +3,13 @@
 //! Sandbox and engine share one clock, which may run faster than the wall clock; every wait ends with the event that it
 //! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
 
+pub(crate) mod contract;
 pub(crate) mod ledger;
 pub(crate) mod look;
 pub(crate) mod meetings;
 pub(crate) mod people;
 pub(crate) mod process;
+pub(crate) mod production;
 pub(crate) mod redis;
 
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use contract::Watch;
+
 /// Real time after which a wait counts as hung; far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -39,6 +43,7 @@ pub(crate) struct Rehearsal {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Config,
     folder: TempDir,
+    watch: Watch,
     engine: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -56,10 +61,11 @@ impl Rehearsal {
         log_if_asked();
         let speed = options.speed;
         let sandbox = Sandbox::start(options).await.expect("the sandbox starts");
+        let watch = Watch::on(sandbox.world());
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
         let folder = TempDir::new().expect("a temporary folder can be made");
         let config = read_settings(&sandbox, &folder, settings);
-        Self { sandbox, clock, config, folder, engine: None }
+        Self { sandbox, clock, config, folder, watch, engine: None }
     }
 
     /// Gives the next engine other settings; those of before are forgotten, the database is kept.
@@ -118,10 +124,16 @@ impl Rehearsal {
         }
     }
 
-    /// Ends everything.
-    pub(crate) async fn end(mut self) {
+    /// Ends everything; fails where Graph traffic was not as Microsoft describes it.
+    pub(crate) async fn end(self) {
+        self.end_and_count().await;
+    }
+
+    /// Ends everything as [`Rehearsal::end`] does, and returns what was judged.
+    pub(crate) async fn end_and_count(mut self) -> contract::Totals {
         self.stop_engine().await;
         self.sandbox.stop().await;
+        self.watch.finish()
     }
 
     /// Opens the engine's database for reading, as `calbridge trace` does.

@@ -27,6 +27,7 @@ use crate::actor::Actor;
 use crate::history::Cloud;
 use crate::moments::{Prey, Step, Verdict};
 use crate::oauth::entra::{Audience, Claims, TokenFault};
+use crate::tap::{Exchange, Heard, Payload};
 
 /// Largest request body that is read; Graph takes 4 MB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -137,31 +138,15 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     let base = format!("{}://{}", front.scheme, host.as_deref().unwrap_or("localhost"));
     let client_request = header("client-request-id");
     let ids = Ids::new(client_request);
+    let versioned = path.strip_prefix("/v1.0").filter(|rest| rest.starts_with('/'));
+    let asked = Asked { method: &head.method, path: versioned.unwrap_or(&path), query: &query, headers: &head.headers };
     let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
         let error = GraphError::new(413, "RequestEntityTooLarge", "The request body is larger than 4 MB.");
-        return front.finish(front.refuse(&error, &ids), &ids);
+        return front.reply(&asked, &|| Payload::Other, front.refuse(&error, &ids), &ids);
     };
-    if let Some(path) = path.strip_prefix("/v1.0").filter(|rest| rest.starts_with('/')) {
-        let path = path.to_owned();
-        let (serving, ids) = (front.clone(), Arc::new(ids));
-        let own_ids = Arc::clone(&ids);
-        // A task of its own: a request that has come is worked on even when its client is gone.
-        let served = tokio::spawn(async move {
-            let prey = |step| Prey { cloud: Cloud::Outlook, writes: writes(&head.method, &path, &body), step };
-            let told = || format!("{} {path}?{query}\n{}", head.method, String::from_utf8_lossy(&body));
-            let moments = &serving.tenant.world.moments;
-            let lost = Answer { cut: true, ..Answer::empty(503) };
-            if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
-                return lost;
-            }
-            let answer = serving.graph(&head.method, &path, &query, &head.headers, &body, base, &own_ids).await;
-            match moments.pass(prey(Step::Done), told).await {
-                Verdict::GoOn => answer,
-                Verdict::Vanish => lost,
-            }
-        });
-        let answer = served.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        return front.finish(answer, &ids);
+    if let Some(path) = versioned {
+        let answer = front.serve(&asked, path, body.clone(), base, &ids).await;
+        return front.reply(&asked, &|| Payload::of(&body), answer, &ids);
     }
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let entra = front.tenant.entra();
@@ -173,12 +158,12 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
         ("GET", segments) => entra.discovery(segments, &base, &query),
         _ => None,
     };
-    if let Some((status, body)) = answer {
-        return plain_json(status, &body);
+    if let Some((status, answer)) = answer {
+        return plain_json(status, &answer);
     }
     // Whatever else there is would be a version of Graph.
     let error = GraphError::bad_request(format!("Invalid version: {}", segments.first().copied().unwrap_or_default()));
-    front.finish(front.refuse(&error, &ids), &ids)
+    front.reply(&asked, &|| Payload::of(&body), front.refuse(&error, &ids), &ids)
 }
 
 /// Tells whether a request changes meetings: by itself, or by a call in its batch.
@@ -191,8 +176,16 @@ fn writes(method: &Method, path: &str, body: &[u8]) -> bool {
     *method != Method::GET && path.starts_with("/users/")
 }
 
+/// The head of one HTTP request to Graph.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: &'a str,
+    headers: &'a HeaderMap,
+}
+
 /// The ids of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ids {
     request: String,
     client: String,
@@ -207,6 +200,27 @@ impl Ids {
 }
 
 impl Front {
+    /// Serves a request in a task of its own: one that has come is worked on even when its client is gone.
+    async fn serve(&self, asked: &Asked<'_>, path: &str, body: Bytes, base: String, ids: &Ids) -> Answer {
+        let (front, ids, path) = (self.clone(), ids.clone(), path.to_owned());
+        let (method, query, headers) = (asked.method.clone(), asked.query.to_owned(), asked.headers.clone());
+        let served = tokio::spawn(async move {
+            let prey = |step| Prey { cloud: Cloud::Outlook, writes: writes(&method, &path, &body), step };
+            let told = || format!("{method} {path}?{query}\n{}", String::from_utf8_lossy(&body));
+            let moments = &front.tenant.world.moments;
+            let lost = Answer { cut: true, ..Answer::empty(503) };
+            if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
+                return lost;
+            }
+            let answer = front.graph(&method, &path, &query, &headers, &body, base, &ids).await;
+            match moments.pass(prey(Step::Done), told).await {
+                Verdict::GoOn => answer,
+                Verdict::Vanish => lost,
+            }
+        });
+        served.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one HTTP request, taken apart once")]
     async fn graph(
         &self,
@@ -357,9 +371,13 @@ impl Front {
         let Some((_, token)) = token else {
             return Err(refuse("Access token is empty."));
         };
+        if self.tenant.world.faults.take(|switches| &mut switches.outlook_refuse_tokens_next) {
+            return Err(refuse("CompactToken validation failed with reason code: 80049228."));
+        }
         self.tenant.entra().check(token.trim(), Audience::Graph).map_err(|fault| match fault {
             TokenFault::Foreign => refuse("CompactToken parsing failed with error code: 80049217"),
             TokenFault::Expired => refuse("Access token has expired or is not yet valid."),
+            TokenFault::Revoked => refuse("CompactToken validation failed with reason code: 80049228."),
             TokenFault::WrongAudience => refuse("Access token validation failure. Invalid audience."),
         })
     }
@@ -373,14 +391,29 @@ impl Front {
         answer
     }
 
-    fn finish(&self, answer: Answer, ids: &Ids) -> Response<Body> {
-        if answer.cut {
-            // An error of the body makes the server close the connection before it has written the head.
-            let broken = futures::stream::once(async {
-                Err::<Bytes, _>(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "answer cut by the sandbox"))
-            });
-            return Response::new(Body::from_stream(broken));
+    /// Makes the HTTP answer, and tells the tap of the exchange.
+    fn reply(&self, asked: &Asked<'_>, body: &dyn Fn() -> Payload, answer: Answer, ids: &Ids) -> Response<Body> {
+        let tap = &self.tenant.world.tap;
+        let (on, cut) = (tap.is_on(), answer.cut);
+        let sent = if on { answer.body.clone().map_or(Payload::None, Payload::Json) } else { Payload::None };
+        let response = self.finish(answer, ids);
+        if on {
+            tap.tell(Heard::Exchange(Box::new(Exchange {
+                method: asked.method.to_string(),
+                path: asked.path.to_owned(),
+                query: asked.query.to_owned(),
+                headers: texts(asked.headers),
+                body: body(),
+                status: response.status().as_u16(),
+                answer_headers: texts(response.headers()),
+                answer: sent,
+                cut,
+            })));
         }
+        if cut { broken() } else { response }
+    }
+
+    fn finish(&self, answer: Answer, ids: &Ids) -> Response<Body> {
         let body = answer.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -404,6 +437,20 @@ impl Front {
         }
         response
     }
+}
+
+/// An error of the body makes the server close the connection before it has written the head.
+fn broken() -> Response<Body> {
+    let broken = futures::stream::once(async {
+        Err::<Bytes, _>(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "answer cut by the sandbox"))
+    });
+    Response::new(Body::from_stream(broken))
+}
+
+/// Returns headers as text, in lower case, without those that hold credentials.
+fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = headers.iter().filter(|(name, _)| *name != "authorization" && *name != "cookie");
+    kept.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
 }
 
 /// Puts the context in front of a single resource.

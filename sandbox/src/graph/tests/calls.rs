@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::history::EffectKind;
+use crate::tap::{Exchange, Heard, Payload};
 
 #[tokio::test]
 async fn calls_without_a_good_token_are_refused_with_the_envelope() {
@@ -311,4 +312,57 @@ async fn unknown_paths_and_versions_are_refused_with_the_segment_named() {
     assert_eq!(reply.body["responses"][0]["status"], 400);
     let reply = bench.send(Request::get("/contoso.example/oauth2/v2.0/token").body(Body::empty()).unwrap()).await;
     assert_eq!((reply.status, &reply.body["error_codes"]), (400, &json!([900_561])));
+}
+
+#[tokio::test]
+async fn the_tap_hears_what_was_asked_and_answered_without_the_token() {
+    let bench = Bench::new(Profile::Quiet);
+    let heard = bench.world.tap.listen();
+    let made = bench.event(json!({"subject": "Heard"})).await;
+    let path = format!("/v1.0/users/{ANNA}/events/{}?a=%20b", made["id"].as_str().unwrap());
+    let request = |method: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(&path).header("prefer", "IdType=\"ImmutableId\"");
+        request.header("authorization", format!("Bearer {}", bench.token)).body(Body::from(body)).unwrap()
+    };
+    assert_eq!(bench.send(request("PATCH", "no json")).await.status, 400);
+    bench.world.faults.change(|switches| switches.outlook_cut_answer_next = 1);
+    let response = router(Arc::clone(&bench.tenant)).oneshot(request("DELETE", "")).await.unwrap();
+    assert!(axum::body::to_bytes(response.into_body(), 1024).await.is_err(), "the client sees a broken connection");
+    bench.get("/users/nobody/nothing").await;
+    bench.world.tap.close();
+    let exchanges: Vec<Exchange> = heard
+        .iter()
+        .map(|heard| match heard {
+            Heard::Exchange(exchange) => *exchange,
+            other @ Heard::HubMessage(_) => panic!("{other:?}"),
+        })
+        .collect();
+    let brief: Vec<(&str, &str, u16, bool)> =
+        exchanges.iter().map(|one| (one.method.as_str(), one.query.as_str(), one.status, one.cut)).collect();
+    assert_eq!(
+        brief,
+        [
+            ("POST", "", 201, false),
+            ("PATCH", "a=%20b", 400, false),
+            ("DELETE", "a=%20b", 204, true),
+            ("GET", "", 404, false)
+        ]
+    );
+    assert_eq!(exchanges[0].path, format!("/users/{ANNA}/events"));
+    assert!(matches!(&exchanges[0].body, Payload::Json(body) if body["subject"] == "Heard"));
+    assert!(matches!(&exchanges[0].answer, Payload::Json(body) if body["id"] == made["id"]));
+    assert_eq!((&exchanges[1].body, &exchanges[2].answer), (&Payload::Other, &Payload::None));
+    assert!(exchanges[1].headers.contains(&("prefer".to_owned(), "IdType=\"ImmutableId\"".to_owned())));
+    assert!(!format!("{exchanges:?}").contains(&bench.token), "credentials stay out");
+}
+
+#[tokio::test]
+async fn tokens_are_refused_as_often_as_switched() {
+    let bench = Bench::new(Profile::Quiet);
+    bench.world.faults.change(|switches| switches.outlook_refuse_tokens_next = 1);
+    let refused = bench.get(&format!("/users/{ANNA}/events")).await;
+    assert_eq!((refused.status, &refused.body["error"]["code"]), (401, &json!("InvalidAuthenticationToken")));
+    assert_eq!(bench.get(&format!("/users/{ANNA}/events")).await.status, 200);
+    bench.world.faults.change(|switches| switches.outlook_revoke_tokens = true);
+    assert_eq!(bench.get(&format!("/users/{ANNA}/events")).await.status, 401);
 }

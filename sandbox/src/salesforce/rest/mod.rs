@@ -171,7 +171,8 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
         return plain(SalesforceError::not_found().into());
     };
     let now = org.world.clock.now();
-    let session = bearer(&request.headers).and_then(|token| org.session(token));
+    let refused = org.world.faults.take(|switches| &mut switches.salesforce_refuse_sessions_next);
+    let session = bearer(&request.headers).and_then(|token| org.session(token)).filter(|_| !refused);
     let found = routes::find(request);
     let kind = found.as_ref().map_or("salesforce.unknown", |(kind, _)| *kind);
     let caller = session.as_ref().map_or("anonymous", |session| session.client_id.as_str());

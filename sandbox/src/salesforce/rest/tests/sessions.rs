@@ -115,3 +115,24 @@ async fn a_token_is_introspected_and_revoked_once() {
     let (status, again) = ask(&client, "/services/oauth2/revoke", &form[2..]).await;
     assert_eq!((status, &again["error"]), (400, &json!("invalid_token")));
 }
+
+#[tokio::test]
+async fn a_replaced_secret_opens_no_session_and_open_ones_go_on() {
+    let client = client();
+    let identity = client.org.identity().clone();
+    let second = client.org.rotate_secret();
+    let (grant, id) = (("grant_type", "client_credentials"), ("client_id", identity.client_id.as_str()));
+    let refused = token(&client, &[grant, id, ("client_secret", &identity.client_secret)], &[]).await;
+    assert_eq!((refused.status, &refused.body["error"]), (400, &json!("invalid_client")));
+    assert_eq!(token(&client, &[grant, id, ("client_secret", &second)], &[]).await.status, 200);
+    assert_eq!(client.get("/services/oauth2/userinfo").await.status, 200);
+}
+
+#[tokio::test]
+async fn sessions_are_refused_as_often_as_switched() {
+    let client = client();
+    client.org.world.faults.change(|switches| switches.salesforce_refuse_sessions_next = 1);
+    let refused = client.get("/services/data/v66.0/limits").await;
+    assert_eq!((refused.status, &refused.body[0]["errorCode"]), (401, &json!("INVALID_SESSION_ID")));
+    assert_eq!(client.get("/services/data/v66.0/limits").await.status, 200);
+}
