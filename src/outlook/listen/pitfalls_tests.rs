@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use calbridge_sandbox::event_hubs::{DetachReason, HubAccess, HubLog};
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use super::tests::{events, notification, publish, read_until, start, until_read};
 use super::*;
-use crate::outlook::auth::{AuthSettings, TokenSource};
+use crate::outlook::auth::{AuthSettings, HubCredential, TokenSource};
 use crate::outlook::testing::{LittleStore, Office, PATIENCE, Running, http, serve};
 
 /// Deadline of a call that is never answered here; a loaded machine answers any other call sooner.
