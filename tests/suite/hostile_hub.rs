@@ -121,7 +121,7 @@ fn odd_items(forger: &Forger) -> Vec<Case> {
     let unknown: &[(Reason, u64)] = &[(UnknownKind, 1)];
     let mailbox = &forger.mailbox;
     let guessed = "0".repeat(64);
-    let many: Vec<Value> = vec![json!({ "changeType": "updated", "clientState": guessed }); 10_000];
+    let many: Vec<Value> = vec![json!({ "clientState": guessed }); 10_000];
     let mut twice = String::from_utf8(message(&[forger.item("AAMkhostile")])).unwrap();
     twice = twice.replace(r#""changeType":"#, r#""changeType":"deleted","changeType":"#);
     vec![
