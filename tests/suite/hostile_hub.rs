@@ -222,7 +222,7 @@ async fn read_up(rehearsal: &Rehearsal, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_ends_with_its_reason_and_what_follows_it_gets_through() {
-    let mut rehearsal = Rehearsal::start(Options { partitions: 1, ..Options::default() }, "").await;
+    let mut rehearsal = Rehearsal::start(Options { partitions: 1, speed: 4.0, ..Options::default() }, "").await;
     let forger = Forger::of(&rehearsal.sandbox);
     read_up(&rehearsal, "the messages of subscriptions").await;
     let mut before = counted(&rehearsal).await;
