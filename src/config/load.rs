@@ -59,7 +59,7 @@ impl Files for Disk {
         }
         String::from_utf8(bytes).map_err(|error| {
             let whole = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-            let line = whole.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = whole.split(|byte| *byte == b'\n').count();
             format!("line {line} is not UTF-8 text; save the file as UTF-8")
         })
     }

@@ -481,10 +481,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.trim().parse().ok()?;
-    // More than a duration can hold is as absurd as a year.
-    let pause =
-        Duration::try_from_secs_f64(seconds).or_else(|_absurd| if seconds > 0.0 { Ok(LONGEST_PAUSE) } else { Err(()) });
-    pause.ok().map(|pause| pause.min(LONGEST_PAUSE))
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(pause) => Some(pause.min(LONGEST_PAUSE)),
+        // More than a duration can hold is as absurd as a year; less than nothing says nothing.
+        Err(_absurd) if seconds > 0.0 => Some(LONGEST_PAUSE),
+        Err(_absurd) => None,
+    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Forger {
     }
 
     /// A notification with some parts changed; null takes a part away.
-    fn with(&self, changes: Value) -> Value {
+    fn with(&self, changes: &Value) -> Value {
         let mut item = self.item(&self.event);
         for (name, value) in changes.as_object().unwrap() {
             if value.is_null() {
@@ -119,7 +119,7 @@ fn broken_messages() -> Vec<Case> {
 }
 
 fn odd_items(forger: &Forger) -> Vec<Case> {
-    let one = |changes: Value| data(message(&[forger.with(changes)]));
+    let one = |changes: Value| data(message(&[forger.with(&changes)]));
     let other = "00000000-0000-4000-8000-000000000009";
     let undecodable: &[(Reason, u64)] = &[(Undecodable, 1)];
     let foreign: &[(Reason, u64)] = &[(Foreign, 1)];
@@ -259,7 +259,7 @@ async fn each_message_ends_with_its_reason_and_what_follows_it_gets_through() {
     rehearsal.person(0).update_in_outlook(&id_of(&created), &json!({"subject": "Among the garbage"})).unwrap();
     let mut good = forger.item(&id_of(&created));
     good["resourceData"]["@odata.etag"] = json!("W/\"another\"");
-    let among = message(&[json!(7), forger.with(json!({"tenantId": CANARY})), good, json!({"value": []})]);
+    let among = message(&[json!(7), forger.with(&json!({"tenantId": CANARY})), good, json!({"value": []})]);
     rehearsal.sandbox.hub().place(PARTITION, data(among), Numbered::Next).unwrap();
     rehearsal
         .until("the edit crossed", |r| r.salesforce().iter().any(|row| row["Subject"] == "Among the garbage"))
@@ -347,8 +347,8 @@ fn flood(sandbox: &Sandbox, forger: &Forger, round: usize) {
         let body = match number % 8 {
             0 => format!("{CANARY} {round} {number}").into_bytes(),
             1 => format!("<html>{CANARY}</html>").into_bytes(),
-            2 => message(&[forger.with(json!({"clientState": format!("{number:064}")}))]),
-            3 => message(&[forger.with(json!({"changeType": format!("{CANARY}{round}{number}")}))]),
+            2 => message(&[forger.with(&json!({"clientState": format!("{number:064}")}))]),
+            3 => message(&[forger.with(&json!({"changeType": format!("{CANARY}{round}{number}")}))]),
             4 => message(&vec![json!({"tenantId": CANARY}); 20]),
             5 => format!("{{\"value\":{}", "[".repeat(2_000)).into_bytes(),
             6 if number % 1_000 == 6 => vec![b'x'; 900_000],

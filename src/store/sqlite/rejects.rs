@@ -32,6 +32,9 @@ const MESSAGE: &str = "message";
 /// What counts as the same cause.
 type Cause<'a> = (&'a ConnectionId, Side, &'a str, Reason, &'static str);
 
+/// Of what the newest messages are kept.
+type Kind<'a> = (&'a ConnectionId, Side, Reason);
+
 /// Messages of one cause in one batch.
 #[derive(Default)]
 struct Counted {
@@ -125,8 +128,8 @@ impl SqliteStore {
         rejects: &[Reject],
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        let mut by_reason: BTreeMap<(&ConnectionId, Side, Reason), Vec<(String, Kept<'_>)>> = BTreeMap::new();
-        let mut places: HashMap<(&ConnectionId, Side, Reason, String), usize> = HashMap::new();
+        let mut by_reason: BTreeMap<Kind<'_>, Vec<(String, Kept<'_>)>> = BTreeMap::new();
+        let mut places: HashMap<(Kind<'_>, String), usize> = HashMap::new();
         for (place_in_batch, reject) in rejects.iter().enumerate() {
             // Without its bytes there is nothing to look at: it was one of too many in its batch.
             if !reject.reason.keeps_message() || (reject.raw.is_empty() && reject.size > 0) {
@@ -135,7 +138,7 @@ impl SqliteStore {
             let fingerprint = self.fingerprint(reject);
             let kind = (&reject.connection, reject.side, reject.reason);
             let known = by_reason.entry(kind).or_default();
-            let place = *places.entry((kind.0, kind.1, kind.2, fingerprint.clone())).or_insert_with(|| {
+            let place = *places.entry((kind, fingerprint.clone())).or_insert_with(|| {
                 known.push((fingerprint, Kept { reject, times: 0, newest: 0 }));
                 known.len() - 1
             });
