@@ -39,8 +39,6 @@ pub struct OrgIdentity {
     pub username: String,
     /// Key pair of the JWT bearer flow.
     pub jwt_key: Arc<JwtKey>,
-    /// API calls allowed in rolling 24 sandbox hours.
-    pub daily_api_requests: u64,
 }
 
 impl OrgIdentity {
@@ -55,7 +53,6 @@ impl OrgIdentity {
             client_secret: text(64).to_uppercase(),
             username: "integration@calbridge-sandbox.example".to_owned(),
             jwt_key,
-            daily_api_requests: 100_000,
         }
     }
 }
@@ -66,7 +63,6 @@ impl std::fmt::Debug for OrgIdentity {
             .debug_struct("OrgIdentity")
             .field("org_id", &self.org_id)
             .field("username", &self.username)
-            .field("daily_api_requests", &self.daily_api_requests)
             .finish_non_exhaustive()
     }
 }
@@ -129,14 +125,13 @@ impl Org {
         let integration_user = insert_user(&mut state, 1, integration, "Standard", now);
         let automated_user = insert_user(&mut state, 2, automated, "AutomatedProcess", now);
         let log = ChangeLog::new(&world);
-        let usage = Usage::new(identity.daily_api_requests);
         Arc::new(Self {
             world,
             identity,
             state: Mutex::new(state),
             log,
             tokens: Tokens::default(),
-            usage,
+            usage: Usage::default(),
             automation: Automation::default(),
             addresses: RwLock::default(),
             closing: CancellationToken::new(),
