@@ -1,7 +1,7 @@
 //! Intake: signals become durable before their position is acknowledged.
 //!
 //! ```text
-//!   batches -> gather -> claim keys (cache) -> accept (one transaction) -> confirm keys -> receipts -> wake lanes
+//!   batches -> gather, claim keys (cache) -> accept (one transaction) -> wake lanes, confirm keys, receipts
 //! ```
 //!
 //! Nothing is dropped for its content here and no remote is called: a slow or poisoned record blocks only its own lane.
@@ -36,7 +36,8 @@ pub struct IntakeSettings {
 }
 
 /// Takes batches from all listeners.
-pub(super) struct Intake {
+#[expect(missing_debug_implementations, reason = "ports are trait objects")]
+pub struct Intake {
     pub(super) connection: ConnectionId,
     pub(super) store: Arc<dyn Store>,
     pub(super) cache: Arc<dyn SeenCache>,
@@ -54,11 +55,46 @@ struct Gathered {
     intake: IntakeBatch,
     receipts: Vec<Receipt>,
     rounds: Vec<RoundRequest>,
+    /// Keys claimed for the signals, to be confirmed once these are durable.
+    keys: Vec<SeenKey>,
 }
 
 impl Intake {
+    /// Makes an intake with nothing behind it: no lanes, no rounds. For measuring it.
+    pub fn alone(
+        connection: ConnectionId,
+        store: Arc<dyn Store>,
+        cache: Arc<dyn SeenCache>,
+        clock: Arc<dyn Clock>,
+        rules: Rules,
+        settings: IntakeSettings,
+    ) -> Self {
+        let (_told, rules) = watch::channel(Arc::new(rules));
+        let (rounds, _asked) = mpsc::unbounded_channel();
+        Self { connection, store, cache, clock, rules, rounds, lanes: Arc::new(Notify::new()), settings }
+    }
+
     /// Runs until all listeners are gone or `stop` is set; what was taken from the channel is finished first.
-    pub(super) async fn run(self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+    ///
+    /// The three stages work at the same time, each on a batch of its own, and hand over in order: while one batch is
+    /// written, the next one's keys are claimed and the one before is confirmed.
+    pub async fn run(self, batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+        let (claimed, to_store) = mpsc::channel(1);
+        let (stored, to_confirm) = mpsc::channel(1);
+        tokio::join!(
+            self.claim_all(batches, claimed, &stop),
+            self.store_all(to_store, stored, &stop),
+            self.confirm_all(to_confirm),
+        );
+    }
+
+    /// Gathers what has come and claims its keys.
+    async fn claim_all(
+        &self,
+        mut batches: mpsc::Receiver<Batch>,
+        next: mpsc::Sender<Gathered>,
+        stop: &CancellationToken,
+    ) {
         loop {
             let first = tokio::select! {
                 batch = batches.recv() => batch,
@@ -67,11 +103,68 @@ impl Intake {
             let Some(first) = first else { return };
             let mut gathered = Gathered::default();
             self.gather(&mut gathered, first);
-            while gathered.signals.len() < MOST_SIGNALS {
-                let Ok(more) = batches.try_recv() else { break };
-                self.gather(&mut gathered, more);
+            // While the stage after this one is busy there is time to gather more.
+            let place = loop {
+                while gathered.signals.len() < MOST_SIGNALS {
+                    let Ok(more) = batches.try_recv() else { break };
+                    self.gather(&mut gathered, more);
+                }
+                if gathered.signals.len() >= MOST_SIGNALS {
+                    break next.reserve().await;
+                }
+                tokio::select! {
+                    biased;
+                    place = next.reserve() => break place,
+                    Some(more) = batches.recv() => self.gather(&mut gathered, more),
+                }
+            };
+            let Ok(place) = place else { return };
+            self.claim(&mut gathered).await;
+            place.send(gathered);
+        }
+    }
+
+    /// Makes batches durable, in order: no position is stored before an earlier one of its stream.
+    async fn store_all(
+        &self,
+        mut batches: mpsc::Receiver<Gathered>,
+        next: mpsc::Sender<Gathered>,
+        stop: &CancellationToken,
+    ) {
+        let mut refused = false;
+        while let Some(gathered) = batches.recv().await {
+            // Behind a batch that was not stored, none may be: its position would cover what is missing.
+            refused = refused || !self.accept_until_stopped(&gathered.intake, stop).await;
+            if refused {
+                if let Err(error) = self.cache.release(&gathered.keys).await {
+                    events::cache_failed(&error.to_string());
+                }
+                continue;
             }
-            self.take_in(gathered, &stop).await;
+            // The stage after this one ends last.
+            let _gone = next.send(gathered).await;
+        }
+    }
+
+    /// Confirms keys, gives receipts, starts rounds and wakes lanes for what is durable.
+    async fn confirm_all(&self, mut batches: mpsc::Receiver<Gathered>) {
+        while let Some(gathered) = batches.recv().await {
+            // Nobody need wait for the cache: what is stored is due whether or not it remembers.
+            if !gathered.intake.signals.is_empty() {
+                self.lanes.notify_one();
+            }
+            if !gathered.keys.is_empty()
+                && let Err(error) = self.cache.confirm(&gathered.keys, self.settings.seen_ttl).await
+            {
+                events::cache_failed(&error.to_string());
+            }
+            for receipt in gathered.receipts {
+                receipt.done();
+            }
+            for round in gathered.rounds {
+                // The receiver lives as long as the engine; when it is gone, the stored wish starts the round next time.
+                let _gone = self.rounds.send(round);
+            }
         }
     }
 
@@ -94,12 +187,15 @@ impl Intake {
         gathered.receipts.push(batch.receipt);
     }
 
-    async fn take_in(&self, mut gathered: Gathered, stop: &CancellationToken) {
+    /// Leaves out what was seen before and sets the windows of the rest.
+    async fn claim(&self, gathered: &mut Gathered) {
         let rules = Arc::clone(&self.rules.borrow());
-        let (fresh, keys, duplicates) = self.without_duplicates(std::mem::take(&mut gathered.signals), &rules).await;
+        let signals = std::mem::take(&mut gathered.signals);
+        let (fresh, keys, duplicates) = self.without_duplicates(signals, &rules).await;
         let timers = &rules.policy.timers;
         let quiet = timers.quiet.to_std().unwrap_or_default();
         let max_wait = timers.max_wait.to_std().unwrap_or_default();
+        gathered.keys = keys;
         gathered.intake.duplicates = duplicates;
         gathered.intake.signals = fresh
             .into_iter()
@@ -108,27 +204,6 @@ impl Intake {
                 Target::Mailbox(_) | Target::Org => None,
             })
             .collect();
-        if !self.accept_until_stopped(&gathered.intake, stop).await {
-            if let Err(error) = self.cache.release(&keys).await {
-                events::cache_failed(&error.to_string());
-            }
-            return;
-        }
-        if !keys.is_empty()
-            && let Err(error) = self.cache.confirm(&keys, self.settings.seen_ttl).await
-        {
-            events::cache_failed(&error.to_string());
-        }
-        for receipt in gathered.receipts {
-            receipt.done();
-        }
-        for round in gathered.rounds {
-            // The receiver lives as long as the engine; when it is gone, the stored wish starts the round next time.
-            let _gone = self.rounds.send(round);
-        }
-        if !gathered.intake.signals.is_empty() {
-            self.lanes.notify_one();
-        }
     }
 
     /// Stores a batch, however long the database stays away; false when stopped before.

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 pub use build::{StartError, check, open_read_only};
 pub use enrol::WantedEnrolment;
-pub use intake::IntakeSettings;
+pub use intake::{Intake, IntakeSettings};
 pub use lanes::LaneSettings;
 pub use look::{Looked, look};
 pub use rounds::SweepSettings;
@@ -125,7 +125,7 @@ impl Engine {
         );
         drop(batches);
         tasks.spawn(
-            intake::Intake {
+            Intake {
                 connection: parts.connection.clone(),
                 store: Arc::clone(&parts.store),
                 cache: parts.cache,
