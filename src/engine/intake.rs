@@ -244,18 +244,21 @@ impl Intake {
                 return (signals, Vec::new(), BTreeMap::new());
             }
         };
-        let known: BTreeMap<SeenKey, Seen> = keys.iter().cloned().zip(seen).collect();
+        let mut answers = seen.into_iter();
         let mut duplicates = BTreeMap::new();
         let mut fresh = Vec::with_capacity(signals.len());
+        let mut unconfirmed = Vec::with_capacity(keys.len());
         for (signal, key) in signals.into_iter().zip(keyed) {
-            if key.as_ref().and_then(|key| known.get(key)) == Some(&Seen::Done) {
+            // Answers are in the order of the keys; a signal without one always counts.
+            let seen = key.as_ref().and_then(|_| answers.next());
+            if seen == Some(Seen::Done) {
                 let stream = signal.position.map_or_else(|| StreamId::new("unknown"), |position| position.stream);
                 *duplicates.entry(stream).or_default() += 1;
             } else {
+                unconfirmed.extend(key);
                 fresh.push(signal);
             }
         }
-        let unconfirmed = known.into_iter().filter(|(_, seen)| *seen != Seen::Done).map(|(key, _)| key).collect();
         (fresh, unconfirmed, duplicates)
     }
 }

@@ -144,14 +144,14 @@ impl Outlook {
         Some(HubListener {
             settings,
             tokens: Arc::clone(self.client.tokens()),
-            reader: listen::notification::Reader {
-                connection: self.settings.connection.clone(),
-                tenant: self.settings.auth.tenant.clone(),
-                states: self.states.clone(),
-                enrolments: self.enrolments.clone(),
-                nudges: self.nudges.clone(),
-                clock: Arc::clone(&self.clock),
-            },
+            reader: listen::notification::Reader::new(
+                self.settings.connection.clone(),
+                self.settings.auth.tenant.clone(),
+                self.states.clone(),
+                self.enrolments.clone(),
+                self.nudges.clone(),
+                Arc::clone(&self.clock),
+            ),
             store,
         })
     }

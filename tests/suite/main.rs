@@ -10,6 +10,7 @@ mod copies;
 mod crossings;
 mod enrolment;
 mod health;
+mod load;
 mod logs;
 mod observe;
 mod office;

@@ -3,6 +3,7 @@
 //! A message is believed only if its `clientState` is one that we gave out for the mailbox it speaks of: whoever may send
 //! to the hub could otherwise steer reads. <https://learn.microsoft.com/graph/change-notifications-delivery-event-hubs>
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use calbridge_core::ids::{ConnectionId, MailboxId, RecordId};
@@ -32,6 +33,14 @@ pub(crate) struct Reader {
     pub(crate) enrolments: watch::Receiver<Vec<EnrolmentRow>>,
     pub(crate) nudges: Nudges,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Mailboxes of `enrolments`, as far as they have been looked at.
+    enrolled: Arc<BTreeSet<MailboxId>>,
+}
+
+/// A message of which all items have the expected form.
+#[derive(Deserialize)]
+struct Message {
+    value: Vec<Notification>,
 }
 
 /// What a message held.
@@ -45,8 +54,51 @@ pub(crate) struct Understood {
 struct NoSignal(Reason, &'static str);
 
 impl Reader {
+    /// Makes a reader for one connection.
+    pub(crate) fn new(
+        connection: ConnectionId,
+        tenant: String,
+        states: ClientStates,
+        mut enrolments: watch::Receiver<Vec<EnrolmentRow>>,
+        nudges: Nudges,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        // Whatever is there already is news to this reader.
+        enrolments.mark_changed();
+        Self { connection, tenant, states, enrolments, nudges, clock, enrolled: Arc::default() }
+    }
+
+    /// Looks at the enrolments where they have changed.
+    fn know_enrolled(&mut self) {
+        // A sender that is gone leaves its last word.
+        if self.enrolments.has_changed().unwrap_or(self.enrolled.is_empty()) {
+            let rows = self.enrolments.borrow_and_update();
+            self.enrolled = Arc::new(rows.iter().map(|row| row.enrolment.mailbox.clone()).collect());
+        }
+    }
+
     /// Reads one message; every item of it becomes a signal or a reject.
-    pub(crate) fn read(&self, body: &[u8], position: &Position) -> Understood {
+    pub(crate) fn read(&mut self, body: &[u8], position: &Position) -> Understood {
+        self.know_enrolled();
+        self.read_plain(body, position).unwrap_or_else(|| self.read_any(body, position))
+    }
+
+    /// Reads a message of which every item is a notification of ours; none where anything else is in it.
+    fn read_plain(&self, body: &[u8], position: &Position) -> Option<Understood> {
+        if body.len() > LARGEST_MESSAGE {
+            return None;
+        }
+        let message: Message = serde_json::from_slice(body).ok()?;
+        let mut signals = Vec::with_capacity(message.value.len());
+        for item in message.value.iter().filter(|item| item.lifecycle_event.is_none()) {
+            signals.extend(self.item(item, position).ok()?);
+        }
+        // Lifecycle items act on more than the answer: they are read once, below.
+        let plain = !signals.is_empty() && signals.len() == message.value.len();
+        plain.then_some(Understood { signals, rejects: Vec::new() })
+    }
+
+    fn read_any(&self, body: &[u8], position: &Position) -> Understood {
         let mut understood = Understood::default();
         let mut reject = |NoSignal(reason, detail): NoSignal, raw: &[u8]| {
             understood.rejects.push(self.reject(reason, detail, raw, position));
@@ -76,7 +128,9 @@ impl Reader {
         }
         let mut signals = Vec::new();
         for item in items {
-            match self.item(&item, position) {
+            let read = Notification::deserialize(&item)
+                .map_err(|_wrong_types| NoSignal(Reason::Undecodable, "an item has parts of unexpected types"));
+            match read.and_then(|read| self.item(&read, position)) {
                 Ok(signal) => signals.extend(signal),
                 Err(no_signal) => reject(no_signal, item.to_string().as_bytes()),
             }
@@ -99,9 +153,7 @@ impl Reader {
     }
 
     /// Reads one item; a renewal request is no signal and nothing to reject either.
-    fn item(&self, item: &Json, position: &Position) -> Result<Option<Signal>, NoSignal> {
-        let item = Notification::deserialize(item)
-            .map_err(|_wrong_types| NoSignal(Reason::Undecodable, "an item has parts of unexpected types"))?;
+    fn item(&self, item: &Notification, position: &Position) -> Result<Option<Signal>, NoSignal> {
         let change = item.change_type.as_deref().unwrap_or_default();
         let validation = change
             .split(':')
@@ -110,7 +162,7 @@ impl Reader {
         if item.subscription_id.as_deref() == Some("NA") || validation {
             return Err(NoSignal(Reason::ValidationMessage, "Graph tested the way to the hub"));
         }
-        let mailbox = self.sender(&item)?;
+        let mailbox = self.sender(item)?;
         if let Some(event) = item.lifecycle_event.as_deref() {
             return self.lifecycle(event, mailbox, position);
         }
@@ -128,13 +180,10 @@ impl Reader {
         if user != mailbox.as_str() {
             return Err(NoSignal(Reason::ForeignMessage, "an item speaks of another mailbox than its secret"));
         }
-        let data = item.resource_data.unwrap_or_default();
-        let event = data
-            .id
-            .filter(|id| !id.is_empty())
-            .or(from_path)
-            .ok_or(NoSignal(Reason::Undecodable, "an item names no event"))?;
-        let version = data.etag.as_deref().and_then(change_key).map(str::to_owned);
+        let data = item.resource_data.as_ref();
+        let named = data.and_then(|data| data.id.clone()).filter(|id| !id.is_empty());
+        let event = named.or(from_path).ok_or(NoSignal(Reason::Undecodable, "an item names no event"))?;
+        let version = data.and_then(|data| data.etag.as_deref()).and_then(change_key).map(str::to_owned);
         Ok(Some(self.signal(
             Target::Record(RecordId::Outlook { mailbox, event }),
             change,
@@ -153,14 +202,10 @@ impl Reader {
         }
         let state = item.client_state.as_deref().unwrap_or_default();
         let named = item.resource.as_deref().and_then(event_path).map(|(user, _)| MailboxId::new(user));
-        let rows = self.enrolments.borrow();
         let found = match named {
-            Some(mailbox) => rows
-                .iter()
-                .map(|row| &row.enrolment.mailbox)
-                .find(|enrolled| **enrolled == mailbox && self.states.matches(enrolled, state)),
+            Some(mailbox) => self.enrolled.get(&mailbox).filter(|enrolled| self.states.matches(enrolled, state)),
             // Lifecycle items name no mailbox, only the subscription and its secret.
-            None => rows.iter().map(|row| &row.enrolment.mailbox).find(|enrolled| self.states.matches(enrolled, state)),
+            None => self.enrolled.iter().find(|enrolled| self.states.matches(enrolled, state)),
         };
         found
             .cloned()
