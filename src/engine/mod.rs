@@ -96,6 +96,7 @@ impl Engine {
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
         let enrolments = parts.enrolments.subscribe();
         let tasks = TaskTracker::new();
+        let swept_every = parts.sweeps.salesforce;
 
         tasks.spawn(
             enrol::Enroller {
@@ -138,7 +139,7 @@ impl Engine {
             .run(taken, stop.clone()),
         );
         let (learned_told, mut learned) = watch::channel(false);
-        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, stop.clone()));
+        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, swept_every, stop.clone()));
         let executor = Arc::new(execute::Executor {
             connection: parts.connection.clone(),
             store: Arc::clone(&parts.store),
@@ -224,11 +225,12 @@ async fn watch_store(connection: ConnectionId, store: Arc<dyn Store>, clock: Arc
     }
 }
 
-/// Learns what the Salesforce org can do, before and while the engine writes to it.
+/// Learns what the Salesforce org can do, before and while the engine writes to it; later looks come with the sweeps.
 async fn learn_capabilities(
     calendars: BothSides<Arc<dyn Calendar>>,
     rules: watch::Sender<Arc<Rules>>,
     learned: watch::Sender<bool>,
+    again_after: Duration,
     stop: CancellationToken,
 ) {
     let mut pause = Duration::from_secs(1);
@@ -241,10 +243,11 @@ async fn learn_capabilities(
                 });
                 events::capabilities_learned(found);
                 learned.send_replace(true);
-                pause = Duration::from_mins(5);
+                pause = again_after;
             }
             Err(error) => {
                 events::remote_failed(&error);
+                pause = pause.min(Duration::from_secs(30));
                 pause = (pause * 2).min(Duration::from_mins(1));
             }
         }
