@@ -32,20 +32,23 @@ struct Meeting {
 }
 
 impl Meeting {
-    /// Changes the location or the subject, by turns, on one side and then on the other.
+    /// Changes the location in Outlook and the subject in Salesforce, by turns.
+    ///
+    /// Each field is edited on one side only: however far a slow machine lags behind, no two edits contradict each other.
     fn edit(&self, rehearsal: &Rehearsal, round: usize) {
         let person = rehearsal.person(self.number);
         let value = format!("round {round}");
-        match ((self.number + round / 2) % 2, round % 2) {
-            (0, 0) => {
-                person.update_in_outlook(&self.event, &json!({"location": {"displayName": value}})).unwrap();
-            }
-            (0, _) => {
-                person.update_in_outlook(&self.event, &json!({"subject": value})).unwrap();
-            }
-            (_, 0) => person.update_in_salesforce(&self.row, &fields(json!({"Location": value}))).unwrap(),
-            _ => person.update_in_salesforce(&self.row, &fields(json!({"Subject": value}))).unwrap(),
+        if (self.number + round) % 2 == 0 {
+            person.update_in_outlook(&self.event, &json!({"location": {"displayName": value}})).unwrap();
+        } else {
+            person.update_in_salesforce(&self.row, &fields(json!({"Subject": value}))).unwrap();
         }
+    }
+
+    /// Returns what the last two of `rounds` left.
+    fn last(&self, rounds: usize) -> Shown {
+        let (last, before) = (json!(format!("round {}", rounds - 1)), json!(format!("round {}", rounds - 2)));
+        if (self.number + rounds - 1) % 2 == 0 { (before, last) } else { (last, before) }
     }
 }
 
@@ -127,8 +130,8 @@ async fn fifty_edits_a_second_over_two_hundred_mailboxes_meet_no_limit_and_all_c
         rehearsal.clock.sleep_until(next).await;
     }
     until_seldom(&rehearsal, "both sides agree", || agree(&rehearsal, &meetings)).await;
-    for (outlook, salesforce) in shown(&rehearsal, &meetings) {
-        assert_eq!(outlook, (json!("round 3"), json!("round 4")), "the last edits of both fields stand");
+    for (meeting, (outlook, salesforce)) in meetings.iter().zip(shown(&rehearsal, &meetings)) {
+        assert_eq!(outlook, meeting.last(EDITS / MAILBOXES), "the last edits of both fields stand");
         assert_eq!(salesforce, outlook);
     }
     let counts = rehearsal.sandbox.world().meters.read();
