@@ -13,6 +13,9 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Pause told to a caller for whom no place came free in time.
+const NO_PLACE_PAUSE: Duration = Duration::from_millis(500);
+
 /// Keys after which unused ones are forgotten.
 const SWEEP_EVERY: usize = 4096;
 
@@ -82,25 +85,51 @@ impl RateLimits {
     /// Who needs several keys for one call asks for them in the order of the keys, so that two callers never wait for
     /// each other.
     pub async fn admit_load(&self, key: &str, places: u32, units: u32) -> Permit {
-        let whole = u32::try_from(self.0.quota.in_flight.max(1)).unwrap_or(u32::MAX);
-        let places = places.clamp(1, whole);
-        let place = loop {
-            // A closed semaphore would have to be ours, and we close none; asking again is then the harmless way out.
-            if let Ok(place) = self.0.place(key).acquire_many_owned(places).await {
-                break place;
+        loop {
+            // Without bounds it is refused only by a wait of 24 hours and more: the harmless way out is to ask again.
+            if let Ok(permit) = self.admit_within(key, places, units, Duration::MAX, Duration::MAX).await {
+                return permit;
             }
+        }
+    }
+
+    /// Like [`RateLimits::admit_load`], but waits no longer than `place_wait` for places and `pause_wait` for a pause or
+    /// the rate to end.
+    ///
+    /// # Errors
+    /// How long to wait before asking again.
+    pub async fn admit_within(
+        &self,
+        key: &str,
+        places: u32,
+        units: u32,
+        place_wait: Duration,
+        pause_wait: Duration,
+    ) -> Result<Permit, Duration> {
+        if let Some(pause) = self.paused_for(key).filter(|pause| *pause > pause_wait) {
+            return Err(pause);
+        }
+        let whole = u32::try_from(self.0.quota.in_flight.max(1)).unwrap_or(u32::MAX);
+        let acquired = self.0.place(key).acquire_many_owned(places.clamp(1, whole));
+        let place = match tokio::time::timeout(place_wait, acquired).await {
+            Ok(Ok(place)) => place,
+            // A closed semaphore would have to be ours, and we close none.
+            Ok(Err(_)) | Err(_) => return Err(NO_PLACE_PAUSE),
         };
         let units = NonZeroU32::new(units.min(self.0.quota.units.get())).unwrap_or(NonZeroU32::MIN);
         let key = key.to_owned();
         loop {
-            if let Some(wait) = self.paused_for(&key) {
-                tokio::time::sleep(wait).await;
-                continue;
+            let wait = match self.paused_for(&key) {
+                Some(pause) => pause,
+                None => match self.0.rates.check_key_n(&key, units) {
+                    Ok(Ok(())) | Err(_) => return Ok(Permit { _place: place }),
+                    Ok(Err(refused)) => refused.wait_time_from(self.0.clock.now()),
+                },
+            };
+            if wait > pause_wait {
+                return Err(wait);
             }
-            match self.0.rates.check_key_n(&key, units) {
-                Ok(Ok(())) | Err(_) => return Permit { _place: place },
-                Ok(Err(refused)) => tokio::time::sleep(refused.wait_time_from(self.0.clock.now())).await,
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -180,6 +209,20 @@ mod tests {
         assert!(next.as_mut().now_or_never().is_none());
         drop(batch);
         next.await;
+    }
+
+    #[tokio::test]
+    async fn who_cannot_wait_is_told_how_long_it_would_take() {
+        let limits = limits(1, 2);
+        let zero = Duration::ZERO;
+        let first = limits.admit_within("a", 1, 1, zero, zero).await.unwrap();
+        assert_eq!(limits.admit_within("a", 1, 1, zero, zero).await.unwrap_err(), NO_PLACE_PAUSE);
+        drop(first);
+        drop(limits.admit_within("a", 1, 1, zero, zero).await.unwrap());
+        let wait = limits.admit_within("a", 1, 1, zero, zero).await.unwrap_err();
+        assert!(wait > Duration::from_mins(20) && wait <= Duration::from_mins(30), "{wait:?}");
+        limits.pause("b", Duration::from_hours(1));
+        assert!(limits.admit_within("b", 1, 1, zero, zero).await.unwrap_err() > Duration::from_mins(59));
     }
 
     #[tokio::test]

@@ -37,6 +37,14 @@ pub struct Switches {
     pub outlook_delta_gone_next: u32,
     /// The next n reads of one event show its state before its last change, "not found" right after its creation.
     pub outlook_stale_reads_next: u32,
+    /// Graph requests that an app may make to one mailbox in 10 minutes; 0: any number.
+    pub outlook_requests_per_mailbox: u32,
+    /// Graph requests of an app that may be under way for one mailbox at once; 0: any number.
+    pub outlook_requests_at_once: u32,
+    /// Graph requests that an app may make in 10 seconds, over all mailboxes; 0: any number.
+    pub outlook_requests_per_app: u32,
+    /// Milliseconds of sandbox time between a Graph request's effect and its answer; it stays under way so long.
+    pub outlook_answer_ms: u32,
     /// `Calbridge_Link__c` exists on Event.
     pub salesforce_link_field: bool,
     /// `Calbridge_Link__c` is unique (off: an unknown create must wait and search).
@@ -47,6 +55,12 @@ pub struct Switches {
     pub salesforce_collections_tagged: bool,
     /// Events may last longer than 1440 minutes.
     pub salesforce_multiday: bool,
+    /// REST requests that the org may be asked in 24 hours, by everybody; 0: any number.
+    pub salesforce_requests_per_day: u32,
+    /// Long REST requests (20 s and more) that may be under way at once; 0: any number.
+    pub salesforce_long_requests: u32,
+    /// Milliseconds of sandbox time between a REST request's effect and its answer; it stays under way so long.
+    pub salesforce_answer_ms: u32,
     /// The next n REST requests are answered 403 REQUEST_LIMIT_EXCEEDED.
     pub salesforce_limit_next: u32,
     /// The next n REST requests are answered 503 SERVER_UNAVAILABLE.
@@ -97,11 +111,20 @@ impl Default for Switches {
             entra_unavailable_next: 0,
             outlook_delta_gone_next: 0,
             outlook_stale_reads_next: 0,
+            outlook_requests_per_mailbox: 10_000,
+            outlook_requests_at_once: 4,
+            outlook_requests_per_app: 130_000,
+            outlook_answer_ms: 0,
             salesforce_link_field: true,
             salesforce_link_unique: true,
             salesforce_token_field: true,
             salesforce_collections_tagged: true,
             salesforce_multiday: true,
+            // An Enterprise org's basic allowance and its 25 long requests:
+            // https://developer.salesforce.com/docs/platform/salesforce-app-limits-cheatsheet/guide/salesforce-app-limits-platform-api.html
+            salesforce_requests_per_day: 100_000,
+            salesforce_long_requests: 25,
+            salesforce_answer_ms: 0,
             salesforce_limit_next: 0,
             salesforce_unavailable_next: 0,
             salesforce_cut_answer_next: 0,

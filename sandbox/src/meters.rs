@@ -20,6 +20,9 @@ pub struct Counts {
     pub calls: BTreeMap<String, BTreeMap<String, u64>>,
     /// Request units by caller: like calls, but each item of a `$batch` counts.
     pub units: BTreeMap<String, u64>,
+    /// Requests refused because the caller went past a limit, by caller and then by limit, such as
+    /// `graph.mailbox_concurrency` or `salesforce.requests_per_day`; injected faults do not count.
+    pub refusals: BTreeMap<String, BTreeMap<String, u64>>,
     /// Mails that Exchange would have sent, by caller id.
     pub mails: BTreeMap<String, u64>,
     /// Notifications published to the hub, redeliveries included.
@@ -38,6 +41,12 @@ impl Meters {
     /// Counts request units: every item of a batch is one.
     pub fn units(&self, caller: &str, units: u64) {
         *self.lock().units.entry(caller.to_owned()).or_default() += units;
+    }
+
+    /// Counts a request that was refused for a limit.
+    pub fn refused(&self, caller: &str, limit: &str) {
+        let mut counts = self.lock();
+        *counts.refusals.entry(caller.to_owned()).or_default().entry(limit.to_owned()).or_default() += 1;
     }
 
     /// Counts mails that Exchange would send because of an act of `actor`.

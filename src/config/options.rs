@@ -185,7 +185,7 @@ options! {
     "outlook.concurrent_requests_per_mailbox": Whole(1, 4), Optional, "requests", "4",
         "Requests that may run at once for one mailbox. Graph allows 4 for all of an app.",
         "Too low slows bursts down; several apps with one id together exceed the limit and are throttled.";
-    "outlook.requests_per_mailbox_per_min": Whole(1, 1000), Optional, "requests", "900",
+    "outlook.requests_per_mailbox_per_min": Whole(1, 900), Optional, "requests", "900",
         "Requests a minute for one mailbox. Graph allows 10000 in 10 minutes.",
         "Too high: Graph answers 429 and the mailbox pauses for as long as it says.";
     "outlook.subscription_lifetime_mins": Whole(60, 10080), Optional, "minutes", "4230",

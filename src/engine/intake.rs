@@ -1,7 +1,7 @@
 //! Intake: signals become durable before their position is acknowledged.
 //!
 //! ```text
-//!   batches -> gather -> claim keys (cache) -> accept (one transaction) -> confirm keys -> receipts -> wake lanes
+//!   batches -> gather, claim keys (cache) -> accept (one transaction) -> wake lanes, confirm keys, receipts
 //! ```
 //!
 //! Nothing is dropped for its content here and no remote is called: a slow or poisoned record blocks only its own lane.
@@ -43,7 +43,8 @@ pub struct IntakeSettings {
 }
 
 /// Takes batches from all listeners.
-pub(super) struct Intake {
+#[expect(missing_debug_implementations, reason = "ports are trait objects")]
+pub struct Intake {
     pub(super) connection: ConnectionId,
     pub(super) store: Arc<dyn Store>,
     pub(super) cache: WatchedCache,
@@ -52,12 +53,11 @@ pub(super) struct Intake {
     pub(super) rounds: mpsc::UnboundedSender<RoundRequest>,
     pub(super) lanes: Arc<Notify>,
     pub(super) settings: IntakeSettings,
-    pub(super) told: Told,
 }
 
 /// Which causes of rejects the log was told of, and when: a flood of garbage must not become a flood of lines.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<(Side, Reason, &'static str), (Option<Instant>, u64)>);
+struct Told(BTreeMap<(Side, Reason, &'static str), (Option<Instant>, u64)>);
 
 impl Told {
     /// Counts a reject; tells the log unless it was told of the same cause within [`TELL_EVERY`].
@@ -78,11 +78,54 @@ struct Gathered {
     intake: IntakeBatch,
     receipts: Vec<Receipt>,
     rounds: Vec<RoundRequest>,
+    /// Keys claimed for the signals, to be confirmed once these are durable.
+    keys: Vec<SeenKey>,
+}
+
+impl Gathered {
+    fn has_room(&self) -> bool {
+        self.signals.len() < MOST_SIGNALS && self.receipts.len() < MOST_BATCHES
+    }
 }
 
 impl Intake {
+    /// Makes an intake with nothing behind it: no lanes, no rounds. For measuring it.
+    pub fn alone(
+        connection: ConnectionId,
+        store: Arc<dyn Store>,
+        cache: Arc<dyn SeenCache>,
+        clock: Arc<dyn Clock>,
+        rules: Rules,
+        settings: IntakeSettings,
+    ) -> Self {
+        let (_told, rules) = watch::channel(Arc::new(rules));
+        let (rounds, _asked) = mpsc::unbounded_channel();
+        let cache = WatchedCache::new(cache);
+        Self { connection, store, cache, clock, rules, rounds, lanes: Arc::new(Notify::new()), settings }
+    }
+
     /// Runs until all listeners are gone or `stop` is set; what was taken from the channel is finished first.
-    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+    ///
+    /// The three stages work at the same time, each on a batch of its own, and hand over in order: while one batch is
+    /// written, the next one's keys are claimed and the one before is confirmed.
+    pub async fn run(self, batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
+        let (claimed, to_store) = mpsc::channel(1);
+        let (stored, to_confirm) = mpsc::channel(1);
+        tokio::join!(
+            self.claim_all(batches, claimed, &stop),
+            self.store_all(to_store, stored, &stop),
+            self.confirm_all(to_confirm),
+        );
+    }
+
+    /// Gathers what has come and claims its keys.
+    async fn claim_all(
+        &self,
+        mut batches: mpsc::Receiver<Batch>,
+        next: mpsc::Sender<Gathered>,
+        stop: &CancellationToken,
+    ) {
+        let mut told = Told::default();
         // The first tick comes at once: a cache that is away at the start is told of before anything comes in.
         let mut probe = tokio::time::interval(PROBE_EVERY);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,16 +140,67 @@ impl Intake {
             };
             let Some(first) = first else { return };
             let mut gathered = Gathered::default();
-            self.gather(&mut gathered, first);
-            while gathered.signals.len() < MOST_SIGNALS && gathered.receipts.len() < MOST_BATCHES {
-                let Ok(more) = batches.try_recv() else { break };
-                self.gather(&mut gathered, more);
-            }
-            self.take_in(gathered, &stop).await;
+            self.gather(&mut gathered, &mut told, first);
+            // While the stage after this one is busy there is time to gather more.
+            let place = loop {
+                while gathered.has_room() {
+                    let Ok(more) = batches.try_recv() else { break };
+                    self.gather(&mut gathered, &mut told, more);
+                }
+                if !gathered.has_room() {
+                    break next.reserve().await;
+                }
+                tokio::select! {
+                    biased;
+                    place = next.reserve() => break place,
+                    Some(more) = batches.recv() => self.gather(&mut gathered, &mut told, more),
+                }
+            };
+            let Ok(place) = place else { return };
+            self.claim(&mut gathered).await;
+            place.send(gathered);
         }
     }
 
-    fn gather(&mut self, gathered: &mut Gathered, batch: Batch) {
+    /// Makes batches durable, in order: no position is stored before an earlier one of its stream.
+    async fn store_all(
+        &self,
+        mut batches: mpsc::Receiver<Gathered>,
+        next: mpsc::Sender<Gathered>,
+        stop: &CancellationToken,
+    ) {
+        let mut refused = false;
+        while let Some(gathered) = batches.recv().await {
+            // Behind a batch that was not stored, none may be: its position would cover what is missing.
+            refused = refused || !self.accept_until_stopped(&gathered.intake, stop).await;
+            if refused {
+                self.cache.release(&gathered.keys).await;
+                continue;
+            }
+            // The stage after this one ends last.
+            let _gone = next.send(gathered).await;
+        }
+    }
+
+    /// Confirms keys, gives receipts, starts rounds and wakes lanes for what is durable.
+    async fn confirm_all(&self, mut batches: mpsc::Receiver<Gathered>) {
+        while let Some(gathered) = batches.recv().await {
+            // Nobody need wait for the cache: what is stored is due whether or not it remembers.
+            if !gathered.intake.signals.is_empty() {
+                self.lanes.notify_one();
+            }
+            self.cache.confirm(&gathered.keys, self.settings.seen_ttl).await;
+            for receipt in gathered.receipts {
+                receipt.done();
+            }
+            for round in gathered.rounds {
+                // The receiver lives as long as the engine; when it is gone, the stored wish starts the round next time.
+                let _gone = self.rounds.send(round);
+            }
+        }
+    }
+
+    fn gather(&self, gathered: &mut Gathered, told: &mut Told, batch: Batch) {
         for signal in batch.signals {
             match RoundRequest::of(&signal) {
                 Some(round) => {
@@ -119,19 +213,22 @@ impl Intake {
         }
         for reject in &batch.rejects {
             events::messages_rejected(reject.side, reject.reason, u64::from(reject.items));
-            self.told.note(reject, self.clock.monotonic());
+            told.note(reject, self.clock.monotonic());
         }
         gathered.intake.rejects.extend(batch.rejects);
         gathered.intake.positions.extend(batch.positions.into_iter().map(|p| (self.connection.clone(), p)));
         gathered.receipts.push(batch.receipt);
     }
 
-    async fn take_in(&self, mut gathered: Gathered, stop: &CancellationToken) {
+    /// Leaves out what was seen before and sets the windows of the rest.
+    async fn claim(&self, gathered: &mut Gathered) {
         let rules = Arc::clone(&self.rules.borrow());
-        let (fresh, keys, duplicates) = self.without_duplicates(std::mem::take(&mut gathered.signals), &rules).await;
+        let signals = std::mem::take(&mut gathered.signals);
+        let (fresh, keys, duplicates) = self.without_duplicates(signals, &rules).await;
         let timers = &rules.policy.timers;
         let quiet = timers.quiet.to_std().unwrap_or_default();
         let max_wait = timers.max_wait.to_std().unwrap_or_default();
+        gathered.keys = keys;
         gathered.intake.duplicates = duplicates;
         gathered.intake.signals = fresh
             .into_iter()
@@ -140,21 +237,6 @@ impl Intake {
                 Target::Mailbox(_) | Target::Org => None,
             })
             .collect();
-        if !self.accept_until_stopped(&gathered.intake, stop).await {
-            self.cache.release(&keys).await;
-            return;
-        }
-        self.cache.confirm(&keys, self.settings.seen_ttl).await;
-        for receipt in gathered.receipts {
-            receipt.done();
-        }
-        for round in gathered.rounds {
-            // The receiver lives as long as the engine; when it is gone, the stored wish starts the round next time.
-            let _gone = self.rounds.send(round);
-        }
-        if !gathered.intake.signals.is_empty() {
-            self.lanes.notify_one();
-        }
     }
 
     /// Stores a batch, however long the database stays away; false when stopped before.
@@ -191,18 +273,21 @@ impl Intake {
         let Some(seen) = self.cache.claim(&keys, self.settings.claim_lease).await else {
             return (signals, Vec::new(), BTreeMap::new());
         };
-        let known: BTreeMap<SeenKey, Seen> = keys.iter().cloned().zip(seen).collect();
+        let mut answers = seen.into_iter();
         let mut duplicates = BTreeMap::new();
         let mut fresh = Vec::with_capacity(signals.len());
+        let mut unconfirmed = Vec::with_capacity(keys.len());
         for (signal, key) in signals.into_iter().zip(keyed) {
-            if key.as_ref().and_then(|key| known.get(key)) == Some(&Seen::Done) {
+            // Answers are in the order of the keys; a signal without one always counts.
+            let seen = key.as_ref().and_then(|_| answers.next());
+            if seen == Some(Seen::Done) {
                 let stream = signal.position.map_or_else(|| StreamId::new("unknown"), |position| position.stream);
                 *duplicates.entry(stream).or_default() += 1;
             } else {
+                unconfirmed.extend(key);
                 fresh.push(signal);
             }
         }
-        let unconfirmed = known.into_iter().filter(|(_, seen)| *seen != Seen::Done).map(|(key, _)| key).collect();
         (fresh, unconfirmed, duplicates)
     }
 }

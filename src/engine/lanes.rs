@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +44,9 @@ impl Lanes {
         let groups = TaskTracker::new();
         while !stop.is_cancelled() {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            if !self.gathered(&stop).await {
+                continue;
+            }
             let claimed =
                 self.store.claim(&self.owner, self.clock.now(), self.settings.lease, self.settings.group).await;
             match claimed {
@@ -56,12 +59,9 @@ impl Lanes {
                         woken.notify_one();
                     });
                 }
-                Ok(_) => {
-                    drop(place);
-                    self.wait_for_work(&stop).await;
-                }
+                // What was due a moment ago is held by another worker: its end wakes us.
+                Ok(_) => self.wait_until(self.clock.now() + self.gather(), &stop).await,
                 Err(error) => {
-                    drop(place);
                     events::store_failed(&format!("claim lanes: {error}"));
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -74,21 +74,35 @@ impl Lanes {
         groups.wait().await;
     }
 
-    /// Waits until something is due, plus the time in which others may become due with it.
-    async fn wait_for_work(&self, stop: &CancellationToken) {
-        let latest = self.clock.now() + TimeDelta::from_std(self.settings.idle_look).unwrap_or(TimeDelta::MAX);
-        let due = match self.store.next_due().await {
-            Ok(due) => due.unwrap_or(latest).min(latest),
+    /// Tells whether the lane that is due first has waited long enough for company; if not, waits for that or for news.
+    ///
+    /// News is no reason to start earlier: with each notification a group of one would be on its way, and nothing shared.
+    async fn gathered(&self, stop: &CancellationToken) -> bool {
+        let now = self.clock.now();
+        let latest = now + TimeDelta::from_std(self.settings.idle_look).unwrap_or(TimeDelta::MAX);
+        let ready = match self.store.next_due().await {
+            Ok(due) => due.map_or(latest, |due| due + self.gather()).min(latest),
             Err(error) => {
                 events::store_failed(&format!("look for due lanes: {error}"));
-                latest
+                now + TimeDelta::seconds(1)
             }
         };
-        let due = due + TimeDelta::from_std(self.settings.gather).unwrap_or_default();
+        if ready <= now {
+            return true;
+        }
+        self.wait_until(ready, stop).await;
+        false
+    }
+
+    async fn wait_until(&self, at: DateTime<Utc>, stop: &CancellationToken) {
         tokio::select! {
-            () = self.clock.sleep_until(due) => {}
+            () = self.clock.sleep_until(at) => {}
             () = self.woken.notified() => {}
             () = stop.cancelled() => {}
         }
+    }
+
+    fn gather(&self) -> TimeDelta {
+        TimeDelta::from_std(self.settings.gather).unwrap_or_default()
     }
 }

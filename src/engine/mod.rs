@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub use build::{StartError, check, holder, open_read_only};
 pub use enrol::WantedEnrolment;
-pub use intake::IntakeSettings;
+pub use intake::{Intake, IntakeSettings};
 pub use lanes::LaneSettings;
 pub use look::{Looked, look};
 pub use rounds::SweepSettings;
@@ -97,6 +97,7 @@ impl Engine {
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7());
         let enrolments = parts.enrolments.subscribe();
         let tasks = TaskTracker::new();
+        let swept_every = parts.sweeps.salesforce;
 
         tasks.spawn(
             enrol::Enroller {
@@ -126,7 +127,7 @@ impl Engine {
         );
         drop(batches);
         tasks.spawn(
-            intake::Intake {
+            Intake {
                 connection: parts.connection.clone(),
                 store: Arc::clone(&parts.store),
                 cache: watched_cache::WatchedCache::new(parts.cache),
@@ -135,12 +136,11 @@ impl Engine {
                 rounds: round_asks,
                 lanes: Arc::clone(&woken),
                 settings: parts.intake,
-                told: intake::Told::default(),
             }
             .run(taken, stop.clone()),
         );
         let (learned_told, mut learned) = watch::channel(false);
-        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, stop.clone()));
+        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, swept_every, stop.clone()));
         let executor = Arc::new(execute::Executor {
             connection: parts.connection.clone(),
             store: Arc::clone(&parts.store),
@@ -226,11 +226,12 @@ async fn watch_store(connection: ConnectionId, store: Arc<dyn Store>, clock: Arc
     }
 }
 
-/// Learns what the Salesforce org can do, before and while the engine writes to it.
+/// Learns what the Salesforce org can do, before and while the engine writes to it; later looks come with the sweeps.
 async fn learn_capabilities(
     calendars: BothSides<Arc<dyn Calendar>>,
     rules: watch::Sender<Arc<Rules>>,
     learned: watch::Sender<bool>,
+    again_after: Duration,
     stop: CancellationToken,
 ) {
     let mut pause = Duration::from_secs(1);
@@ -243,10 +244,11 @@ async fn learn_capabilities(
                 });
                 events::capabilities_learned(found);
                 learned.send_replace(true);
-                pause = Duration::from_mins(5);
+                pause = again_after;
             }
             Err(error) => {
                 events::remote_failed(&error);
+                pause = pause.min(Duration::from_secs(30));
                 pause = (pause * 2).min(Duration::from_mins(1));
             }
         }

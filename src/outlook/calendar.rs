@@ -129,7 +129,7 @@ impl OutlookCalendar {
 
     async fn stamped(&self, link: LinkId, mailboxes: Vec<MailboxId>) -> Result<Vec<Snapshot>, RemoteError> {
         let calls = mailboxes.iter().map(|mailbox| self.stamped_call(mailbox, link)).collect();
-        let answers = self.client.send_all(calls).await;
+        let answers = self.client.send_together(calls).await;
         let mut found = Vec::new();
         for (mailbox, answer) in mailboxes.iter().zip(answers) {
             found.extend(self.collect(mailbox, answer).await?);
@@ -364,7 +364,7 @@ impl Calendar for OutlookCalendar {
             .collect();
         let read_at = self.clock.now();
         let known: Vec<bool> = calls.iter().map(Option::is_some).collect();
-        let mut answers = self.client.send_all(calls.into_iter().flatten().collect()).await.into_iter();
+        let mut answers = self.client.send_together(calls.into_iter().flatten().collect()).await.into_iter();
         records
             .iter()
             .zip(known)
@@ -390,7 +390,7 @@ impl Calendar for OutlookCalendar {
                     .collect::<Vec<_>>()
             }));
         }
-        let mut answers = self.client.send_all(calls).await.into_iter();
+        let mut answers = self.client.send_together(calls).await.into_iter();
         let mut concluded = Vec::with_capacity(lookups.len());
         for (lookup, mailboxes) in lookups.iter().zip(questions) {
             concluded.push(match mailboxes {
@@ -416,7 +416,7 @@ impl Calendar for OutlookCalendar {
         }))
         .await;
         let calls = prepared.iter().filter_map(|call| call.as_ref().ok().cloned()).collect();
-        let mut answers = self.client.send_all(calls).await.into_iter();
+        let mut answers = self.client.send_together(calls).await.into_iter();
         writes
             .iter()
             .zip(prepared)

@@ -298,14 +298,35 @@ async fn expired_tokens_and_short_throttling_are_survived_inside_the_call() {
     let office = Office::open().await;
     let calendar = office.outlook.calendar();
     let records: Vec<RecordId> = (0..6).map(|number| office.create(number % 3, &meeting("Read me"))).collect();
-    office.sandbox.world().faults.change(|switches| {
-        switches.outlook_expired_tokens_next = 1;
-        switches.outlook_throttle_next = 1;
-    });
+    let all_read = |read: &[Observed]| read.iter().all(|observed| matches!(observed, Observed::Present(_)));
+    office.sandbox.world().faults.change(|switches| switches.outlook_expired_tokens_next = 1);
     let read = calendar.fetch(&records).await;
-    assert!(read.iter().all(|observed| matches!(observed, Observed::Present(_))), "{read:?}");
-    office.sandbox.world().faults.change(|switches| switches.outlook_throttle_next = 1);
+    assert!(all_read(&read), "{read:?}");
+    let throttle = || office.sandbox.world().faults.change(|switches| switches.outlook_throttle_next = 1);
+    throttle();
+    // Both of one mailbox: nobody else waits.
+    let read = calendar.fetch(&[records[0].clone(), records[3].clone()]).await;
+    assert!(all_read(&read), "{read:?}");
+    throttle();
     assert!(matches!(write(&calendar, &creation(&office)).await, WriteResult::Applied { .. }));
+}
+
+#[tokio::test]
+async fn a_throttled_mailbox_is_told_when_to_come_again_and_the_others_are_read() {
+    let office = Office::open().await;
+    let calendar = office.outlook.calendar();
+    let records: Vec<RecordId> = (0..6).map(|number| office.create(number % 3, &meeting("Read me"))).collect();
+    office.sandbox.world().faults.change(|switches| switches.outlook_throttle_next = 1);
+    let read = calendar.fetch(&records).await;
+    let unread: Vec<_> = read
+        .iter()
+        .filter_map(|observed| match observed {
+            Observed::Unread(why) => Some(why),
+            _ => None,
+        })
+        .collect();
+    let [why] = unread.as_slice() else { panic!("{read:?}") };
+    assert_eq!((why.code.as_str(), why.retry_after_ms), (error::THROTTLED, Some(1_000)));
 }
 
 #[tokio::test]

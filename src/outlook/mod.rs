@@ -4,11 +4,12 @@
 //!
 //! ```text
 //!   calendar ──> convert ──> wire            listen/event_hubs ──> listen/notification ──> signals
-//!      └───────> client ──> auth                                         │ nudges
+//!      └─> batch ─> client ─> auth                                        │ nudges
 //!   subscriptions ─┘                         subscriptions <─────────────┘
 //! ```
 
 mod auth;
+mod batch;
 mod calendar;
 mod check;
 mod client;
@@ -55,7 +56,7 @@ pub struct Settings {
     pub fields: Vec<String>,
     /// Send `If-Match` with updates and deletions; default true.
     pub conditional_writes: bool,
-    /// What one mailbox may be asked; default 4 at once and 1,000 a minute, a tenth of them at once.
+    /// What one mailbox may be asked; default 4 at once and 900 a minute.
     pub mailbox_quota: Quota,
     /// Longest `Retry-After` that is waited for inside a call; a longer one is handed back. Default 5 s.
     pub patience: Duration,
@@ -72,11 +73,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Default of `mailbox_quota`: a tenth of what Outlook allows in 10 minutes, each minute.
+    /// Default of `mailbox_quota`: 900 saved up and 900 more in each minute stay under the 10,000 that Outlook allows in
+    /// any 10 minutes.
     ///
     /// <https://learn.microsoft.com/graph/throttling-limits>
     pub fn default_quota() -> Quota {
-        Quota { in_flight: 4, units: NonZeroU32::new(1000).unwrap_or(NonZeroU32::MIN), period: Duration::from_mins(1) }
+        Quota { in_flight: 4, units: NonZeroU32::new(900).unwrap_or(NonZeroU32::MIN), period: Duration::from_mins(1) }
     }
 }
 
@@ -144,14 +146,14 @@ impl Outlook {
         Some(HubListener {
             settings,
             tokens: Arc::clone(self.client.tokens()),
-            reader: listen::notification::Reader {
-                connection: self.settings.connection.clone(),
-                tenant: self.settings.auth.tenant.clone(),
-                states: self.states.clone(),
-                enrolments: self.enrolments.clone(),
-                nudges: self.nudges.clone(),
-                clock: Arc::clone(&self.clock),
-            },
+            reader: listen::notification::Reader::new(
+                self.settings.connection.clone(),
+                self.settings.auth.tenant.clone(),
+                self.states.clone(),
+                self.enrolments.clone(),
+                self.nudges.clone(),
+                Arc::clone(&self.clock),
+            ),
             store,
         })
     }

@@ -147,6 +147,11 @@ impl Client {
         }
     }
 
+    /// Returns the path of a resource with its version, as the parts of a composite call name it.
+    pub(super) fn path(&self, resource: &str) -> String {
+        format!("{}{resource}", self.prefix)
+    }
+
     async fn send(&self, call: &Call<'_>, session: &Session) -> Result<Reply, Failure> {
         // While the whole org pauses, callers get an answer at once: their meetings wait in the queue, not in here.
         if let Some(left) = self.limits.paused_for(&self.key) {

@@ -1,10 +1,11 @@
-//! Sending intents: one row by its own resource, several by sObject Collections, and what the answers mean.
+//! Sending intents: one row by its own resource, several by composite calls and sObject Collections; what answers mean.
 //!
 //! <https://developer.salesforce.com/docs/platform/api-rest/guide/resources-composite-sobjects-collections-create.html>
 
 use calbridge_core::ids::{RecordId, SalesforceId};
 use calbridge_core::link::{Action, Intent};
 use calbridge_core::written::WriteResult;
+use futures::future::join_all;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -23,6 +24,27 @@ struct RowAnswer {
     #[serde(default)]
     errors: Vec<RowError>,
 }
+
+/// The answer of a composite call.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CompositeAnswer {
+    composite_response: Vec<PartAnswer>,
+}
+
+/// The answer about one part of a composite call.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartAnswer {
+    reference_id: String,
+    http_status_code: u16,
+    #[serde(default)]
+    body: Json,
+}
+
+/// Parts that one composite call takes:
+/// <https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite.htm>
+const COMPOSITE: usize = 25;
 
 /// A write that can be sent: its place among the given ones and its row.
 struct Row<'a> {
@@ -77,21 +99,90 @@ impl SalesforceCalendar {
                 Err(failure) => meant_for(None, failure).into_write_result(),
             }];
         }
-        self.collection(Method::POST, rows, "create_many").await
+        self.collection(Method::POST, &rows.iter().collect::<Vec<_>>(), "create_many").await
     }
 
+    /// Changes rows. Those with a precondition keep it: a collection has no room for one, a composite call has.
     async fn update(&self, rows: &[Row<'_>]) -> Vec<WriteResult> {
-        if let [row] = rows {
-            let Some(record) = row.record else {
-                return vec![no_record()];
-            };
-            let path = format!("/sobjects/Event/{}", record.remote_id());
-            let body = Json::Object(row.body.clone());
-            let unless = wire::precondition(row.intent.expected.as_ref()).filter(|_| self.conditional_updates);
-            let call = Call::new(Method::PATCH, &path, "update").body(&body).unless_modified_since(unless);
-            return vec![done(self.client.call(call).await.map(|_no_content| ()), record)];
+        let (mut guarded, mut alone, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, row) in rows.iter().enumerate() {
+            if rows.len() == 1 || (self.guard(row).is_some() && mentions_reference(&row.body)) {
+                alone.push(place);
+            } else if self.guard(row).is_some() {
+                guarded.push(place);
+            } else {
+                plain.push(place);
+            }
         }
-        self.collection(Method::PATCH, rows, "update_many").await
+        let one_by_one = join_all(alone.iter().map(|place| self.update_one(&rows[*place])));
+        let composites = join_all(guarded.chunks(COMPOSITE).map(|chunk| self.update_guarded(rows, chunk)));
+        let collected: Vec<&Row<'_>> = plain.iter().map(|place| &rows[*place]).collect();
+        let collections = self.collection(Method::PATCH, &collected, "update_many");
+        let (one_by_one, composites, collections) = futures::join!(one_by_one, composites, collections);
+        let places = alone.into_iter().chain(guarded).chain(plain);
+        let results = one_by_one.into_iter().chain(composites.into_iter().flatten()).chain(collections);
+        let mut ordered: Vec<(usize, WriteResult)> = places.zip(results).collect();
+        ordered.sort_by_key(|(place, _)| *place);
+        ordered.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Returns the `If-Unmodified-Since` of a row.
+    fn guard(&self, row: &Row<'_>) -> Option<String> {
+        wire::precondition(row.intent.expected.as_ref()).filter(|_| self.conditional_updates)
+    }
+
+    async fn update_one(&self, row: &Row<'_>) -> WriteResult {
+        let Some(record) = row.record else {
+            return no_record();
+        };
+        let path = format!("/sobjects/Event/{}", record.remote_id());
+        let body = Json::Object(row.body.clone());
+        let call = Call::new(Method::PATCH, &path, "update").body(&body).unless_modified_since(self.guard(row));
+        done(self.client.call(call).await.map(|_no_content| ()), record)
+    }
+
+    /// Changes some of the rows in one call, each under its own precondition.
+    async fn update_guarded(&self, rows: &[Row<'_>], places: &[usize]) -> Vec<WriteResult> {
+        let chosen: Vec<&Row<'_>> = places.iter().map(|place| &rows[*place]).collect();
+        let requests: Vec<Json> = chosen
+            .iter()
+            .enumerate()
+            .map(|(number, row)| {
+                let id = row.record.map(RecordId::remote_id).unwrap_or_default();
+                json!({
+                    "method": "PATCH",
+                    "url": self.client.path(&format!("/sobjects/Event/{id}")),
+                    "referenceId": format!("row{number}"),
+                    "httpHeaders": { "If-Unmodified-Since": self.guard(row) },
+                    "body": row.body,
+                })
+            })
+            .collect();
+        let body = json!({ "allOrNone": false, "compositeRequest": requests });
+        let call = Call::new(Method::POST, "/composite", "update_guarded").body(&body);
+        let answers: Result<CompositeAnswer, Failure> = match self.client.call(call).await {
+            Ok(reply) => reply.read(),
+            Err(failure) => Err(failure),
+        };
+        let answers = match answers {
+            Ok(answers) => answers.composite_response,
+            Err(failure) => return chosen.iter().map(|_| whole_call_failed(&failure)).collect(),
+        };
+        let of_row = |(number, row): (usize, &&Row<'_>)| {
+            let name = format!("row{number}");
+            let Some(record) = row.record else {
+                return no_record();
+            };
+            match answers.iter().find(|answer| answer.reference_id == name) {
+                Some(answer) if (200..300).contains(&answer.http_status_code) => applied(record.clone()),
+                Some(answer) => {
+                    let failure = Failure::from_answer(answer.http_status_code, answer.body.to_string().as_bytes());
+                    done(Err(failure), record)
+                }
+                None => Failure::new(Kind::Unreadable, "salesforce's composite answer lacks a row").into_write_result(),
+            }
+        };
+        chosen.iter().enumerate().map(of_row).collect()
     }
 
     async fn delete(&self, rows: &[Row<'_>]) -> Vec<WriteResult> {
@@ -104,7 +195,7 @@ impl SalesforceCalendar {
             return vec![done(self.client.call(call).await.map(|_no_content| ()), record)];
         }
         let mut results = Vec::with_capacity(rows.len());
-        for batch in rows.chunks(BATCH) {
+        for batch in rows.iter().collect::<Vec<_>>().chunks(BATCH) {
             let ids: Vec<&str> = batch.iter().filter_map(|row| Some(row.record?.remote_id())).collect();
             let call = Call::new(Method::DELETE, "/composite/sobjects", "delete_many")
                 .query("ids", ids.join(","))
@@ -114,10 +205,10 @@ impl SalesforceCalendar {
         results
     }
 
-    async fn collection(&self, method: Method, rows: &[Row<'_>], kind: &'static str) -> Vec<WriteResult> {
+    async fn collection(&self, method: Method, rows: &[&Row<'_>], kind: &'static str) -> Vec<WriteResult> {
         let mut results = Vec::with_capacity(rows.len());
         for batch in rows.chunks(BATCH) {
-            let records: Vec<Json> = batch.iter().map(collection_row).collect();
+            let records: Vec<Json> = batch.iter().map(|row| collection_row(row)).collect();
             let body = json!({ "allOrNone": false, "records": records });
             let call = Call::new(method.clone(), "/composite/sobjects", kind).body(&body);
             results.extend(self.rows(call, batch).await);
@@ -126,7 +217,7 @@ impl SalesforceCalendar {
     }
 
     /// Sends a collection call and reads one answer per row, in order.
-    async fn rows(&self, call: Call<'_>, rows: &[Row<'_>]) -> Vec<WriteResult> {
+    async fn rows(&self, call: Call<'_>, rows: &[&Row<'_>]) -> Vec<WriteResult> {
         let answers: Result<Vec<RowAnswer>, Failure> = match self.client.call(call).await {
             Ok(reply) => reply.read(),
             Err(failure) => Err(failure),
@@ -143,6 +234,11 @@ impl SalesforceCalendar {
             Err(failure) => rows.iter().map(|_| whole_call_failed(&failure)).collect(),
         }
     }
+}
+
+/// Tells whether a value would be read as a reference (`@{...}`) to another part of a composite call.
+fn mentions_reference(body: &Map<String, Json>) -> bool {
+    body.values().any(|value| value.as_str().is_some_and(|text| text.contains("@{")))
 }
 
 /// Writes the row of a collection.

@@ -16,6 +16,7 @@ mod hostile_files;
 mod hostile_hub;
 mod hostile_pubsub;
 mod kills;
+mod load;
 mod logs;
 mod observe;
 mod office;

@@ -21,6 +21,7 @@ mod error;
 mod filter;
 mod ids;
 mod input;
+mod limits;
 mod mailbox;
 mod meeting;
 mod notifications;

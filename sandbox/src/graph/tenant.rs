@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::due::Due;
 use super::error::GraphError;
 use super::ids::{self, IdForm};
+use super::limits::Limits;
 use super::mailbox::{Item, Mailbox, NewMailbox, Window};
 use super::subscriptions::Subscription;
 use super::view::{self, Style};
@@ -117,6 +118,7 @@ pub struct Tenant {
     pub(crate) identity: TenantIdentity,
     pub(crate) entra: Arc<Entra>,
     pub(crate) publish: Publisher,
+    pub(super) limits: Limits,
     pub(crate) state: Mutex<State>,
     /// Wakes the background work when something new falls due.
     pub(crate) wake: Notify,
@@ -139,6 +141,7 @@ impl Tenant {
             identity,
             entra,
             publish,
+            limits: Limits::default(),
             state: Mutex::default(),
             wake: Notify::new(),
             delta_generation: AtomicU64::new(1),

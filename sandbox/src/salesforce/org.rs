@@ -40,8 +40,6 @@ pub struct OrgIdentity {
     pub username: String,
     /// Key pair of the JWT bearer flow.
     pub jwt_key: Arc<JwtKey>,
-    /// API calls allowed in rolling 24 sandbox hours.
-    pub daily_api_requests: u64,
 }
 
 impl OrgIdentity {
@@ -56,7 +54,6 @@ impl OrgIdentity {
             client_secret: text(64).to_uppercase(),
             username: "integration@calbridge-sandbox.example".to_owned(),
             jwt_key,
-            daily_api_requests: 100_000,
         }
     }
 }
@@ -67,7 +64,6 @@ impl std::fmt::Debug for OrgIdentity {
             .debug_struct("OrgIdentity")
             .field("org_id", &self.org_id)
             .field("username", &self.username)
-            .field("daily_api_requests", &self.daily_api_requests)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +130,6 @@ impl Org {
         let automated_user = insert_user(&mut state, 2, automated, "AutomatedProcess", now);
         insert_organisation(&mut state, &identity.org_id, now);
         let log = ChangeLog::new(&world);
-        let usage = Usage::new(identity.daily_api_requests);
         let secret = RwLock::new(identity.client_secret.clone());
         Arc::new(Self {
             world,
@@ -142,7 +137,7 @@ impl Org {
             state: Mutex::new(state),
             log,
             tokens: Tokens::default(),
-            usage,
+            usage: Usage::default(),
             automation: Automation::default(),
             addresses: RwLock::default(),
             secret,

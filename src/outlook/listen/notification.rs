@@ -3,8 +3,9 @@
 //! A message is believed only if its `clientState` is one that we gave out for the mailbox it speaks of: whoever may send
 //! to the hub could otherwise steer reads. <https://learn.microsoft.com/graph/change-notifications-delivery-event-hubs>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use calbridge_core::ids::{ConnectionId, MailboxId, RecordId};
@@ -12,7 +13,8 @@ use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target, Version};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::error::Category;
 use tokio::sync::watch;
@@ -42,7 +44,18 @@ pub(crate) struct Reader {
     pub(crate) enrolments: watch::Receiver<Vec<EnrolmentRow>>,
     pub(crate) nudges: Nudges,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Mailboxes of `enrolments`, as far as they have been looked at.
+    enrolled: Arc<BTreeSet<MailboxId>>,
 }
+
+/// A message of which all items have the expected form.
+#[derive(Deserialize)]
+struct Message {
+    value: Vec<Object<Notification>>,
+}
+
+/// What is read from an object only: a list would be read part by part in the order of the fields.
+struct Object<T>(T);
 
 /// What a message held.
 #[derive(Debug, Default)]
@@ -63,10 +76,53 @@ struct Budget {
 }
 
 impl Reader {
+    /// Makes a reader for one connection.
+    pub(crate) fn new(
+        connection: ConnectionId,
+        tenant: String,
+        states: ClientStates,
+        mut enrolments: watch::Receiver<Vec<EnrolmentRow>>,
+        nudges: Nudges,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        // Whatever is there already is news to this reader.
+        enrolments.mark_changed();
+        Self { connection, tenant, states, enrolments, nudges, clock, enrolled: Arc::default() }
+    }
+
+    /// Looks at the enrolments where they have changed.
+    fn know_enrolled(&mut self) {
+        // A sender that is gone leaves its last word.
+        if self.enrolments.has_changed().unwrap_or(self.enrolled.is_empty()) {
+            let rows = self.enrolments.borrow_and_update();
+            self.enrolled = Arc::new(rows.iter().map(|row| row.enrolment.mailbox.clone()).collect());
+        }
+    }
+
     /// Reads one message; every item of it becomes a signal or a reject.
-    ///
-    /// Items are taken one at a time, so that a message costs little more than its length, whatever is in it.
-    pub(crate) fn read(&self, body: &[u8], position: &Position) -> Understood {
+    pub(crate) fn read(&mut self, body: &[u8], position: &Position) -> Understood {
+        self.know_enrolled();
+        self.read_plain(body, position).unwrap_or_else(|| self.read_any(body, position))
+    }
+
+    /// Reads a message of which every item is a notification of ours; none where anything else is in it.
+    fn read_plain(&self, body: &[u8], position: &Position) -> Option<Understood> {
+        if body.len() > LARGEST_MESSAGE {
+            return None;
+        }
+        let Object(message) = serde_json::from_slice::<Object<Message>>(body).ok()?;
+        let mut budget = Budget { comparisons: MOST_COMPARISONS };
+        let mut signals = Vec::with_capacity(message.value.len());
+        for Object(item) in message.value.iter().filter(|Object(item)| item.lifecycle_event.is_none()) {
+            signals.extend(self.notification(item, position, &mut budget).ok()?);
+        }
+        // Lifecycle items act on more than the answer: they are read once, below.
+        let plain = !signals.is_empty() && signals.len() == message.value.len();
+        plain.then_some(Understood { signals, rejects: Vec::new() })
+    }
+
+    /// Reads any message. Items are taken one at a time, so that it costs little more than its length, whatever is in it.
+    fn read_any(&self, body: &[u8], position: &Position) -> Understood {
         let mut signals = Vec::new();
         let mut rejects: BTreeMap<(Reason, &'static str), Reject> = BTreeMap::new();
         let mut reject = |NoSignal(reason, detail): NoSignal, raw: &[u8]| {
@@ -104,14 +160,22 @@ impl Reader {
         Understood { signals, rejects: rejects.into_values().collect() }
     }
 
-    /// Reads one item; a renewal request is no signal and nothing to reject either.
     fn item(&self, item: &Json, position: &Position, budget: &mut Budget) -> Result<Option<Signal>, NoSignal> {
         if !item.is_object() {
-            // A list would be read part by part in the order of ours.
             return Err(NoSignal(Reason::Undecodable, "an item is no object"));
         }
         let item = Notification::deserialize(item)
             .map_err(|_wrong_types| NoSignal(Reason::Undecodable, "an item has parts of unexpected types"))?;
+        self.notification(&item, position, budget)
+    }
+
+    /// Reads one item; a renewal request is no signal and nothing to reject either.
+    fn notification(
+        &self,
+        item: &Notification,
+        position: &Position,
+        budget: &mut Budget,
+    ) -> Result<Option<Signal>, NoSignal> {
         let change = item.change_type.as_deref().unwrap_or_default();
         let validation = change
             .split(':')
@@ -120,7 +184,7 @@ impl Reader {
         if item.subscription_id.as_deref() == Some("NA") || validation {
             return Err(NoSignal(Reason::ValidationMessage, "Graph tested the way to the hub"));
         }
-        let mailbox = self.sender(&item, budget)?;
+        let mailbox = self.sender(item, budget)?;
         if let Some(event) = item.lifecycle_event.as_deref() {
             return self.lifecycle(event, mailbox, position);
         }
@@ -144,16 +208,13 @@ impl Reader {
         if user != mailbox.as_str() {
             return Err(NoSignal(Reason::ForeignMessage, "an item speaks of another mailbox than its secret"));
         }
-        let data = item.resource_data.unwrap_or_default();
-        let event = data
-            .id
-            .filter(|id| !id.is_empty())
-            .or(from_path)
-            .ok_or(NoSignal(Reason::Undecodable, "an item names no event"))?;
+        let data = item.resource_data.as_ref();
+        let named = data.and_then(|data| data.id.clone()).filter(|id| !id.is_empty());
+        let event = named.or(from_path).ok_or(NoSignal(Reason::Undecodable, "an item names no event"))?;
         if !is_event_id(&event) {
             return Err(NoSignal(Reason::Undecodable, "an item names an event by what cannot be an id"));
         }
-        let version = data.etag.as_deref().and_then(change_key);
+        let version = data.and_then(|data| data.etag.as_deref()).and_then(change_key);
         let version =
             version.filter(|key| key.len() <= LONGEST_ID && !key.contains(char::is_control)).map(str::to_owned);
         Ok(Some(self.signal(
@@ -174,19 +235,15 @@ impl Reader {
         }
         let state = item.client_state.as_deref().unwrap_or_default();
         let named = item.resource.as_deref().and_then(event_path).map(|(user, _)| MailboxId::new(user));
-        let rows = self.enrolments.borrow();
-        let compared = if named.is_some() { 1 } else { rows.len() };
+        let compared = if named.is_some() { 1 } else { self.enrolled.len() };
         budget.comparisons = budget
             .comparisons
             .checked_sub(compared)
             .ok_or(NoSignal(Reason::ForeignMessage, "a message has more items than secrets are compared for"))?;
         let found = match named {
-            Some(mailbox) => rows
-                .iter()
-                .map(|row| &row.enrolment.mailbox)
-                .find(|enrolled| **enrolled == mailbox && self.states.matches(enrolled, state)),
+            Some(mailbox) => self.enrolled.get(&mailbox).filter(|enrolled| self.states.matches(enrolled, state)),
             // Lifecycle items name no mailbox, only the subscription and its secret.
-            None => rows.iter().map(|row| &row.enrolment.mailbox).find(|enrolled| self.states.matches(enrolled, state)),
+            None => self.enrolled.iter().find(|enrolled| self.states.matches(enrolled, state)),
         };
         found
             .cloned()
@@ -254,6 +311,26 @@ impl Reader {
 /// It becomes part of a path, where `..` would lead to something else than an event.
 fn is_event_id(id: &str) -> bool {
     id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte))
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+
+        impl<'de, T: DeserializeOwned> Visitor<'de> for OfObject<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
+    }
 }
 
 /// Gives each item of a message's list `value` to `take`, one at a time; the error is for the rest of the message.

@@ -28,14 +28,14 @@ fn reader() -> Reader {
         zone: "Europe/Berlin".to_owned(),
         first_round_done: true,
     };
-    Reader {
-        connection: connection.clone(),
-        tenant: TENANT.to_owned(),
-        states: ClientStates::new(&SecretString::from("secret".to_owned()), &connection),
-        enrolments: watch::channel(vec![row]).1,
-        nudges: Nudges::default(),
-        clock: Arc::new(EngineClock::rehearsal(DateTime::UNIX_EPOCH, 1.0)),
-    }
+    Reader::new(
+        connection.clone(),
+        TENANT.to_owned(),
+        ClientStates::new(&SecretString::from("secret".to_owned()), &connection),
+        watch::channel(vec![row]).1,
+        Nudges::default(),
+        Arc::new(EngineClock::rehearsal(DateTime::UNIX_EPOCH, 1.0)),
+    )
 }
 
 fn position() -> Position {
@@ -58,7 +58,7 @@ fn item(reader: &Reader) -> Json {
 }
 
 fn read(reader: &Reader, items: &Json) -> Understood {
-    reader.read(json!({ "value": items }).to_string().as_bytes(), &position())
+    reader.clone().read(json!({ "value": items }).to_string().as_bytes(), &position())
 }
 
 fn reasons(understood: &Understood) -> Vec<Reason> {
@@ -153,7 +153,7 @@ fn what_cannot_be_read_is_kept_and_harms_nothing_else() {
     let deep = format!("{{\"value\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let large = format!("{{\"value\":\"{}\"}}", "x".repeat(2 * LARGEST_MESSAGE));
     for body in [&b"\xff\xfe"[..], b"", b"[]", b"{}", b"{\"value\":[]}", deep.as_bytes(), large.as_bytes()] {
-        let understood = reader.read(body, &position());
+        let understood = reader.clone().read(body, &position());
         let reason = if body.len() > LARGEST_MESSAGE { Reason::Oversized } else { Reason::Undecodable };
         assert_eq!(reasons(&understood), [reason]);
         let reject = &understood.rejects[0];

@@ -214,7 +214,8 @@ async fn many_writes_use_collections_and_each_row_gets_its_own_result() {
         ),
     })
     .await;
-    let writes = [create(1), delete(6), update(3), create(2), update(4), delete(7), update(5)];
+    let unguarded = |n: u32| Intent { expected: None, ..update(n) };
+    let writes = [create(1), delete(6), unguarded(3), create(2), unguarded(4), delete(7), unguarded(5)];
     let results = stand_in.calendar().write(&writes).await;
     assert!(matches!(&results[0], WriteResult::Applied { record, .. } if *record == record_11()));
     assert!(matches!(&results[1], WriteResult::Applied { .. }));
@@ -229,6 +230,46 @@ async fn many_writes_use_collections_and_each_row_gets_its_own_result() {
     assert_eq!(sent(Method::PATCH).body["allOrNone"], false);
     assert_eq!(sent(Method::PATCH).body["records"][0]["id"], id(3).as_str());
     assert!(sent(Method::DELETE).query.contains("allOrNone=false"));
+}
+
+#[tokio::test]
+async fn many_conditional_updates_share_a_composite_call_and_keep_their_conditions() {
+    let stand_in = StandIn::start(|seen| match seen.method {
+        Method::POST => {
+            let part = |name: &str, status: u16, body: Json| {
+                json!({ "referenceId": name, "httpStatusCode": status, "httpHeaders": {}, "body": body })
+            };
+            let gone = json!([{ "errorCode": "ENTITY_IS_DELETED", "message": "" }]);
+            // In another order than asked, and one is missing.
+            let parts = [part("row1", 412, json!([])), part("row0", 204, Json::Null), part("row2", 404, gone)];
+            (200, json!({ "compositeResponse": parts }))
+        }
+        _ => (204, Json::Null),
+    })
+    .await;
+    let mut referring = update(6);
+    referring.fields.insert("Subject".to_owned(), Value::text("see @{row0.id}"));
+    let writes = [update(2), update(3), referring, update(4), update(5)];
+    let results = stand_in.calendar().write(&writes).await;
+    assert!(
+        matches!(&results[0], WriteResult::Applied { record: changed, .. } if *changed == record(2)),
+        "{results:?}"
+    );
+    assert!(matches!(&results[1], WriteResult::Conflict(_)), "{results:?}");
+    assert!(
+        matches!(&results[2], WriteResult::Applied { record: changed, .. } if *changed == record(6)),
+        "{results:?}"
+    );
+    assert!(matches!(&results[3], WriteResult::Gone(_)), "{results:?}");
+    assert!(matches!(&results[4], WriteResult::Unknown(_)), "{results:?}");
+    let calls = stand_in.seen();
+    assert_eq!(calls.len(), 2, "what looks like a reference goes by itself");
+    let composite = calls.iter().find(|call| call.is(&Method::POST, "/composite")).unwrap();
+    let first = &composite.body["compositeRequest"][0];
+    assert_eq!(first["url"], format!("/services/data/v66.0/sobjects/Event/{}", id(2)));
+    assert_eq!(first["httpHeaders"]["If-Unmodified-Since"], "Fri, 20 Nov 2026 17:00:02 GMT");
+    assert_eq!(first["body"]["Subject"], "s2");
+    assert_eq!(composite.body["allOrNone"], false);
 }
 
 fn record_11() -> RecordId {

@@ -22,6 +22,9 @@ const DUE_LANES: &str = "WITH due AS ( \
      JOIN lane ON lane.lane_id = due.lane_id AND lane.lease_until <= $2 \
      GROUP BY due.lane_id ORDER BY first_due LIMIT $3";
 
+/// An abandoned lane counts as due for so long: it need not wait for company.
+const OVERDUE: Duration = Duration::from_mins(1);
+
 impl SqliteStore {
     /// Takes due lanes, longest waiting first.
     pub(super) async fn claim_due(
@@ -156,7 +159,7 @@ impl SqliteStore {
         .await
         .map_err(failed)?;
         let abandoned = row.try_get::<i64, _>("abandoned").map_err(failed)? != 0;
-        let abandoned = abandoned.then(|| ms(self.clock.now()));
+        let abandoned = abandoned.then(|| ms(self.clock.now()) - span_ms(OVERDUE));
         let times = [get(&row, "due_at")?, get(&row, "wake_at")?, abandoned];
         times.into_iter().flatten().min().map(instant).transpose()
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::Method;
+use futures::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::path::Route;
@@ -13,6 +14,9 @@ use crate::oauth::entra::Claims;
 
 /// Calls that one batch may hold.
 const MOST: usize = 20;
+/// Items of one batch that run at once for the same mailbox; each takes a seat of the mailbox while it runs
+/// (<https://learn.microsoft.com/en-us/graph/throttling#throttling-and-batching>).
+const TOGETHER: usize = 4;
 
 impl Front {
     /// Answers a batch: its items in their order, an item whose dependency failed with 424.
@@ -27,17 +31,25 @@ impl Front {
         let mut statuses: BTreeMap<String, u16> = BTreeMap::new();
         let mut responses = Vec::with_capacity(items.len());
         let mut cut = false;
-        for item in items {
-            let failed = item.depends_on.iter().any(|id| statuses.get(id).is_some_and(|status| *status >= 400));
-            let answer = if failed {
-                self.tenant.world.meters.units(&outer.caller, 1);
-                self.refuse(&GraphError::new(424, "FailedDependency", "Failed dependency"), ids)
-            } else {
-                self.item(&item, outer, claims, ids).await
-            };
-            cut |= answer.cut;
-            statuses.insert(item.key, answer.status);
-            responses.push(response(&item.id, answer));
+        let mut rest = items.as_slice();
+        while !rest.is_empty() {
+            let (together, after) = rest.split_at(at_once(rest));
+            rest = after;
+            let answers = join_all(together.iter().map(|item| async {
+                let failed = item.depends_on.iter().any(|id| statuses.get(id).is_some_and(|status| *status >= 400));
+                if failed {
+                    self.tenant.world.meters.units(&outer.caller, 1);
+                    self.refuse(&GraphError::new(424, "FailedDependency", "Failed dependency"), ids)
+                } else {
+                    self.item(item, outer, claims, ids).await
+                }
+            }))
+            .await;
+            for (item, answer) in together.iter().zip(answers) {
+                cut |= answer.cut;
+                statuses.insert(item.key.clone(), answer.status);
+                responses.push(response(&item.id, answer));
+            }
         }
         let mut answer = Answer::json(200, json!({"responses": responses}));
         answer.cut = cut;
@@ -45,9 +57,7 @@ impl Front {
     }
 
     async fn item(&self, item: &Item<'_>, outer: &Call, claims: &Claims, ids: &Ids) -> Answer {
-        // Relative to the version of the batch itself: an address with host or version is refused like any unknown
-        // path, as <https://github.com/microsoftgraph/msgraph-sdk-python/issues/1015> reports.
-        let url = format!("/{}", item.url.trim_start_matches('/'));
+        let url = item.rooted();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
         let prepared = Route::find(&item.method, path).and_then(|route| {
             if matches!(route, Route::Batch) {
@@ -73,18 +83,47 @@ impl Front {
     }
 }
 
+/// Returns how many of the next items run at once: those that wait for none of them, at most four of one mailbox.
+fn at_once(items: &[Item<'_>]) -> usize {
+    let mut mailboxes: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let waits = items[..index].iter().any(|earlier| item.depends_on.contains(&earlier.key));
+        let running = mailboxes.entry(item.mailbox()).or_default();
+        *running += 1;
+        if waits || *running > TOGETHER {
+            return index;
+        }
+    }
+    items.len()
+}
+
 struct Item<'a> {
     id: String,
     /// The id without its case, by which dependencies are found.
     key: String,
     method: Method,
-    url: &'a str,
+    url: String,
     headers: Option<&'a Map<String, Value>>,
     body: Option<&'a Value>,
     depends_on: Vec<String>,
 }
 
 impl Item<'_> {
+    /// Returns the name of the mailbox that the item is about; empty for other items.
+    fn mailbox(&self) -> String {
+        let url = self.rooted();
+        let route = Route::find(&self.method, url.split_once('?').map_or(url.as_str(), |(path, _)| path));
+        route.ok().and_then(|route| route.mailbox().map(str::to_lowercase)).unwrap_or_default()
+    }
+
+    /// Returns the address with its first slash.
+    ///
+    /// It is relative to the version of the batch itself: one with host or version is refused like any unknown path, as
+    /// <https://github.com/microsoftgraph/msgraph-sdk-python/issues/1015> reports.
+    fn rooted(&self) -> String {
+        format!("/{}", self.url.trim_start_matches('/'))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers?.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.and_then(|(_, value)| value.as_str())
@@ -115,6 +154,7 @@ fn read(requests: &[Value]) -> Result<Vec<Item<'_>>, GraphError> {
         }
         let body = request.get("body").filter(|body| !body.is_null());
         let headers = request.get("headers").and_then(Value::as_object);
+        let url = format!("/{}", url.trim_start_matches('/'));
         let item = Item { id: id.to_owned(), key, method, url, headers, body, depends_on };
         if item.body.is_some() && item.header("content-type").is_none() {
             let message = format!("Write request id : {id} does not contain Content-Type header or body.");

@@ -11,6 +11,7 @@ mod prefer;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use self::path::Route;
 use self::prefer::Prefer;
 use super::error::GraphError;
+use super::limits::Seat;
 use super::tenant::Tenant;
 use crate::actor::Actor;
 use crate::history::Cloud;
@@ -285,9 +287,18 @@ impl Front {
 
     /// Answers one call, from HTTP or from a batch.
     async fn answer(&self, route: Route, call: Call, claims: &Claims, ids: &Ids) -> Answer {
-        self.tenant.world.meters.units(&call.caller, 1);
+        let world = &self.tenant.world;
+        world.meters.units(&call.caller, 1);
         let outcome = match self.admit(&route, &call, claims) {
-            Ok(()) => self.perform(&route, &call).await,
+            Ok(seat) => {
+                let outcome = self.perform(&route, &call).await;
+                let under_way = world.faults.read().outlook_answer_ms;
+                if under_way > 0 {
+                    world.clock.sleep(Duration::from_millis(under_way.into())).await;
+                }
+                drop(seat);
+                outcome
+            }
             Err(error) => Err(error),
         };
         let mut answer = match outcome {
@@ -306,11 +317,16 @@ impl Front {
         answer
     }
 
-    /// Lets a call in, or refuses it for its permissions or for a limit.
-    ///
-    /// Limits of Exchange per mailbox (10,000 requests in 10 minutes, four at a time) belong here; so far only the
-    /// injected fault exists.
-    fn admit(&self, route: &Route, call: &Call, claims: &Claims) -> Result<(), GraphError> {
+    /// Lets a call in, or refuses it for a limit or for its permissions; whatever comes of it counts.
+    fn admit(&self, route: &Route, call: &Call, claims: &Claims) -> Result<Option<Seat>, GraphError> {
+        let (tenant, world) = (&self.tenant, &self.tenant.world);
+        // A name that is no mailbox has no limit of its own: the call is about to fail.
+        let mailbox = route.mailbox().and_then(|name| tenant.lock().mailbox_id(name).ok());
+        let seat = tenant.limits.enter(&call.caller, mailbox, &world.faults.read(), world.clock.now());
+        let seat = seat.map_err(|past| {
+            world.meters.refused(&call.caller, past.name());
+            past.error()
+        })?;
         let roles: &[&str] = route.roles(&call.method);
         if !roles.is_empty() && !claims.roles.iter().any(|role| roles.contains(&role.as_str())) {
             let (code, message) = match route {
@@ -321,11 +337,11 @@ impl Front {
             };
             return Err(GraphError::new(403, code, message));
         }
-        if route.mailbox().is_some() && self.tenant.world.faults.take(|switches| &mut switches.outlook_throttle_next) {
+        if route.mailbox().is_some() && world.faults.take(|switches| &mut switches.outlook_throttle_next) {
             let message = "Application is over its MailboxConcurrency limit.";
             return Err(GraphError::new(429, "ApplicationThrottled", message).after(1));
         }
-        Ok(())
+        Ok(seat)
     }
 
     async fn perform(&self, route: &Route, call: &Call) -> Result<Answer, GraphError> {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod delta;
+mod limits;
 mod meetings;
 mod notifications;
 mod series;

@@ -16,7 +16,7 @@ pub(super) fn resources(_: &mut Tx<'_>, version: &Version, _: &ApiRequest) -> Re
 }
 
 pub(super) fn limits(tx: &mut Tx<'_>, _: &Version, _: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
-    let max = tx.org.usage.max();
+    let max = u64::from(tx.switches.salesforce_requests_per_day);
     let remaining = max.saturating_sub(tx.org.usage.used(tx.now));
     let delivered = tx.org.world.meters.read().change_events;
     Ok(ApiAnswer::ok(json!({

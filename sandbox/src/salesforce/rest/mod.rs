@@ -11,6 +11,7 @@ mod routes;
 mod rows;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -149,7 +150,13 @@ async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
         if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
             return cut();
         }
+        let running = org.usage.run(org.world.clock.now());
         let answered = answer(&org, &version, &request);
+        let under_way = org.world.faults.read().salesforce_answer_ms;
+        if under_way > 0 {
+            org.world.clock.sleep(Duration::from_millis(under_way.into())).await;
+        }
+        drop(running);
         match moments.pass(prey(Step::Done), told).await {
             Verdict::GoOn => answered,
             Verdict::Vanish => cut(),
@@ -175,7 +182,8 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
     let session = bearer(&request.headers).and_then(|token| org.session(token)).filter(|_| !refused);
     let found = routes::find(request);
     let kind = found.as_ref().map_or("salesforce.unknown", |(kind, _)| *kind);
-    let caller = session.as_ref().map_or("anonymous", |session| session.client_id.as_str());
+    let caller = session.as_ref().map_or_else(|| "anonymous".to_owned(), |session| session.client_id.clone());
+    let caller = caller.as_str();
     org.world.meters.call(caller, kind);
     org.world.meters.units(caller, 1);
     let Some(session) = session else {
@@ -183,13 +191,23 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
         return plain(error.into());
     };
     let used = org.usage.count(now);
-    let limit_info = format!("api-usage={used}/{}", org.usage.max());
+    let switches = org.world.faults.read();
+    let allowed = u64::from(switches.salesforce_requests_per_day);
+    let most_long = usize::try_from(switches.salesforce_long_requests).unwrap_or(usize::MAX);
+    let limit_info = format!("api-usage={used}/{allowed}");
+    let limit_exceeded =
+        |message: &str| SalesforceError::with(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", message).into();
     let answer = if org.world.faults.take(|switches| &mut switches.salesforce_unavailable_next) {
         let message = "The server is temporarily unavailable";
         SalesforceError::with(StatusCode::SERVICE_UNAVAILABLE, "SERVER_UNAVAILABLE", message).into()
-    } else if used > org.usage.max() || org.world.faults.take(|switches| &mut switches.salesforce_limit_next) {
-        let message = "TotalRequests Limit exceeded.";
-        SalesforceError::with(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", message).into()
+    } else if allowed > 0 && used > allowed {
+        org.world.meters.refused(caller, "salesforce.requests_per_day");
+        limit_exceeded("TotalRequests Limit exceeded.")
+    } else if most_long > 0 && org.usage.long(now) >= most_long {
+        org.world.meters.refused(caller, "salesforce.long_requests");
+        limit_exceeded("ConcurrentRequests (Concurrent API Requests) Limit exceeded.")
+    } else if org.world.faults.take(|switches| &mut switches.salesforce_limit_next) {
+        limit_exceeded("TotalRequests Limit exceeded.")
     } else {
         match found {
             Ok((_, resource)) => {
