@@ -117,7 +117,7 @@ fn settings(task: &Task) -> Settings {
             authority: "http://127.0.0.1:1".to_owned(),
             tenant: TENANT.to_owned(),
             client_id: "bench".to_owned(),
-            client_secret: secret(),
+            client_secret: secret().into(),
         },
         fields: Vec::new(),
         conditional_writes: true,
@@ -129,7 +129,7 @@ fn settings(task: &Task) -> Settings {
         subscriptions: SubscriptionSettings { notification_url: String::new(), lifetime: TimeDelta::days(3) },
         hub: Some(HubSettings {
             custom_endpoint: Some(format!("amqp://127.0.0.1:{}", task.port)),
-            connection_string: Some(connection_string().into()),
+            connection_string: Some(secrecy::SecretString::from(connection_string()).into()),
             ..HubSettings::new("127.0.0.1", HUB)
         }),
     }

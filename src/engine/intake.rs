@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rounds::RoundRequest;
 use crate::engine::watched_cache::{PROBE_EVERY, WatchedCache};
-use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenKey, Store};
+use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenCache, SeenKey, Store};
 use crate::telemetry::events;
 
 /// Most signals that one transaction takes in.
