@@ -10,7 +10,7 @@ mod load;
 mod moments;
 mod office;
 #[path = "../../tests/suite/support/mod.rs"]
-#[expect(dead_code, reason = "shared with the suite, which uses all of it")]
+#[expect(dead_code, unused_imports, reason = "shared with the suite, which uses all of it")]
 mod support;
 mod table;
 

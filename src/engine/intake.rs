@@ -7,8 +7,8 @@
 //! Nothing is dropped for its content here and no remote is called: a slow or poisoned record blocks only its own lane.
 //! The cache may forget or fail at any time; that costs reads, never results.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use calbridge_core::ids::{ConnectionId, StreamId};
@@ -71,6 +71,14 @@ impl Told {
     }
 }
 
+/// Keys of signals between their claim and their confirmation.
+type Ahead = Mutex<HashSet<SeenKey>>;
+
+fn lock(ahead: &Ahead) -> MutexGuard<'_, HashSet<SeenKey>> {
+    // The set stays whole whatever panicked while it was held.
+    ahead.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Several batches on their way into one transaction.
 #[derive(Default)]
 struct Gathered {
@@ -111,10 +119,11 @@ impl Intake {
     pub async fn run(self, batches: mpsc::Receiver<Batch>, stop: CancellationToken) {
         let (claimed, to_store) = mpsc::channel(1);
         let (stored, to_confirm) = mpsc::channel(1);
+        let ahead = Mutex::default();
         tokio::join!(
-            self.claim_all(batches, claimed, &stop),
+            self.claim_all(batches, claimed, &ahead, &stop),
             self.store_all(to_store, stored, &stop),
-            self.confirm_all(to_confirm),
+            self.confirm_all(to_confirm, &ahead),
         );
     }
 
@@ -123,6 +132,7 @@ impl Intake {
         &self,
         mut batches: mpsc::Receiver<Batch>,
         next: mpsc::Sender<Gathered>,
+        ahead: &Ahead,
         stop: &CancellationToken,
     ) {
         let mut told = Told::default();
@@ -157,7 +167,7 @@ impl Intake {
                 }
             };
             let Ok(place) = place else { return };
-            self.claim(&mut gathered).await;
+            self.claim(&mut gathered, ahead).await;
             place.send(gathered);
         }
     }
@@ -183,13 +193,18 @@ impl Intake {
     }
 
     /// Confirms keys, gives receipts, starts rounds and wakes lanes for what is durable.
-    async fn confirm_all(&self, mut batches: mpsc::Receiver<Gathered>) {
+    async fn confirm_all(&self, mut batches: mpsc::Receiver<Gathered>, ahead: &Ahead) {
         while let Some(gathered) = batches.recv().await {
             // Nobody need wait for the cache: what is stored is due whether or not it remembers.
             if !gathered.intake.signals.is_empty() {
                 self.lanes.notify_one();
             }
             self.cache.confirm(&gathered.keys, self.settings.seen_ttl).await;
+            let mut ahead = lock(ahead);
+            for key in &gathered.keys {
+                ahead.remove(key);
+            }
+            drop(ahead);
             for receipt in gathered.receipts {
                 receipt.done();
             }
@@ -221,10 +236,10 @@ impl Intake {
     }
 
     /// Leaves out what was seen before and sets the windows of the rest.
-    async fn claim(&self, gathered: &mut Gathered) {
+    async fn claim(&self, gathered: &mut Gathered, ahead: &Ahead) {
         let rules = Arc::clone(&self.rules.borrow());
         let signals = std::mem::take(&mut gathered.signals);
-        let (fresh, keys, duplicates) = self.without_duplicates(signals, &rules).await;
+        let (fresh, keys, duplicates) = self.without_duplicates(signals, &rules, ahead).await;
         let timers = &rules.policy.timers;
         let quiet = timers.quiet.to_std().unwrap_or_default();
         let max_wait = timers.max_wait.to_std().unwrap_or_default();
@@ -258,11 +273,16 @@ impl Intake {
         }
     }
 
-    /// Drops signals whose key is confirmed in the cache; returns the others with the keys to confirm.
+    /// Drops signals whose key is confirmed in the cache, or that are on their way into the store already; returns the
+    /// others with the keys to confirm.
+    ///
+    /// A key that somebody merely claimed drops nothing. Our own claims are another matter while we live: batches are stored
+    /// in order, and behind one that was not stored none is, so what repeats a signal ahead of it adds nothing.
     async fn without_duplicates(
         &self,
         signals: Vec<Signal>,
         rules: &Rules,
+        ahead: &Ahead,
     ) -> (Vec<Signal>, Vec<SeenKey>, BTreeMap<StreamId, u64>) {
         let keyed: Vec<Option<SeenKey>> =
             signals.iter().map(|signal| seen_key(self.store.epoch(), signal, rules.mapping.version())).collect();
@@ -277,17 +297,21 @@ impl Intake {
         let mut duplicates = BTreeMap::new();
         let mut fresh = Vec::with_capacity(signals.len());
         let mut unconfirmed = Vec::with_capacity(keys.len());
+        let mut ahead = lock(ahead);
         for (signal, key) in signals.into_iter().zip(keyed) {
             // Answers are in the order of the keys; a signal without one always counts.
             let seen = key.as_ref().and_then(|_| answers.next());
-            if seen == Some(Seen::Done) {
+            let repeats = key.as_ref().is_some_and(|key| ahead.contains(key));
+            if repeats || seen == Some(Seen::Done) {
                 let stream = signal.position.map_or_else(|| StreamId::new("unknown"), |position| position.stream);
                 *duplicates.entry(stream).or_default() += 1;
             } else {
+                ahead.extend(key.clone());
                 unconfirmed.extend(key);
                 fresh.push(signal);
             }
         }
+        drop(ahead);
         (fresh, unconfirmed, duplicates)
     }
 }

@@ -298,7 +298,7 @@ async fn a_wrong_request_over_the_wire_fails_the_rehearsal_and_is_named() {
         assert!(sent.await.unwrap().status().is_success(), "the cloud itself takes any letter case");
     }
     let unknown = client.get(format!("{}/users/{mailbox}/messages", endpoints.microsoft.graph_http));
-    assert_eq!(unknown.bearer_auth(&token).send().await.unwrap().status().as_u16(), 404);
+    assert_eq!(unknown.bearer_auth(&token).send().await.unwrap().status().as_u16(), 400);
     let ended = tokio::spawn(rehearsal.end()).await.expect_err("the rehearsal fails").into_panic();
     let said = ended.downcast_ref::<String>().expect("the failure is a text");
     assert!(said.contains("3 things"), "{said}");
@@ -307,7 +307,7 @@ async fn a_wrong_request_over_the_wire_fails_the_rehearsal_and_is_named() {
         2,
         "{said}"
     );
-    assert!(said.contains(&format!("GET /users/{mailbox}/messages -> 404: path")), "{said}");
+    assert!(said.contains(&format!("GET /users/{mailbox}/messages -> 400: path")), "{said}");
 }
 
 #[test]

@@ -212,7 +212,7 @@ async fn pitfall_1_a_broken_reader_goes_on_behind_what_it_handed_over_and_neithe
         };
         assert!(broken > 0, "round {round}");
         // Sent while nobody reads: nothing else has run since the break.
-        let gap = format!("e{round} in the gap");
+        let gap = format!("e{round}-in-the-gap");
         publish(&office, &gap);
         read.extend(read_until(&mut running, &store, &gap).await);
         let from = began_anew(&office, partition, before).await;
@@ -260,8 +260,8 @@ async fn pitfall_2_a_link_that_was_idle_for_longer_than_the_retry_budget_recover
     // The receive call that waits now has used up its budget several times over before the link breaks.
     assert!(timeout(Duration::from_millis(500), running.batches.recv()).await.is_err());
     assert!(office.sandbox.hub_handle().cut_connections() > 0);
-    publish(&office, "after the break");
-    assert_eq!(read_until(&mut running, &store, "after the break").await, ["after the break"]);
+    publish(&office, "after-the-break");
+    assert_eq!(read_until(&mut running, &store, "after-the-break").await, ["after-the-break"]);
     running.stop().await.unwrap();
 }
 
@@ -318,12 +318,12 @@ async fn pitfall_4_a_partition_taken_by_an_owner_level_is_read_again_when_the_ow
             }
         };
         timeout(PATIENCE, taken).await.expect("ours is disconnected");
-        publish(&office, "while taken");
+        publish(&office, "while-taken");
     }
     drop(receiver);
     close(owner).await;
     publish(&office, "afterwards");
-    assert_eq!(read_until(&mut running, &store, "afterwards").await, ["while taken", "afterwards"]);
+    assert_eq!(read_until(&mut running, &store, "afterwards").await, ["while-taken", "afterwards"]);
     running.stop().await.unwrap();
 }
 
@@ -608,8 +608,8 @@ async fn tokens_are_renewed_in_flight_and_the_link_outlives_the_old_ones() {
     let hub = Guarded::open(&office, 367).await;
     let store = Arc::new(LittleStore::default());
     let mut running = hub.listen(&office, &store);
-    hub.publish(&office, "with the first token");
-    read_until(&mut running, &store, "with the first token").await;
+    hub.publish(&office, "with-the-first-token");
+    read_until(&mut running, &store, "with-the-first-token").await;
     let mut readers = hub.access.handle.watch_readers();
     timeout(PATIENCE, readers.wait_for(|readers| *readers == 1)).await.unwrap().unwrap();
     readers.mark_unchanged();
@@ -637,8 +637,8 @@ async fn tokens_are_renewed_in_flight_and_the_link_outlives_the_old_ones() {
     })
     .await
     .unwrap();
-    hub.publish(&office, "with the second token");
-    assert_eq!(read_until(&mut running, &store, "with the second token").await, ["with the second token"]);
+    hub.publish(&office, "with-the-second-token");
+    assert_eq!(read_until(&mut running, &store, "with-the-second-token").await, ["with-the-second-token"]);
     assert!(!readers.has_changed().unwrap(), "the link was attached anew");
     running.stop().await.unwrap();
 }

@@ -142,9 +142,14 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     let ids = Ids::new(client_request);
     let versioned = path.strip_prefix("/v1.0").filter(|rest| rest.starts_with('/'));
     let asked = Asked { method: &head.method, path: versioned.unwrap_or(&path), query: &query, headers: &head.headers };
-    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
-        let error = GraphError::new(413, "RequestEntityTooLarge", "The request body is larger than 4 MB.");
-        return front.reply(&asked, &|| Payload::Other, front.refuse(&error, &ids), &ids);
+    let body = match axum::body::to_bytes(body, MAX_BODY).await {
+        Ok(body) => body,
+        Err(error) if is_too_large(&error) => {
+            let error = GraphError::new(413, "RequestEntityTooLarge", "The request body is larger than 4 MB.");
+            return front.reply(&asked, &|| Payload::Other, front.refuse(&error, &ids), &ids);
+        }
+        // The client went away in the middle of its request: nobody reads an answer, and nothing was asked.
+        Err(_hung_up) => return broken(),
     };
     if let Some(path) = versioned {
         let answer = front.serve(&asked, path, body.clone(), base, &ids).await;
@@ -166,6 +171,12 @@ async fn handle(State(front): State<Front>, request: Request<Body>) -> Response<
     // Whatever else there is would be a version of Graph.
     let error = GraphError::bad_request(format!("Invalid version: {}", segments.first().copied().unwrap_or_default()));
     front.reply(&asked, &|| Payload::of(&body), front.refuse(&error, &ids), &ids)
+}
+
+/// Tells whether a body could not be read because it is over the limit; otherwise its sender went away.
+fn is_too_large(error: &axum::Error) -> bool {
+    // The type of this error belongs to a crate that is not ours to name.
+    std::error::Error::source(error).is_some_and(|source| source.to_string() == "length limit exceeded")
 }
 
 /// Tells whether a request changes meetings: by itself, or by a call in its batch.

@@ -31,6 +31,21 @@ async fn a_missing_role_is_a_403() {
 }
 
 #[tokio::test]
+async fn a_body_over_four_megabytes_is_refused_and_one_that_breaks_off_asks_nothing() {
+    let bench = Bench::new(Profile::Quiet);
+    let heard = bench.world.tap.listen();
+    let path = format!("/v1.0/users/{ANNA}/events");
+    let reply = bench.send(Request::post(&path).body(Body::from(vec![b' '; 5 * 1024 * 1024])).unwrap()).await;
+    assert_eq!((reply.status, &reply.body["error"]["code"]), (413, &json!("RequestEntityTooLarge")));
+    let broken = futures::stream::iter([Ok("{"), Err(std::io::Error::other("the client is gone"))]);
+    let request = Request::post(&path).body(Body::from_stream(broken)).unwrap();
+    let response = router(Arc::clone(&bench.tenant)).oneshot(request).await.unwrap();
+    assert!(axum::body::to_bytes(response.into_body(), 1024).await.is_err(), "the connection is broken");
+    bench.world.tap.close();
+    assert_eq!(heard.iter().count(), 1, "half a request is no exchange");
+}
+
+#[tokio::test]
 async fn token_endpoint_and_discovery_answer() {
     let bench = Bench::new(Profile::Quiet);
     let form = format!(
@@ -345,7 +360,7 @@ async fn the_tap_hears_what_was_asked_and_answered_without_the_token() {
             ("POST", "", 201, false),
             ("PATCH", "a=%20b", 400, false),
             ("DELETE", "a=%20b", 204, true),
-            ("GET", "", 404, false)
+            ("GET", "", 400, false)
         ]
     );
     assert_eq!(exchanges[0].path, format!("/users/{ANNA}/events"));

@@ -50,9 +50,11 @@ async fn a_call_that_is_answered_late_took_effect_and_is_under_way() {
     let body = with_times(json!({"Subject": "Late"}));
     let mut creating = Box::pin(client.send("POST", EVENTS, &[], &body));
     assert!(futures::poll!(&mut creating).is_pending());
+    // The request is worked on in a task of its own, which gets its turn now.
+    tokio::task::yield_now().await;
     assert_eq!(client.org.records().len(), 1);
     let soon = client.org.world.clock.now() + TimeDelta::seconds(30);
     assert_eq!(client.org.usage.long(soon), 1);
     drop(creating);
-    assert_eq!(client.org.usage.long(soon), 0);
+    assert_eq!(client.org.usage.long(soon), 1, "a client that hangs up ends nothing");
 }
