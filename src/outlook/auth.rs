@@ -33,6 +33,9 @@ const RENEW_BEFORE_FOR_HUBS: Duration = Duration::from_mins(12);
 /// Longest life of a token that is believed; Entra gives at most 28 hours.
 /// <https://learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation>
 const LONGEST_LIFE: Duration = Duration::from_hours(28);
+/// Least time that a token for Event Hubs has left, however fresh: the SDK asks for another 6 minutes (and up to 5 s) before
+/// the end, and given the same once more it asks no further.
+const LEAST_FOR_HUBS: Duration = Duration::from_secs(370);
 /// A token for Event Hubs younger than this is the best there is, however short its life.
 const FRESH: Duration = Duration::from_secs(3);
 /// For how long a failed sign-in answers everyone, so that a wrong secret or an outage is not tried once per request.
@@ -342,7 +345,10 @@ impl TokenCredential for HubCredential {
     ) -> azure_core::Result<AccessToken> {
         let scope = scopes.first().copied().unwrap_or(EVENT_HUBS_SCOPE);
         // The SDK never renews a token again for which it was given one of the same end.
-        let will_do = |bearer: &Bearer| bearer.left() > RENEW_BEFORE_FOR_HUBS || bearer.obtained.elapsed() < FRESH;
+        let will_do = |bearer: &Bearer| {
+            let fresh = bearer.obtained.elapsed() < FRESH && bearer.left() > LEAST_FOR_HUBS;
+            fresh || bearer.left() > RENEW_BEFORE_FOR_HUBS
+        };
         let bearer = self
             .source
             .token_that(scope, will_do)

@@ -200,7 +200,7 @@ async fn pitfall_1_a_broken_reader_goes_on_behind_what_it_handed_over_and_neithe
     let reasons =
         [DetachReason::Stolen, DetachReason::DetachForced, DetachReason::ServerBusy, DetachReason::Unauthorized];
     for round in 0..6 {
-        let first = format!("e{round} before");
+        let first = format!("e{round}-before");
         let (partition, sequence) = publish(&office, &first);
         read.extend(read_until(&mut running, &store, &first).await);
         let handle = office.sandbox.hub_handle();
