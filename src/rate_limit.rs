@@ -111,11 +111,8 @@ impl RateLimits {
         }
         let whole = u32::try_from(self.0.quota.in_flight.max(1)).unwrap_or(u32::MAX);
         let acquired = self.0.place(key).acquire_many_owned(places.clamp(1, whole));
-        let place = match tokio::time::timeout(place_wait, acquired).await {
-            Ok(Ok(place)) => place,
-            // A closed semaphore would have to be ours, and we close none.
-            Ok(Err(_)) | Err(_) => return Err(NO_PLACE_PAUSE),
-        };
+        // A closed semaphore would have to be ours, and we close none.
+        let Ok(Ok(place)) = tokio::time::timeout(place_wait, acquired).await else { return Err(NO_PLACE_PAUSE) };
         let units = NonZeroU32::new(units.min(self.0.quota.units.get())).unwrap_or(NonZeroU32::MIN);
         let key = key.to_owned();
         loop {

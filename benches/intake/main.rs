@@ -9,6 +9,7 @@
 //!
 //! All run one after the other on the same workload, so the ratios hold on any machine. Needs `redis-server`.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says why and ends")]
 

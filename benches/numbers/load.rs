@@ -27,7 +27,7 @@ pub(crate) async fn run(office: &Office, plan: Plan, table: &mut Table) {
     for edit in 0..edits {
         let meeting = &office.meetings[edit % office.meetings.len()];
         let round = edit / office.meetings.len();
-        move_meeting(&office.bench, meeting, (meeting.number + round) % 2 == 0, &format!("edit {edit:07}"));
+        move_meeting(&office.bench, meeting, (meeting.number + round).is_multiple_of(2), &format!("edit {edit:07}"));
         next += step;
         rehearsal.clock.sleep_until(next).await;
     }
@@ -50,8 +50,8 @@ pub(crate) async fn run(office: &Office, plan: Plan, table: &mut Table) {
         }
     }
     latencies.sort_by(f64::total_cmp);
-    let percentile = |part: f64| latencies[((latencies.len() as f64 - 1.0) * part) as usize];
-    let (p50, p99) = (percentile(0.5), percentile(0.99));
+    let percentile = |part: usize| latencies[(latencies.len() - 1) * part / 100];
+    let (p50, p99) = (percentile(50), percentile(99));
     let crossed = latencies.len();
     let what = format!("edits made, a second, crossed (of {edits})");
     table.add(&what, "", format!("{:.1}/s, {crossed}", edits as f64 / lasted), None);

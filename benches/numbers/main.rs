@@ -3,6 +3,7 @@
 //! The engine is the real program in a process of its own, so that its memory is its own; the sandbox runs in this one, and
 //! both share the machine. Redis is used where `redis-server` is installed. Nothing is asserted: a goal that is missed says so.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says why and ends")]
 

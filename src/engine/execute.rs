@@ -511,7 +511,7 @@ impl Work {
         read.or_else(|| {
             self.lookups.iter().find_map(|(_, answer)| match answer {
                 Answer::Failed(why) => Some(why),
-                _ => None,
+                Answer::Found(_) => None,
             })
         })
     }

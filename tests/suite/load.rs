@@ -38,7 +38,7 @@ impl Meeting {
     fn edit(&self, rehearsal: &Rehearsal, round: usize) {
         let person = rehearsal.person(self.number);
         let value = format!("round {round}");
-        if (self.number + round) % 2 == 0 {
+        if (self.number + round).is_multiple_of(2) {
             person.update_in_outlook(&self.event, &json!({"location": {"displayName": value}})).unwrap();
         } else {
             person.update_in_salesforce(&self.row, &fields(json!({"Subject": value}))).unwrap();
@@ -48,7 +48,7 @@ impl Meeting {
     /// Returns what the last two of `rounds` left.
     fn last(&self, rounds: usize) -> Shown {
         let (last, before) = (json!(format!("round {}", rounds - 1)), json!(format!("round {}", rounds - 2)));
-        if (self.number + rounds - 1) % 2 == 0 { (before, last) } else { (last, before) }
+        if (self.number + rounds - 1).is_multiple_of(2) { (before, last) } else { (last, before) }
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_token_that_ends_under_hundreds_of_calls_is_fetched_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_taken_back_under_hundreds_of_edits_cost_one_sign_in_for_each_credential_and_lose_nothing() {
     let options = Options { mailboxes: 10, speed: 10.0, ..Options::default() };
-    let (mut rehearsal, _files) = Rehearsal::without_engine(options, "").await.as_in_production("");
+    let (mut rehearsal, _files) = Rehearsal::without_engine(options, "").await.like_production("");
     rehearsal.start_engine().await;
     let before = sign_ins(&rehearsal);
     assert_eq!(before, [1, 1, 1], "one sign-in for each credential at the start");
@@ -124,7 +124,7 @@ async fn tokens_taken_back_under_hundreds_of_edits_cost_one_sign_in_for_each_cre
 async fn a_token_that_nears_its_end_is_renewed_before_any_call_is_refused() {
     let rehearsal = Rehearsal::without_engine(Options::default(), "").await;
     rehearsal.switch(|switches| switches.outlook_token_life_secs = 6);
-    let (mut rehearsal, _files) = rehearsal.as_in_production("");
+    let (mut rehearsal, _files) = rehearsal.like_production("");
     rehearsal.start_engine().await;
     let mut made = 0;
     while sign_ins(&rehearsal)[0] < 4 {
@@ -145,7 +145,7 @@ async fn the_hubs_token_is_renewed_in_flight_and_no_reader_notices() {
     // The SDK renews 6 minutes before the end, give or take 5 seconds: here within some seconds of the start.
     let rehearsal = Rehearsal::without_engine(Options::default(), "").await;
     rehearsal.switch(|switches| switches.hub_token_life_secs = 372);
-    let (mut rehearsal, _files) = rehearsal.as_in_production("");
+    let (mut rehearsal, _files) = rehearsal.like_production("");
     rehearsal.start_engine().await;
     rehearsal.switch(|switches| switches.hub_token_life_secs = 3599);
     let taken = |r: &Rehearsal| r.sandbox.hub_handle().tokens_taken();
@@ -171,7 +171,7 @@ async fn the_hubs_token_is_renewed_in_flight_and_no_reader_notices() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cloud_that_refuses_fresh_tokens_too_gets_no_sign_in_per_request_and_the_meetings_wait_with_a_code() {
     let options = Options { speed: 10.0, ..Options::default() };
-    let (mut rehearsal, _files) = Rehearsal::without_engine(options, "").await.as_in_production("");
+    let (mut rehearsal, _files) = Rehearsal::without_engine(options, "").await.like_production("");
     rehearsal.start_engine().await;
     let refused = |r: &Rehearsal| {
         let switches = r.sandbox.world().faults.read();
@@ -246,7 +246,7 @@ const SALESFORCE_MEND: &str = "check the consumer secret";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_is_told_by_check_and_in_the_log_of_run_with_code_words_and_mend() {
     let bench = Bench::set_up(Options::default(), "").await;
-    let files = bench.as_in_production("log:\n  format: json\n  level: debug\n");
+    let files = bench.like_production("log:\n  format: json\n  level: debug\n");
     let right = (
         bench.rehearsal.sandbox.endpoints().microsoft.client_secret.clone(),
         bench.rehearsal.sandbox.endpoints().salesforce.client_secret.clone(),
@@ -284,7 +284,7 @@ async fn a_wrong_secret_is_told_by_check_and_in_the_log_of_run_with_code_words_a
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_replaced_in_their_files_are_taken_up_without_a_restart_and_without_a_trace_of_them() {
     let bench = Bench::set_up(Options::default(), "").await;
-    let files = bench.as_in_production("log:\n  format: json\n  level: debug\nsync:\n  retry_max_secs: 1\n");
+    let files = bench.like_production("log:\n  format: json\n  level: debug\nsync:\n  retry_max_secs: 1\n");
     let rehearsal = &bench.rehearsal;
     let first = (
         rehearsal.sandbox.endpoints().microsoft.client_secret.clone(),
@@ -309,7 +309,7 @@ async fn secrets_replaced_in_their_files_are_taken_up_without_a_restart_and_with
     make(rehearsal, 20, "Careful");
     rehearsal.until("they crossed", |r| r.salesforce().len() == 20).await;
     let signs = |line: &String| line.contains("CB1302") || line.contains("CB1354");
-    assert!(!running.log().iter().any(|line| signs(line)), "{:#?}", running.log());
+    assert!(!running.log().iter().any(signs), "{:#?}", running.log());
     assert_eq!(running.log().iter().filter(|line| line.contains("has changed in its file")).count(), 2);
 
     // The cloud first: what happens meanwhile waits, and crosses when the files follow.

@@ -87,7 +87,7 @@ enrolments:
 
 impl Rehearsal {
     /// Gives the next engine a production configuration.
-    pub(crate) fn as_in_production(mut self, settings: &str) -> (Self, SecretFiles) {
+    pub(crate) fn like_production(mut self, settings: &str) -> (Self, SecretFiles) {
         let files = SecretFiles::write(&self, settings);
         self.config = config::load_file(Some(&files.config)).unwrap_or_else(|problems| panic!("{problems:#?}"));
         (self, files)
@@ -96,7 +96,7 @@ impl Rehearsal {
 
 impl Bench {
     /// Writes a production configuration, with the bench's web address.
-    pub(crate) fn as_in_production(&self, settings: &str) -> SecretFiles {
+    pub(crate) fn like_production(&self, settings: &str) -> SecretFiles {
         SecretFiles::write(&self.rehearsal, &format!("web: {{ address: {} }}\n{settings}", self.web))
     }
 

@@ -111,7 +111,9 @@ impl Contract {
 impl Operation {
     fn read(document: &Value, path: &str, method: &str, operation: &Value) -> Self {
         let resolve = |value: &Value| match value["$ref"].as_str() {
-            Some(reference) => document.pointer(&reference[1..]).expect("a reference leads somewhere").clone(),
+            Some(reference) => {
+                document.pointer(reference.trim_start_matches('#')).expect("a reference leads somewhere").clone()
+            }
             None => value.clone(),
         };
         let schema_of = |part: &Value| part.pointer("/content/application~1json/schema").cloned();
@@ -124,7 +126,7 @@ impl Operation {
         Self {
             name: format!("{} {path}", method.to_uppercase()),
             method: method.to_uppercase(),
-            template: path[1..].split('/').map(str::to_owned).collect(),
+            template: path.trim_start_matches('/').split('/').map(str::to_owned).collect(),
             parameters: parameters.iter().filter_map(|parameter| Parameter::read(&resolve(parameter))).collect(),
             body,
             answers: answers.map(|(status, answer)| (status.clone(), schema_of(&resolve(answer)))).collect(),
