@@ -49,7 +49,7 @@ async fn measure() {
         mailboxes: number("CALBRIDGE_BENCH_MAILBOXES", 200),
         seconds: number("CALBRIDGE_BENCH_SECONDS", 60),
         rate: number("CALBRIDGE_BENCH_RATE", 50),
-        many: number("CALBRIDGE_BENCH_MANY", 10_000),
+        many: number("CALBRIDGE_BENCH_MANY", 2_000),
         idle: number("CALBRIDGE_BENCH_IDLE", 30) as u64,
     };
     let redis = RedisServer::start().await;
@@ -66,7 +66,7 @@ async fn measure() {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     );
     let mut table = Table::default();
-    moments::start(&mut table, &settings).await;
+    let small = moments::start(&mut table, &settings).await;
     moments::burst(&mut table, &settings).await;
     moments::recovery(&mut table, &settings).await;
     let office = Office::open(plan.mailboxes, &settings).await;
@@ -74,7 +74,7 @@ async fn measure() {
     load::idle(&office, plan, &mut table).await;
     office.close().await;
     if plan.many > 0 {
-        moments::memory(&mut table, &settings, plan.many).await;
+        moments::memory(&mut table, &settings, plan.many, small).await;
     }
     table.print();
 }
