@@ -4,6 +4,7 @@ use calbridge_sandbox::Options;
 use calbridge_sandbox::history::Cloud;
 use serde_json::{Value, json};
 
+use crate::support::Rehearsal;
 use crate::support::meetings::{in_outlook, in_salesforce};
 use crate::support::process::Bench;
 
@@ -27,6 +28,10 @@ async fn an_outage_never_makes_the_engine_look_dead_and_readiness_names_what_is_
     let told = bench.answers("/readyz", |status, _| status == 200).await;
     assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["not_ready"], json!([]));
 
+    // Ready does not mean subscribed yet: without a subscription nothing would be notified below.
+    let all = bench.rehearsal.sandbox.endpoints().mailboxes.len();
+    let subscribed = |r: &Rehearsal| r.sandbox.tenant().subscriptions(None).len() >= all;
+    bench.rehearsal.until("every mailbox is subscribed", subscribed).await;
     // Both remotes go away while there is something to do.
     faults.change(|switches| (switches.salesforce_unavailable_next, switches.outlook_unavailable_next) = (ALL, ALL));
     bench.rehearsal.person(0).create_in_outlook(&in_outlook("During the outage")).unwrap();

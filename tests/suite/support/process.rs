@@ -91,21 +91,12 @@ impl Bench {
 
     /// Starts `calbridge run`, and waits until it listens to everything and has done what it owed.
     pub(crate) async fn run(&self) -> Running {
-        let sandbox = &self.rehearsal.sandbox;
-        let calls = |kind: &str| -> u64 {
-            let calls = sandbox.world().meters.read().calls;
-            calls.values().filter_map(|kinds| kinds.get(kind)).sum()
-        };
-        let subscribed = calls("pubsub.subscribe");
+        let subscribed = self.subscribed();
         let running = self.start();
-        let (partitions, mailboxes) = (sandbox.endpoints().event_hubs.partitions, sandbox.endpoints().mailboxes.len());
-        self.rehearsal
-            .until("the program listens", |_| {
-                sandbox.hub_handle().readers().len() >= partitions
-                    && calls("pubsub.subscribe") > subscribed
-                    && calls("graph.calendar_view_delta") >= mailboxes as u64
-            })
-            .await;
+        self.listens(subscribed).await;
+        let mailboxes = self.rehearsal.sandbox.endpoints().mailboxes.len() as u64;
+        let read = |rehearsal: &Rehearsal| rehearsal.calls("graph.calendar_view_delta") >= mailboxes;
+        self.rehearsal.until("every mailbox was read", read).await;
         self.rehearsal.settled().await;
         self.rehearsal.next_second().await;
         running
