@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::auth::GRAPH_SCOPE;
 use super::calendar::OutlookCalendar;
 use super::client::{Call, TENANT, encode};
-use super::listen::event_hubs;
+use super::listen::hub_connection;
 use crate::ports::{Calendar, Finding, RemoteError};
 
 /// Application permissions that the engine uses: <https://learn.microsoft.com/graph/permissions-reference>.
@@ -84,7 +84,7 @@ async fn subscriptions(calendar: &OutlookCalendar) -> Finding {
 async fn hub(calendar: &OutlookCalendar) -> Option<Finding> {
     let hub = calendar.settings.hub.as_ref()?;
     let what = format!("outlook: event hub {}", hub.hub);
-    Some(match event_hubs::partitions(hub, calendar.client.tokens()).await {
+    Some(match hub_connection::partitions(hub, calendar.client.tokens()).await {
         Ok(partitions) => fine(what, format!("{} partitions can be seen", partitions.len())),
         Err(error) => failed(what, &error),
     })

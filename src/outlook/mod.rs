@@ -36,7 +36,8 @@ pub use auth::{AuthSettings, Bearer, EVENT_HUBS_SCOPE, GRAPH_SCOPE, HubCredentia
 pub use calendar::OutlookCalendar;
 pub use convert::STAMP_PROPERTY;
 pub use listen::Nudges;
-pub use listen::event_hubs::{HubListener, HubSettings};
+pub use listen::event_hubs::HubListener;
+pub use listen::hub_connection::HubSettings;
 pub use subscriptions::{ClientStates, SubscriptionListener, SubscriptionSettings};
 
 use crate::ports::{Clock, EnrolmentRow, RemoteError, Store};

@@ -1,6 +1,7 @@
 //! The roads by which Graph's notifications come; each turns wire messages into signals by the same reader.
 
 pub mod event_hubs;
+pub(super) mod hub_connection;
 pub(super) mod notification;
 
 use std::collections::BTreeMap;
