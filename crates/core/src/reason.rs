@@ -134,6 +134,8 @@ reasons! {
     Replayed = ("CB2074", "replayed", "at or before the position already covered"),
     /// A gap was reported.
     Gap = ("CB2075", "gap", "changes may have been missed; everything concerned is read again"),
+    /// An edit fell between our read and our write.
+    OverwrittenUnseen = ("CB2076", "overwritten_unseen", "somebody edited Salesforce between our read and our write; the value is kept here"),
     /// The remote refuses the write for good.
     Refused = ("CB2080", "refused", "the remote refuses the write"),
     /// Too many tries.

@@ -2,18 +2,17 @@
 
 use calbridge_core::ids::RecordId;
 use calbridge_core::side::Side;
-use calbridge_core::signal::Version;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::oracle::{self, Account};
 use crate::people;
 use crate::swarm::{Dice, Swarm};
-use crate::world::World;
+use crate::world::{Message, World};
 
 /// What is put to the test.
 pub(crate) trait Engine {
     /// Takes in a signal.
-    fn signal(&mut self, now: DateTime<Utc>, record: RecordId, deleted: bool, version: Option<Version>);
+    fn signal(&mut self, now: DateTime<Utc>, message: Message);
     /// When it wants to run next, if at all.
     fn due(&self) -> Option<DateTime<Utc>>;
     /// Runs once.
@@ -112,11 +111,13 @@ fn deliver_late_writes(stage: &mut Stage, until: DateTime<Utc>) {
 fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     deliver_late_writes(stage, stage.world.now);
     let now = stage.world.now;
-    let (arrived, waiting) = std::mem::take(&mut stage.world.signals).into_iter().partition(|signal| signal.0 <= now);
+    let (arrived, waiting) =
+        std::mem::take(&mut stage.world.signals).into_iter().partition(|message| message.due <= now);
     stage.world.signals = waiting;
-    let arrived: Vec<_> = arrived;
-    for (_, record, deleted, version) in arrived {
-        engine.signal(now, record, deleted, Some(version));
+    let mut arrived: Vec<Message> = arrived;
+    arrived.sort_by_key(|message| message.due);
+    for message in arrived {
+        engine.signal(now, message);
     }
     if engine.due().is_some_and(|at| at <= now) {
         engine.run(stage)?;
@@ -131,7 +132,8 @@ fn drain(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     if stage.world.swarm.lost_signals > 0 {
         let now = stage.world.now;
         for (record, rows) in &stage.world.rows {
-            engine.signal(now, record.clone(), rows.last().is_some_and(|row| row.deleted), None);
+            let deleted = rows.last().is_some_and(|row| row.deleted);
+            engine.signal(now, Message { due: now, record: record.clone(), deleted, version: None, fact: None });
         }
     }
     for _ in 0..600 {
@@ -139,7 +141,7 @@ fn drain(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
         let world = &stage.world;
         let next = [
             engine.due(),
-            world.signals.iter().map(|signal| signal.0).min(),
+            world.signals.iter().map(|message| message.due).min(),
             world.late.iter().map(|late| late.0).min(),
         ];
         match next.into_iter().flatten().min() {
