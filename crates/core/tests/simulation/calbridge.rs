@@ -68,7 +68,7 @@ impl Mutant {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
     rules: Rules,
     enrolments: Vec<Enrolment>,
@@ -90,14 +90,12 @@ fn rules(swarm: &Swarm) -> Rules {
     static COMPILED: Mutex<Vec<(Kind, Mapping)>> = Mutex::new(Vec::new());
     let kind = (swarm.conflict, swarm.location);
     let mut compiled = COMPILED.lock().unwrap();
-    let mapping = match compiled.iter().find(|(known, _)| *known == kind) {
-        Some((_, mapping)) => mapping.clone(),
-        None => {
-            let mapping = mapping(kind.0, kind.1);
-            compiled.push((kind, mapping.clone()));
-            mapping
-        }
-    };
+    let known = compiled.iter().find(|(known, _)| *known == kind).map(|(_, mapping)| mapping.clone());
+    let mapping = known.unwrap_or_else(|| {
+        let mapping = mapping(kind.0, kind.1);
+        compiled.push((kind, mapping.clone()));
+        mapping
+    });
     let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
     Rules { mapping, policy }
 }

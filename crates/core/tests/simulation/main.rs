@@ -9,6 +9,7 @@
 
 mod calbridge;
 mod card;
+mod explore;
 mod oracle;
 mod people;
 mod sim;

@@ -83,7 +83,7 @@ pub(crate) struct Tally {
     pub(crate) leaked: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) now: DateTime<Utc>,
     pub(crate) rows: BTreeMap<RecordId, Vec<Row>>,
@@ -204,7 +204,7 @@ impl World {
         let fact = (side == Side::Salesforce).then(|| (number, fact(before, &row, author == Author::Engine)));
         self.rows.entry(record.clone()).or_default().push(row);
         self.show();
-        let copies = if self.strikes(dice, self.swarm.lost_signals) { 0 } else { 1 + dice.below(2) };
+        let copies = if self.strikes(dice, self.swarm.lost_signals) { 0 } else { 1 + u64::from(dice.chance(50)) };
         let mut due = self.now;
         for copy in 0..copies {
             due += TimeDelta::milliseconds(i64::try_from(dice.below(4_000)).unwrap());
