@@ -469,6 +469,7 @@ impl Work {
             notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
             enrolments: enrolments.to_vec(),
             lookups: self.lookups.clone(),
+            facts: Vec::new(),
             tries: self.claim.tries,
         }
     }

@@ -77,6 +77,7 @@ pub async fn look(config: &Config, clock: Arc<dyn Clock>, store: &dyn Store, id:
         notices: Vec::new(),
         enrolments,
         lookups: Vec::new(),
+        facts: Vec::new(),
         tries: 0,
     };
     let rules = Rules { mapping: config.mapping.mapping.clone(), policy: config.policy.clone() };

@@ -120,6 +120,7 @@ pub(crate) fn link(number: u128, outlook: Option<RecordId>, salesforce: Option<R
             ("time".to_owned(), same(Value::When(when))),
         ]),
         intents: BothSides::default(),
+        unaudited: Vec::new(),
         state: LinkState::Live,
         revision: 0,
         last_writer: Some(Side::Outlook),

@@ -9,7 +9,7 @@ use crate::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteT
 use crate::link::Link;
 use crate::observed::Observed;
 use crate::side::Side;
-use crate::signal::{SignalCause, Version};
+use crate::signal::{ChangeFact, SignalCause, Version};
 use crate::value::When;
 
 /// One meeting, as read just now.
@@ -27,6 +27,8 @@ pub struct Case {
     pub enrolments: Vec<Enrolment>,
     /// Answers to look-ups that an earlier planning round asked for.
     pub lookups: Vec<(Lookup, Answer)>,
+    /// What change events said about the Salesforce record, in the order of their stream; see `plan/audit.rs`.
+    pub facts: Vec<Fact>,
     /// Consecutive runs of this lane that failed.
     pub tries: u32,
 }
@@ -44,6 +46,17 @@ pub struct Notice {
     pub last_signal_at: DateTime<Utc>,
     /// Why the engine looks.
     pub cause: SignalCause,
+}
+
+/// What one change event said about one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The record.
+    pub record: RecordId,
+    /// The event said that the record was deleted.
+    pub deleted: bool,
+    /// The header, and the mapped values that the event carried.
+    pub facts: ChangeFact,
 }
 
 /// One mailbox paired with one Salesforce user.

@@ -63,6 +63,7 @@
 //!     notices: Vec::new(),
 //!     enrolments: vec![Enrolment { mailbox, user, enrolled_at: "2026-11-01T00:00:00Z".parse().unwrap() }],
 //!     lookups: Vec::new(),
+//!     facts: Vec::new(),
 //!     tries: 0,
 //! };
 //!

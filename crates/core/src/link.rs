@@ -39,6 +39,9 @@ pub struct Link {
     pub base: BTreeMap<String, BaseField>,
     /// Writes whose result is unknown; at most one a side.
     pub intents: BothSides<Option<Intent>>,
+    /// Writes to Salesforce that took effect and whose own change event has not come yet.
+    #[serde(default)]
+    pub unaudited: Vec<Unaudited>,
     /// Where the link stands.
     pub state: LinkState,
     /// Rises with each commit.
@@ -212,6 +215,25 @@ pub struct Intent {
     pub sends: u32,
     /// Why.
     pub reason: Reason,
+}
+
+/// A write that took effect, kept until its change event shows what lay before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unaudited {
+    /// Names the write.
+    pub token: WriteToken,
+    /// The record written.
+    pub record: RecordId,
+    /// It deleted the record.
+    pub deletes: bool,
+    /// Values as they were read before the write, in the record's fields.
+    pub replaced: Fields,
+    /// Values written, in the record's fields.
+    pub written: Fields,
+    /// The version that was read.
+    pub expected: Option<Version>,
+    /// When the write was recorded.
+    pub recorded_at: DateTime<Utc>,
 }
 
 /// What an intent does.

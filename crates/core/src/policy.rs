@@ -88,6 +88,10 @@ pub struct Timers {
     pub retry_max: TimeDelta,
     /// Tries before a dead letter.
     pub max_tries: u32,
+    /// How long a write to Salesforce waits for its own change event; longer than the event is kept for replay.
+    ///
+    /// <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/event-message-durability.html>: 72 hours.
+    pub audit_for: TimeDelta,
 }
 
 impl Default for Timers {
@@ -104,6 +108,7 @@ impl Default for Timers {
             retry_min: TimeDelta::seconds(1),
             retry_max: TimeDelta::minutes(15),
             max_tries: 12,
+            audit_for: TimeDelta::hours(96),
         }
     }
 }

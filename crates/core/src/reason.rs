@@ -140,6 +140,8 @@ reasons! {
     UnknownKind = ("CB2077", "unknown_kind", "the message speaks of an unknown kind of change"),
     /// Salesforce does not know the schema of an event.
     UnknownSchema = ("CB2078", "unknown_schema", "Salesforce does not know the schema that the event was written with"),
+    /// An edit fell between our read and our write.
+    OverwrittenUnseen = ("CB2079", "overwritten_unseen", "somebody edited Salesforce between our read and our write; the value is kept here"),
     /// The remote refuses the write for good.
     Refused = ("CB2080", "refused", "the remote refuses the write"),
     /// Too many tries.

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConnectionId, MailboxId, RecordId, StreamId};
+use crate::ids::{ConnectionId, MailboxId, RecordId, StreamId, WriteToken};
 use crate::side::Side;
+use crate::value::Fields;
 
 /// What a listener makes of one wire message item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +97,16 @@ pub struct ChangeFact {
     pub user: String,
     /// `transactionKey` and `sequenceNumber`, joined by `/`.
     pub transaction: String,
-    /// Names of the changed fields.
+    /// When the change was committed.
+    pub committed: DateTime<Utc>,
+    /// Names of the changed fields, as mapping files call them.
     pub changed: BTreeSet<String>,
-    /// Value of the token field if the event carries it.
-    pub token: Option<String>,
+    /// The event makes the record private; its values are not to be kept.
+    pub private: bool,
+    /// Values of those changed fields that the event carries completely.
+    pub values: Fields,
+    /// Token of the write of ours that made the change, if the event carries one.
+    pub token: Option<WriteToken>,
 }
 
 /// A place in a durable stream.

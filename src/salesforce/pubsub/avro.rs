@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use calbridge_core::ids::WriteToken;
 use calbridge_core::observed::Stamp;
 use calbridge_core::reason::Reason;
 use calbridge_core::signal::Change;
@@ -44,7 +45,7 @@ pub(super) struct ChangeEvent {
     pub(super) transaction: String,
     pub(super) committed: DateTime<Utc>,
     pub(super) changed: BTreeSet<String>,
-    pub(super) token: Option<String>,
+    pub(super) token: Option<WriteToken>,
 }
 
 /// Reads the schema that Salesforce gives for a schema id.
@@ -109,10 +110,7 @@ pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent,
         transaction: format!("{}/{sequence}", text("transactionKey")?),
         committed,
         changed,
-        token: field(&fields, TOKEN_FIELD)
-            .and_then(text_of)
-            .and_then(|stamp| Stamp::decode(&stamp)?.token)
-            .map(|token| token.to_string()),
+        token: field(&fields, TOKEN_FIELD).and_then(text_of).and_then(|stamp| Stamp::decode(&stamp)?.token),
     })
 }
 
@@ -271,7 +269,7 @@ pub(in super::super) mod tests {
         assert!(!event.gap && !event.overflow);
         assert_eq!(event.transaction, "0001/2");
         assert_eq!(event.committed.timestamp_millis(), 1_795_251_601_000);
-        assert_eq!(event.token.as_deref(), Some("00000000-0000-0000-0000-000000000002"));
+        assert_eq!(event.token.map(|token| token.to_string()).as_deref(), Some("00000000-0000-0000-0000-000000000002"));
         let changed: Vec<&str> = event.changed.iter().map(String::as_str).collect();
         assert_eq!(changed, ["Calbridge_Token__c", "Subject"]);
         assert!(!format!("{event:?}").contains("secret"));

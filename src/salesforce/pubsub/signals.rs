@@ -4,6 +4,7 @@ use calbridge_core::ids::{ConnectionId, RecordId, SalesforceId};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, ChangeFact, Position, Signal, SignalCause, Target, Version};
+use calbridge_core::value::Fields;
 use chrono::{DateTime, Utc};
 
 use super::avro::{ChangeEvent, Unusable};
@@ -36,7 +37,10 @@ impl Source {
             origin: event.origin,
             user: event.user,
             transaction: event.transaction,
+            committed: event.committed,
             changed: event.changed,
+            private: false,
+            values: Fields::new(),
             token: event.token,
         };
         let cause = if event.gap { SignalCause::Gap } else { SignalCause::Notification };

@@ -346,7 +346,7 @@ async fn changes_arrive_over_tls_and_a_restart_goes_on_where_it_stopped() {
     assert!(matches!(&signal.target, Target::Record(target) if *target == record));
     let facts = signal.facts.unwrap();
     assert!(facts.origin.contains("client=calbridge/1"), "{facts:?}");
-    assert_eq!(facts.token, Some(Uuid::from_u128(1007).to_string()));
+    assert_eq!(facts.token, Some(WriteToken::new(Uuid::from_u128(1007))));
     stop.cancel();
     task.await.unwrap().unwrap();
 

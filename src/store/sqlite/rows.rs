@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use calbridge_core::case::Notice;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
-use calbridge_core::link::{BaseField, Intent, Link, LinkState};
+use calbridge_core::link::{BaseField, Intent, Link, LinkState, Unaudited};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::BothSides;
 use calbridge_core::signal::{SignalCause, Version};
@@ -116,6 +116,8 @@ pub(super) fn dirty_row(row: &SqliteRow) -> Result<(LaneId, DirtyRow), StoreErro
 struct LinkValues {
     base: BTreeMap<String, BaseField>,
     intents: BothSides<Option<Intent>>,
+    #[serde(default)]
+    unaudited: Vec<Unaudited>,
 }
 
 /// Columns that [`link`] reads; `data_key` must be joined.
@@ -134,15 +136,17 @@ pub(super) fn link(row: &SqliteRow, sealer: &Sealer) -> Result<(LaneId, Link), S
             serde_json::from_slice(&plain).map_err(|error| corrupt("link values", &error.to_string()))?;
         link.base = values.base;
         link.intents = values.intents;
+        link.unaudited = values.unaudited;
     }
     Ok((parse("lane id", get(row, "lane_id")?)?, link))
 }
 
 /// Splits a link into its plain body and its sealed values.
 pub(super) fn link_body(link: &Link, key: &DataKey, key_id: &str) -> Result<(String, Vec<u8>), StoreError> {
-    let values = LinkValues { base: link.base.clone(), intents: link.intents.clone() };
+    let values =
+        LinkValues { base: link.base.clone(), intents: link.intents.clone(), unaudited: link.unaudited.clone() };
     let plain = serde_json::to_vec(&values).expect("plain data with text keys always serialises");
-    let body = Link { base: BTreeMap::new(), intents: BothSides::default(), ..link.clone() };
+    let body = Link { base: BTreeMap::new(), intents: BothSides::default(), unaudited: Vec::new(), ..link.clone() };
     Ok((to_json(&body), key.seal(LINK_VALUES, key_id, &plain)?))
 }
 

@@ -7,7 +7,7 @@ use super::run::{Run, Stop, present};
 use super::{Outcome, presence};
 use crate::case::Lookup;
 use crate::ids::RecordId;
-use crate::link::{Action, Home, Intent, LinkState, Replica};
+use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
 use crate::observed::{Evidence, Observed, Snapshot};
 use crate::reason::Reason;
 use crate::side::Side;
@@ -91,8 +91,9 @@ fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
         Observed::Unread(why) => Err(run.wait_for_read(why)),
         Observed::Absent(evidence) => {
             prove_gone(run, intent, *evidence)?;
-            // Whether the write came before the deletion no longer matters; presence decides what follows.
+            // Whether the write came before the deletion matters only to the audit; presence decides what follows.
             drop_intent(run, intent);
+            run.link_mut().await_change_event(intent);
             Ok(())
         }
         Observed::Present(snapshot) if carries(snapshot, intent) => {
@@ -110,6 +111,7 @@ fn deleted(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
             prove_gone(run, intent, *evidence)?;
             let at = run.now;
             drop_intent(run, intent);
+            run.link_mut().await_change_event(intent);
             run.link_mut().state = LinkState::Tombstone { reason: intent.reason, at };
             run.cover_all();
             run.reasons.push(Reason::WriteConfirmed);
@@ -183,5 +185,20 @@ impl crate::link::Link {
         }
         (replica.missing_since, replica.stale) = (None, None);
         replica.stamped = Some(intent.stamp.clone());
+        self.await_change_event(intent);
+    }
+
+    /// Keeps a write to Salesforce that took effect, or may have, until its own change event shows what lay before it.
+    fn await_change_event(&mut self, intent: &Intent) {
+        let (Side::Salesforce, Some(record)) = (intent.side, intent.action.record()) else { return };
+        self.unaudited.push(Unaudited {
+            token: intent.token,
+            record: record.clone(),
+            deletes: matches!(intent.action, Action::Delete(_)),
+            replaced: intent.replaced.clone(),
+            written: intent.fields.clone(),
+            expected: intent.expected.clone(),
+            recorded_at: intent.recorded_at,
+        });
     }
 }

@@ -9,7 +9,9 @@
 //! | `presence.rs` | does each side still have the meeting? |
 //! | `merge.rs` | which fields changed, who wins, what is written? |
 //! | `cover.rs` | which notices does this run answer? |
+//! | `audit.rs` | did a write of ours cover an edit that nobody had seen? |
 
+mod audit;
 mod cover;
 mod intents;
 mod merge;
@@ -61,6 +63,8 @@ pub struct Plan {
     pub wake_at: Option<DateTime<Utc>>,
     /// Number of notices that were our own writes coming back.
     pub echoes: u32,
+    /// Facts of change events that came before this are no longer needed.
+    pub facts_from: DateTime<Utc>,
 }
 
 /// How a run ends.

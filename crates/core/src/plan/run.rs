@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Alias, Decision, MailEffect, Outcome, Plan, Planned, cover, intents, merge, presence, unlinked};
+use super::{Alias, Decision, MailEffect, Outcome, Plan, Planned, audit, cover, intents, merge, presence, unlinked};
 use crate::case::{Answer, Case, Enrolment, Fresh, Lookup};
 use crate::ids::RecordId;
 use crate::link::{Intent, Link, LinkState, Replica};
@@ -94,6 +94,7 @@ pub(super) struct Run<'a> {
     pub(super) covered: BTreeSet<RecordId>,
     pub(super) wake_at: Option<DateTime<Utc>>,
     pub(super) echoes: u32,
+    pub(super) facts_from: DateTime<Utc>,
 }
 
 impl<'a> Run<'a> {
@@ -110,10 +111,12 @@ impl<'a> Run<'a> {
             covered: BTreeSet::new(),
             wake_at: None,
             echoes: 0,
+            facts_from: now - rules.policy.timers.settle_read,
         }
     }
 
     fn finish(mut self, outcome: Outcome) -> Plan {
+        audit::audit(&mut self);
         if let Some(link) = &mut self.link {
             for step in &self.steps {
                 *link.intents.get_mut(step.side) = Some(step.clone());
@@ -151,6 +154,7 @@ impl<'a> Run<'a> {
             aliases: aliases.into_iter().collect(),
             wake_at: self.wake_at,
             echoes: self.echoes,
+            facts_from: self.facts_from,
         }
     }
 

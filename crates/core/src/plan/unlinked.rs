@@ -140,6 +140,7 @@ fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
         copies: std::collections::BTreeSet::new(),
         base: BTreeMap::new(),
         intents: BothSides::default(),
+        unaudited: Vec::new(),
         state: LinkState::Live,
         revision: 0,
         last_writer: Some(authority.record.side()),

@@ -3,8 +3,9 @@
 //! A [`Mutant`] breaks one rule of it, to prove that the simulation would notice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
-use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup, Notice};
+use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Lookup, Notice};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::link::{Action, Intent, Link, LinkState};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
@@ -14,7 +15,7 @@ use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
-use calbridge_core::signal::{SignalCause, Version};
+use calbridge_core::signal::SignalCause;
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use crate::oracle::{Account, entry};
 use crate::sim::{Engine, Stage, replicas};
 use crate::swarm::{Meeting, Swarm};
-use crate::world::{FIELDS, MAILBOXES, USERS, why};
+use crate::world::{FIELDS, MAILBOXES, Message, USERS, why};
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +42,11 @@ pub(crate) enum Mutant {
     RepeatsCreations,
     /// Lost values are not journaled.
     JournalsNothing,
+    /// What change events said is not kept, so nobody learns what a write covered.
+    AuditsNothing,
 }
 
-pub(crate) const MUTANTS: [Mutant; 7] = [
+pub(crate) const MUTANTS: [Mutant; 8] = [
     Mutant::ForgetsThePast,
     Mutant::BelievesTheLastAnswer,
     Mutant::CoversTheUnseen,
@@ -51,6 +54,7 @@ pub(crate) const MUTANTS: [Mutant; 7] = [
     Mutant::BelievesOneMiss,
     Mutant::RepeatsCreations,
     Mutant::JournalsNothing,
+    Mutant::AuditsNothing,
 ];
 
 impl Mutant {
@@ -64,7 +68,7 @@ impl Mutant {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
     rules: Rules,
     enrolments: Vec<Enrolment>,
@@ -76,18 +80,35 @@ pub(crate) struct Calbridge {
     tries: u32,
     ids: u128,
     journal: BTreeSet<(String, String)>,
+    /// What change events said, by their place in the stream, and when they came.
+    facts: BTreeMap<u64, (DateTime<Utc>, Fact)>,
 }
 
-/// The rules of a schedule.
-pub(crate) fn rules(swarm: &Swarm) -> Rules {
+/// The rules of a schedule; those of one kind are compiled once, because that takes longer than a schedule.
+fn rules(swarm: &Swarm) -> Rules {
+    type Kind = (Conflict, Direction);
+    static COMPILED: Mutex<Vec<(Kind, Mapping)>> = Mutex::new(Vec::new());
+    let kind = (swarm.conflict, swarm.location);
+    let mut compiled = COMPILED.lock().unwrap();
+    let known = compiled.iter().find(|(known, _)| *known == kind).map(|(_, mapping)| mapping.clone());
+    let mapping = known.unwrap_or_else(|| {
+        let mapping = mapping(kind.0, kind.1);
+        compiled.push((kind, mapping.clone()));
+        mapping
+    });
+    let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
+    Rules { mapping, policy }
+}
+
+fn mapping(conflict: Conflict, location: Direction) -> Mapping {
     let field = |(name, outlook, salesforce): (&str, &str, &str)| FieldSpec {
         name: name.to_owned(),
         line: 1,
         outlook: outlook.to_owned(),
         salesforce: salesforce.to_owned(),
-        direction: if name == "location" { swarm.location } else { Direction::Both },
+        direction: if name == "location" { location } else { Direction::Both },
         on_create: true,
-        conflict: if name == "time" { Conflict::OutlookWins } else { swarm.conflict },
+        conflict: if name == "time" { Conflict::OutlookWins } else { conflict },
         initial: Initial::Outlook,
         max_length: None,
         to_salesforce: BTreeMap::new(),
@@ -95,8 +116,7 @@ pub(crate) fn rules(swarm: &Swarm) -> Rules {
     };
     let fields = FIELDS.into_iter().map(field).collect();
     let spec = MappingSpec { file: "simulation".to_owned(), fields, tests: Vec::new() };
-    let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
-    Rules { mapping: Mapping::compile(&spec).expect("the rules are sound"), policy }
+    Mapping::compile(&spec).expect("the rules are sound")
 }
 
 impl Calbridge {
@@ -117,6 +137,7 @@ impl Calbridge {
             tries: 0,
             ids: 0,
             journal: BTreeSet::new(),
+            facts: BTreeMap::new(),
         }
     }
 
@@ -184,6 +205,7 @@ impl Calbridge {
             notices: claimed.values().cloned().collect(),
             enrolments: self.enrolments.clone(),
             lookups: Vec::new(),
+            facts: self.facts.values().map(|(_, fact)| fact.clone()).collect(),
             tries: self.tries,
         };
         self.ids += 3;
@@ -249,7 +271,12 @@ impl Calbridge {
 }
 
 impl Engine for Calbridge {
-    fn signal(&mut self, now: DateTime<Utc>, record: RecordId, deleted: bool, version: Option<Version>) {
+    fn signal(&mut self, now: DateTime<Utc>, message: Message) {
+        let Message { record, deleted, version, fact, .. } = message;
+        if let Some((place, facts)) = fact.filter(|_| !self.is(Mutant::AuditsNothing)) {
+            let fact = Fact { record: record.clone(), deleted, facts };
+            self.facts.entry(place).or_insert((now, fact));
+        }
         self.due.insert(record.clone(), now + self.rules.policy.timers.quiet);
         let notice = self.dirty.entry(record.clone()).or_insert_with(|| Notice {
             record,
@@ -286,6 +313,7 @@ impl Engine for Calbridge {
             return Ok(());
         }
         self.write_journal(&plan);
+        self.facts.retain(|_, (at, _)| *at >= plan.facts_from);
         self.store(plan.next.clone());
         self.wake_at = if plan.steps.is_empty() { plan.wake_at } else { Some(stage.world.now) };
         self.tries = if plan.outcome == Outcome::Wait { tries + 1 } else { 0 };

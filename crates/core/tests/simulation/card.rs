@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::oracle::Account;
 use crate::sim::{Engine, Stage};
-use crate::world::{FIELDS, MAILBOXES, USERS, World, field_of};
+use crate::world::{FIELDS, MAILBOXES, Message, USERS, World, field_of};
 
 #[derive(Debug, Default)]
 pub(crate) struct Card {
@@ -75,7 +75,7 @@ impl Card {
 }
 
 impl Engine for Card {
-    fn signal(&mut self, now: DateTime<Utc>, record: RecordId, _deleted: bool, version: Option<Version>) {
+    fn signal(&mut self, now: DateTime<Utc>, Message { record, version, .. }: Message) {
         let own = version.is_some() && self.last_written.get(&record) == version.as_ref();
         if self.seen.insert((record.clone(), version)) && !own {
             self.queue.push_back((record, now));

@@ -9,12 +9,15 @@
 
 mod calbridge;
 mod card;
+mod explore;
 mod oracle;
 mod people;
 mod sim;
 mod swarm;
 mod world;
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use calbridge::{Calbridge, MUTANTS};
@@ -54,22 +57,64 @@ fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
     }
     let (from, schedules) = (number("CALBRIDGE_FROM").unwrap_or(0), number("CALBRIDGE_SCHEDULES").unwrap_or(SCHEDULES));
     let started = Instant::now();
-    let (mut writes, mut unseen, mut with_unseen) = (0_u64, 0_u64, 0_u64);
-    for seed in from..from + schedules {
-        let end = schedule(seed, false);
-        if end.violation.is_some() {
-            holds(seed);
-        }
-        writes += u64::from(end.writes);
-        unseen += u64::from(end.overwritten_unseen);
-        with_unseen += u64::from(end.overwritten_unseen > 0);
+    let next = AtomicU64::new(from);
+    let shares = std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shares: Vec<_> = (0..cores).map(|_| scope.spawn(|| share(&next, from + schedules))).collect();
+        shares.into_iter().map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+    });
+    let total = shares.into_iter().fold(Share::default(), Share::and);
+    if let Some(seed) = total.violated {
+        holds(seed);
     }
+    let Share { writes, unseen, with_unseen, .. } = total;
     let a_second = u128::from(schedules) * 1_000 / started.elapsed().as_millis().max(1);
     println!("{schedules} schedules, {writes} writes, 0 violations, {a_second} schedules a second");
     println!(
         "apart from these: {unseen} writes in {with_unseen} schedules replaced an edit that fell between read and write, \
-         where the remote honours no precondition"
+         where the remote honours no precondition and no message told of the edit"
     );
+}
+
+/// What one thread found in its part of the schedules.
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    writes: u64,
+    unseen: u64,
+    with_unseen: u64,
+    /// The first seed that violated something.
+    violated: Option<u64>,
+}
+
+impl Share {
+    fn and(self, other: Self) -> Self {
+        Self {
+            writes: self.writes + other.writes,
+            unseen: self.unseen + other.unseen,
+            with_unseen: self.with_unseen + other.with_unseen,
+            violated: [self.violated, other.violated].into_iter().flatten().min(),
+        }
+    }
+}
+
+/// Takes schedules until there are no more, or one violated something.
+fn share(next: &AtomicU64, end: u64) -> Share {
+    let mut share = Share::default();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return share;
+        }
+        let end_of_one = schedule(seed, false);
+        share.writes += u64::from(end_of_one.writes);
+        share.unseen += u64::from(end_of_one.overwritten_unseen);
+        share.with_unseen += u64::from(end_of_one.overwritten_unseen > 0);
+        if end_of_one.violation.is_some() {
+            next.store(end, Ordering::Relaxed);
+            share.violated = Some(seed);
+            return share;
+        }
+    }
 }
 
 #[test]

@@ -2,18 +2,20 @@
 
 use calbridge_core::ids::RecordId;
 use calbridge_core::side::Side;
-use calbridge_core::signal::Version;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::oracle::{self, Account};
 use crate::people;
 use crate::swarm::{Dice, Swarm};
-use crate::world::World;
+use crate::world::{Message, World};
+
+/// Steps after which a drain must have come to its end.
+pub(crate) const MOST_STEPS: u32 = 600;
 
 /// What is put to the test.
 pub(crate) trait Engine {
     /// Takes in a signal.
-    fn signal(&mut self, now: DateTime<Utc>, record: RecordId, deleted: bool, version: Option<Version>);
+    fn signal(&mut self, now: DateTime<Utc>, message: Message);
     /// When it wants to run next, if at all.
     fn due(&self) -> Option<DateTime<Utc>>;
     /// Runs once.
@@ -25,7 +27,7 @@ pub(crate) trait Engine {
 }
 
 /// Everything but the engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stage {
     pub(crate) dice: Dice,
     pub(crate) world: World,
@@ -109,14 +111,16 @@ fn deliver_late_writes(stage: &mut Stage, until: DateTime<Utc>) {
 }
 
 /// Delivers what is due and lets the engine run if it has something to do.
-fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
+pub(crate) fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     deliver_late_writes(stage, stage.world.now);
     let now = stage.world.now;
-    let (arrived, waiting) = std::mem::take(&mut stage.world.signals).into_iter().partition(|signal| signal.0 <= now);
+    let (arrived, waiting) =
+        std::mem::take(&mut stage.world.signals).into_iter().partition(|message| message.due <= now);
     stage.world.signals = waiting;
-    let arrived: Vec<_> = arrived;
-    for (_, record, deleted, version) in arrived {
-        engine.signal(now, record, deleted, Some(version));
+    let mut arrived: Vec<Message> = arrived;
+    arrived.sort_by_key(|message| message.due);
+    for message in arrived {
+        engine.signal(now, message);
     }
     if engine.due().is_some_and(|at| at <= now) {
         engine.run(stage)?;
@@ -131,23 +135,26 @@ fn drain(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     if stage.world.swarm.lost_signals > 0 {
         let now = stage.world.now;
         for (record, rows) in &stage.world.rows {
-            engine.signal(now, record.clone(), rows.last().is_some_and(|row| row.deleted), None);
+            let deleted = rows.last().is_some_and(|row| row.deleted);
+            engine.signal(now, Message { due: now, record: record.clone(), deleted, version: None, fact: None });
         }
     }
-    for _ in 0..600 {
+    for _ in 0..MOST_STEPS {
         turn(stage, engine)?;
-        let world = &stage.world;
-        let next = [
-            engine.due(),
-            world.signals.iter().map(|signal| signal.0).min(),
-            world.late.iter().map(|late| late.0).min(),
-        ];
-        match next.into_iter().flatten().min() {
+        match next_event(stage, engine) {
             Some(at) => stage.world.now = stage.world.now.max(at),
             None => return Ok(()),
         }
     }
-    Err("L2: still busy after 600 steps".to_owned())
+    Err(format!("L2: still busy after {MOST_STEPS} steps"))
+}
+
+/// Returns when something happens next without anybody's doing.
+pub(crate) fn next_event(stage: &Stage, engine: &impl Engine) -> Option<DateTime<Utc>> {
+    let world = &stage.world;
+    let message = world.signals.iter().map(|message| message.due).min();
+    let late = world.late.iter().map(|late| late.0).min();
+    [engine.due(), message, late].into_iter().flatten().min()
 }
 
 /// Both sides of a link, for loops over what there is.

@@ -4,25 +4,67 @@
 
 use calbridge_core::mapping::{Conflict, Direction};
 
-/// A generator of our own, so that a seed means the same on every machine and version.
+/// Where chance comes from: a seed, or a script that an explorer writes.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) enum Dice {
+    /// A generator of our own, so that a seed means the same on every machine and version.
+    Random(u64),
+    /// Every choice is made by the explorer.
+    Scripted(Script),
+}
+
+/// Choices made so far in one step, and how many faults may still strike.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Script {
+    /// Which way to go at each choice of a step; beyond its end, always the first.
+    pub(crate) choices: Vec<u8>,
+    /// How many ways there were at each choice of a step.
+    pub(crate) ways: Vec<u8>,
+    /// Faults and rare acts of people that may still happen.
+    pub(crate) budget: u32,
+}
+
+impl Script {
+    fn choose(&mut self, ways: u8) -> u8 {
+        let chosen = self.choices.get(self.ways.len()).copied().unwrap_or(0);
+        self.ways.push(ways);
+        if self.choices.len() < self.ways.len() {
+            self.choices.push(chosen);
+        }
+        chosen
+    }
+}
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
+        Self::Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
     }
 
+    /// Draws a number below a bound; an explorer tries the least and the greatest.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*: https://www.jstatsoft.org/article/view/v008i14
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1)
+        match self {
+            Self::Random(state) => {
+                // xorshift64*: https://www.jstatsoft.org/article/view/v008i14
+                *state ^= *state >> 12;
+                *state ^= *state << 25;
+                *state ^= *state >> 27;
+                (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1)
+            }
+            Self::Scripted(_) if bound <= 1 => 0,
+            Self::Scripted(script) => u64::from(script.choose(2)) * (bound - 1),
+        }
     }
 
+    /// Tells whether something rare happens; an explorer tries both as long as its budget lasts.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
+        match self {
+            Self::Random(_) => self.below(100) < percent,
+            Self::Scripted(script) => {
+                let happens = percent > 0 && script.budget > 0 && script.choose(2) == 1;
+                script.budget -= u32::from(happens);
+                happens
+            }
+        }
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {

@@ -6,7 +6,7 @@ use calbridge_core::ids::{LinkId, MailboxId, RecordId, SalesforceId, WriteToken}
 use calbridge_core::link::{Action, Home, Intent};
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp, Traits, Why};
 use calbridge_core::side::{BothSides, Side};
-use calbridge_core::signal::Version;
+use calbridge_core::signal::{ChangeFact, Version};
 use calbridge_core::value::{Fields, Value, When};
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -56,6 +56,18 @@ pub(crate) struct Row {
     pub(crate) by_person: BTreeSet<String>,
 }
 
+/// A message about a change, on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) due: DateTime<Utc>,
+    pub(crate) record: RecordId,
+    pub(crate) deleted: bool,
+    /// The version it names; none for a sweep.
+    pub(crate) version: Option<Version>,
+    /// Place in the remote's stream, and what a change event of Salesforce says.
+    pub(crate) fact: Option<(u64, ChangeFact)>,
+}
+
 /// Who changed what, for the judgement at the end.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
@@ -66,18 +78,18 @@ pub(crate) struct Tally {
     pub(crate) creates: BothSides<u32>,
     /// Rule, side and value of what a write of the engine replaced or deleted before the other side ever showed it.
     pub(crate) replaced: Vec<(&'static str, Value)>,
-    /// The same, where a person wrote between the engine's read and its write on a side without preconditions.
+    /// The same, where a person wrote between the engine's read and its write, and no change event tells of it.
     pub(crate) overwritten_unseen: u32,
     pub(crate) leaked: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) now: DateTime<Utc>,
     pub(crate) rows: BTreeMap<RecordId, Vec<Row>>,
     pub(crate) tally: Tally,
-    /// Signals on their way: due time, record, deleted, version.
-    pub(crate) signals: Vec<(DateTime<Utc>, RecordId, bool, Version)>,
+    /// Messages on their way.
+    pub(crate) signals: Vec<Message>,
     /// Writes that will apply after their sender gave up.
     pub(crate) late: Vec<(DateTime<Utc>, Intent)>,
     pub(crate) faults: bool,
@@ -86,6 +98,8 @@ pub(crate) struct World {
     created_by: BTreeMap<WriteToken, RecordId>,
     next_version: u64,
     next_id: u64,
+    /// When the latest change event of Salesforce is delivered.
+    stream_at: DateTime<Utc>,
 }
 
 impl World {
@@ -101,6 +115,7 @@ impl World {
             created_by: BTreeMap::new(),
             next_version: 1,
             next_id: 1,
+            stream_at: DateTime::UNIX_EPOCH,
         }
     }
 
@@ -185,13 +200,21 @@ impl World {
                 }
             }
         }
-        let (deleted, version) = (row.deleted, Self::version(side, number));
+        let (deleted, version) = (row.deleted, Some(Self::version(side, number)));
+        let fact = (side == Side::Salesforce).then(|| (number, fact(before, &row, author == Author::Engine)));
         self.rows.entry(record.clone()).or_default().push(row);
         self.show();
-        let copies = if self.strikes(dice, self.swarm.lost_signals) { 0 } else { 1 + dice.below(2) };
-        for _ in 0..copies {
-            let delay = TimeDelta::milliseconds(i64::try_from(dice.below(4_000)).unwrap());
-            self.signals.push((self.now + delay, record.clone(), deleted, version.clone()));
+        let copies = if self.strikes(dice, self.swarm.lost_signals) { 0 } else { 1 + u64::from(dice.chance(50)) };
+        let mut due = self.now;
+        for copy in 0..copies {
+            due += TimeDelta::milliseconds(i64::try_from(dice.below(4_000)).unwrap());
+            // Salesforce's stream keeps its order; a repetition comes after the first delivery.
+            if side == Side::Salesforce && copy == 0 {
+                due = due.max(self.stream_at);
+                self.stream_at = due;
+            }
+            let (record, version, fact) = (record.clone(), version.clone(), fact.clone());
+            self.signals.push(Message { due, record, deleted, version, fact });
         }
     }
 
@@ -299,7 +322,9 @@ impl World {
                     })
                     .filter_map(|(rule, name)| Some((rule, row.fields.get(name)?.clone())))
                     .collect();
-                if underneath {
+                // An edit that no read and no message showed can be told by nobody.
+                let told = intent.side == Side::Salesforce && self.swarm.lost_signals == 0;
+                if underneath && !told {
                     self.tally.overwritten_unseen += u32::from(!lost.is_empty());
                 } else {
                     self.tally.replaced.extend(lost);
@@ -356,6 +381,23 @@ impl World {
             },
             _ => WriteResult::Applied { record, version: None, snapshot: None },
         }
+    }
+}
+
+/// What a change event of Salesforce says about a change.
+fn fact(before: Option<&Row>, after: &Row, ours: bool) -> ChangeFact {
+    let old = before.map(|row| &row.fields);
+    let changed = after.fields.iter().filter(|(name, value)| old.and_then(|old| old.get(*name)) != Some(*value));
+    let values: Fields = changed.map(|(name, value)| (name.clone(), value.clone())).collect();
+    ChangeFact {
+        origin: String::new(),
+        user: String::new(),
+        transaction: after.version.to_string(),
+        committed: after.modified,
+        changed: values.keys().cloned().collect(),
+        private: after.traits.private && !before.is_some_and(|row| row.traits.private),
+        values,
+        token: after.stamp.as_ref().filter(|_| ours && !after.deleted).and_then(|stamp| stamp.token),
     }
 }
 
