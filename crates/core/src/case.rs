@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use crate::link::Link;
 use crate::observed::Observed;
+use crate::reason::Reason;
 use crate::side::Side;
 use crate::signal::{ChangeFact, SignalCause, Version};
 use crate::value::When;
@@ -29,8 +30,40 @@ pub struct Case {
     pub lookups: Vec<(Lookup, Answer)>,
     /// What change events said about the Salesforce record, in the order of their stream; see `plan/audit.rs`.
     pub facts: Vec<Fact>,
+    /// What a person said about the meeting since its last run.
+    pub instruction: Option<Instruction>,
     /// Consecutive runs of this lane that failed.
     pub tries: u32,
+}
+
+/// What a person tells calbridge to do about one meeting; the surfaces check that it fits what the meeting waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instruction {
+    /// Do what is held.
+    Approve,
+    /// Do not do what is held.
+    Discard,
+    /// Try what failed again.
+    Retry,
+    /// Leave what failed alone until the next edit.
+    Skip,
+    /// Make both sides hold this side's values.
+    Keep(Side),
+}
+
+impl Instruction {
+    /// Returns the reason by which the journal names it.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Approve => Reason::Approved,
+            Self::Discard => Reason::Discarded,
+            Self::Retry => Reason::Retried,
+            Self::Skip => Reason::Skipped,
+            Self::Keep(Side::Outlook) => Reason::KeptOutlook,
+            Self::Keep(Side::Salesforce) => Reason::KeptSalesforce,
+        }
+    }
 }
 
 /// What a dirty row says about one record.
@@ -94,6 +127,32 @@ pub enum Lookup {
         /// The time of the meeting, as text: see [`When`]'s serialised form.
         when: String,
     },
+    /// How much of a budget other meetings have used up.
+    Census {
+        /// The link that asks; it is not counted.
+        link: LinkId,
+        /// The mailbox whose meetings are counted, if the meeting has one.
+        mailbox: Option<MailboxId>,
+        /// The Salesforce user whose doings are counted, if one is known.
+        author: Option<String>,
+    },
+}
+
+/// What other meetings of a mailbox, and of an author, have used up or want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Census {
+    /// Linked meetings of the mailbox.
+    pub links_in_mailbox: u32,
+    /// Deletions in the mailbox: made without approval within [`Guard::DELETES_WITHIN`], waiting, or held.
+    ///
+    /// [`Guard::DELETES_WITHIN`]: crate::policy::Guard::DELETES_WITHIN
+    pub deletes_in_mailbox: u32,
+    /// Deletions by the author, counted likewise.
+    pub deletes_by_author: u32,
+    /// Writes by the author that mailed people, made without approval within [`Guard::MAILS_WITHIN`].
+    ///
+    /// [`Guard::MAILS_WITHIN`]: crate::policy::Guard::MAILS_WITHIN
+    pub mails_by_author: u32,
 }
 
 impl Lookup {
@@ -110,6 +169,8 @@ impl Lookup {
 pub enum Answer {
     /// What was read or found; an empty list means that nothing was found.
     Found(Vec<(RecordId, Observed)>),
+    /// What was counted.
+    Counted(Census),
     /// The question could not be answered now.
     Failed(crate::observed::Why),
 }

@@ -86,6 +86,14 @@ uuid_id! {
     /// Names one write; stamped into the record by it, so that a read tells whether it took effect.
     WriteToken
 }
+
+impl WriteToken {
+    /// Returns bits that were drawn with it: chance for whoever may draw none, such as the core.
+    pub fn chance(&self) -> u128 {
+        self.0.as_u128()
+    }
+}
+
 uuid_id! {
     /// Names a lane: the serial execution of one meeting.
     LaneId

@@ -64,6 +64,7 @@
 //!     enrolments: vec![Enrolment { mailbox, user, enrolled_at: "2026-11-01T00:00:00Z".parse().unwrap() }],
 //!     lookups: Vec::new(),
 //!     facts: Vec::new(),
+//!     instruction: None,
 //!     tries: 0,
 //! };
 //!

@@ -42,6 +42,9 @@ pub struct Link {
     /// Writes to Salesforce that took effect and whose own change event has not come yet.
     #[serde(default)]
     pub unaudited: Vec<Unaudited>,
+    /// What runs remember about writes that wait, and about those made.
+    #[serde(default)]
+    pub care: Care,
     /// Where the link stands.
     pub state: LinkState,
     /// Rises with each commit.
@@ -157,6 +160,58 @@ pub struct BaseField {
     pub rule: String,
 }
 
+/// What runs remember about writes that wait, and about those made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Care {
+    /// A write that is wanted and waits for its time or for a person.
+    pub pending: Option<Pending>,
+    /// A person approved the write that was held for this reason; in force until both sides agree.
+    pub approved: Option<Reason>,
+    /// When a write last made Exchange mail people.
+    pub mailed_at: Option<DateTime<Utc>>,
+    /// When a write to a side last took effect.
+    pub wrote: BothSides<Option<DateTime<Utc>>>,
+    /// When writes were made that no person's edit explains, oldest first; those of a day.
+    pub unexplained: VecDeque<DateTime<Utc>>,
+}
+
+/// A write that is wanted and not made yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What it would do.
+    pub wish: Wish,
+    /// The side that would be written.
+    pub side: Side,
+    /// Since when it is wanted.
+    pub since: DateTime<Utc>,
+    /// When its cause was last seen to change.
+    pub changed_at: DateTime<Utc>,
+    /// The version that was its cause; none for a deletion.
+    pub version: Option<Version>,
+    /// The Salesforce user who caused it, by 18-character id, where one is known.
+    pub author: Option<String>,
+}
+
+/// What a write that waits would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// Delete the record of the other side.
+    Delete,
+    /// Change the Outlook event, of which Exchange mails its attendees.
+    Mail,
+}
+
+impl Wish {
+    /// Returns the stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Mail => "mail",
+        }
+    }
+}
+
 /// Where a link stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +235,13 @@ pub enum LinkState {
     /// Failed and needs a person.
     DeadLetter {
         /// Why.
+        reason: Reason,
+        /// Since when.
+        at: DateTime<Utc>,
+    },
+    /// Failed, and a person set it aside until the next edit.
+    Skipped {
+        /// Why it failed.
         reason: Reason,
         /// Since when.
         at: DateTime<Utc>,

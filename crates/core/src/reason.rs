@@ -74,8 +74,8 @@ reasons! {
     Private = ("CB2030", "private", "private meetings stay on their side"),
     /// A linked meeting became private.
     BecamePrivate = ("CB2031", "became_private", "the meeting became private; its copy on the other side is removed"),
-    /// Meetings with attendees flow one way for now.
-    AttendeesNeedMailPolicy = ("CB2032", "attendees_need_mail_policy", "meetings with attendees are not written to Outlook until a mail policy is set"),
+    /// Exchange would mail attendees, and the policy forbids it.
+    AttendeesNeedMailPolicy = ("CB2032", "attendees_need_mail_policy", "Exchange would mail the attendees, and the mail policy is `never`"),
     /// Series are not mapped yet.
     SeriesNotMapped = ("CB2033", "series_not_mapped", "recurring meetings are not mapped yet"),
     /// A copy that Salesforce keeps for an invited user.
@@ -98,10 +98,38 @@ reasons! {
     PastMeeting = ("CB2042", "past_meeting", "a past meeting with attendees is not written"),
     /// A stamp names a link that the database does not know.
     StampUnknown = ("CB2043", "stamp_unknown", "stamped by a link that is not in this database; it is not created a second time"),
+    /// Only the organiser's copy speaks for a meeting.
+    NotOrganizer = ("CB2044", "not_organizer", "the organiser's copy is in no enrolled mailbox; an attendee's copy is not written"),
+    /// No person made the change, and Exchange would mail attendees.
+    MailNeedsPerson = ("CB2045", "mail_needs_person", "Exchange would mail the attendees of a change that no person made; waits for approval"),
+    /// One author caused too many mails at once.
+    MailFuse = ("CB2046", "mail_fuse", "one author caused more writes that mail people than may leave at once; waits for approval"),
+    /// A later mail is gathered with what follows.
+    MailWaits = ("CB2047", "mail_waits", "attendees were mailed a moment ago; later changes are gathered into one more mail"),
+    /// A deletion waits, in case it is one of many.
+    DeleteWaits = ("CB2048", "delete_waits", "a deletion waits a moment, in case it is one of many"),
+    /// One of more deletions than may happen at once.
+    MassDelete = ("CB2049", "mass_delete", "more deletions at once than may happen without approval"),
     /// Observe mode.
     ObserveMode = ("CB2050", "observe_mode", "mode is `observe`: planned, not written"),
     /// The Salesforce org lacks a field we need.
     MissingStampField = ("CB2051", "missing_stamp_field", "Salesforce lacks a field that writes need; see `calbridge check`"),
+    /// A person approved what was held.
+    Approved = ("CB2052", "approved", "a person approved what was held"),
+    /// A person discarded what was held.
+    Discarded = ("CB2053", "discarded", "a person discarded what was held"),
+    /// A person chose Outlook's values.
+    KeptOutlook = ("CB2054", "kept_outlook", "a person chose Outlook's values"),
+    /// A person chose Salesforce's values.
+    KeptSalesforce = ("CB2055", "kept_salesforce", "a person chose Salesforce's values"),
+    /// A person set a failure aside.
+    Skipped = ("CB2056", "skipped", "a person set the failure aside until the next edit"),
+    /// A person asked for another try.
+    Retried = ("CB2057", "retried", "a person asked for another try"),
+    /// A deleted meeting came back.
+    Restored = ("CB2058", "restored", "the meeting was deleted and somebody brought it back"),
+    /// Deleted here, edited there; the edit wins.
+    EditWins = ("CB2059", "edit_wins", "deleted on one side and edited on the other; by policy it is made again"),
     /// A read was older than what is known.
     StaleRead = ("CB2060", "stale_read", "the read was older than what is already known; reading again"),
     /// A read failed.
@@ -161,6 +189,13 @@ impl std::fmt::Display for Reason {
 }
 
 impl Reason {
+    /// Tells whether a hold for this reason looks again at each run whether there is still anything to hold.
+    ///
+    /// The other holds wait until a person says something.
+    pub fn is_reconsidered(self) -> bool {
+        matches!(self, Self::MassDelete | Self::MailNeedsPerson | Self::MailFuse)
+    }
+
     /// Tells whether a message set aside for this reason is kept for a person; others are only counted.
     pub fn keeps_message(self) -> bool {
         matches!(self, Self::Undecodable | Self::Oversized | Self::UnknownKind | Self::UnknownSchema)

@@ -102,6 +102,8 @@ fn needed_from(run: &Run<'_>) -> DateTime<Utc> {
     let open = link.intents.salesforce.iter().map(|intent| intent.recorded_at);
     let planned = run.steps.iter().map(|step| step.recorded_at);
     let unaudited = link.unaudited.iter().map(|write| write.recorded_at);
-    let earliest = open.chain(planned).chain(unaudited).min().unwrap_or(run.now).min(run.now);
+    // Who asked for a write that waits stands in the events that told of it.
+    let waiting = link.care.pending.iter().map(|pending| pending.since);
+    let earliest = open.chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
     earliest - run.rules.policy.timers.settle_read
 }

@@ -1,14 +1,15 @@
 //! The merge table: per rule, each side against its own base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::Outcome;
+use super::caution::{self, Author, Passage};
 use super::presence::Pair;
-use super::run::{Run, Stop, may_write};
-use crate::link::{Action, BaseField, Intent, LinkState};
+use super::run::{Run, Stop};
+use crate::link::{Action, BaseField, Care, Intent, LinkState};
 use crate::mapping::{Conflict, Direction, Initial, Kind, Rule};
 use crate::observed::{Snapshot, Stamp};
 use crate::reason::Reason;
@@ -38,14 +39,14 @@ enum Verdict {
 
 /// Plans a linked meeting whose both sides are there.
 pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> {
-    let mut writes: BTreeMap<Side, (Fields, BTreeMap<String, BaseField>, Fields)> = BTreeMap::new();
-    let outlook_writable = may_write(pair.outlook).is_ok();
+    let mut writes: BTreeMap<Side, Write> = BTreeMap::new();
+    let terms = Terms { refused: caution::refusal(run, pair.outlook), keep: run.keep };
     let mut ask = false;
     for rule in run.rules.mapping.rules() {
         let outlook = rule.read(Side::Outlook, &pair.outlook.fields);
         let salesforce = rule.read(Side::Salesforce, &pair.salesforce.fields);
         let base = run.link().base.get(&rule.name).filter(|base| base.rule == rule.hash());
-        let verdict = judge(rule, base, &outlook, &salesforce, pair, outlook_writable);
+        let verdict = judge(rule, base, &outlook, &salesforce, pair, terms);
         match verdict {
             Verdict::Same => {}
             Verdict::Leave(reason) => run.decide(rule, reason, None, &outlook, &salesforce, &Value::Null),
@@ -82,10 +83,11 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
                     continue;
                 }
                 run.decide(rule, reason, Some(side), &outlook, &salesforce, &target);
-                let (fields, agreements, replaced) = writes.entry(side).or_default();
-                fields.insert(rule.field(side).to_owned(), target);
-                replaced.insert(rule.field(side).to_owned(), present.clone());
-                agreements.insert(rule.name.clone(), agreed);
+                let write = writes.entry(side).or_default();
+                write.fields.insert(rule.field(side).to_owned(), target);
+                write.replaced.insert(rule.field(side).to_owned(), present.clone());
+                write.agreed.insert(rule.name.clone(), agreed);
+                write.causes.insert(rule.field(from).to_owned());
             }
         }
     }
@@ -98,23 +100,94 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
     if writes.contains_key(&Side::Salesforce) {
         run.stampable(Side::Salesforce)?;
     }
+    let held_back = hold_back(run, pair, &mut writes)?;
     for side in Side::BOTH {
         run.link_mut().replicas.get_mut(side).as_mut().expect("both sides are there").advance(pair.get(side));
     }
     run.cover();
-    if writes.is_empty() {
-        run.link_mut().in_step_at = Some(run.now);
-        let reason = if run.echoes > 0 { Reason::Echo } else { Reason::NoMappedChange };
-        if run.reasons.is_empty() {
-            run.reasons.push(if run.case.notices.is_empty() { Reason::InStep } else { reason });
-        }
-        return Ok(Outcome::InStep);
-    }
-    for (side, (fields, agreed, replaced)) in writes {
-        let intent = update(run, pair.get(side), pair.get(side.other()), fields, agreed, replaced);
+    for (side, write) in writes {
+        let intent = update(run, pair.get(side), pair.get(side.other()), write);
         run.steps.push(intent);
     }
-    Ok(Outcome::Write)
+    match held_back {
+        _ if !run.steps.is_empty() => Ok(Outcome::Write),
+        Some(Passage::Held(_)) => Ok(Outcome::Hold),
+        Some(Passage::Later(..)) => Ok(Outcome::Deferred),
+        Some(Passage::Open) | None => {
+            let care = &mut run.link_mut().care;
+            (care.pending, care.approved) = (None, None);
+            run.link_mut().in_step_at = Some(run.now);
+            let reason = if run.echoes > 0 { Reason::Echo } else { Reason::NoMappedChange };
+            if run.reasons.is_empty() {
+                run.reasons.push(if run.case.notices.is_empty() { Reason::InStep } else { reason });
+            }
+            Ok(Outcome::InStep)
+        }
+    }
+}
+
+/// What is to be written to one side.
+#[derive(Debug, Default)]
+struct Write {
+    fields: Fields,
+    agreed: BTreeMap<String, BaseField>,
+    replaced: Fields,
+    /// Fields of the other side whose change is carried.
+    causes: BTreeSet<String>,
+}
+
+/// Takes out a write that may not leave yet, or not without a person.
+///
+/// # Errors
+/// The meeting goes round in circles and ends as a dead letter, or a look-up is missing.
+fn hold_back(
+    run: &mut Run<'_>,
+    pair: &Pair<'_>,
+    writes: &mut BTreeMap<Side, Write>,
+) -> Result<Option<Passage>, Stop> {
+    let mut held_back = None;
+    let mut authors = BTreeMap::new();
+    if let Some(write) = writes.get(&Side::Outlook) {
+        let causes: BTreeSet<&str> = write.causes.iter().map(String::as_str).collect();
+        let author = caution::author_of_change(run, pair.salesforce, &causes);
+        let passage = caution::change(run, pair.outlook, pair.salesforce, &author)?;
+        if passage != Passage::Open {
+            writes.remove(&Side::Outlook);
+            for decision in run.decisions.iter_mut().filter(|decision| decision.write == Some(Side::Outlook)) {
+                decision.write = None;
+            }
+            held_back = Some(passage);
+        }
+        authors.insert(Side::Outlook, author);
+    }
+    for side in Side::BOTH.into_iter().filter(|side| writes.contains_key(side)) {
+        let author = authors.remove(&side).unwrap_or(Author::Unknown);
+        if caution::goes_round(run, side, &author) {
+            let at = run.now;
+            run.link_mut().state = LinkState::DeadLetter { reason: Reason::Oscillation, at };
+            run.link_mut().care = Care { unexplained: run.link().care.unexplained.clone(), ..Care::default() };
+            run.cover();
+            return Err(run.end(Outcome::DeadLetter, Reason::Oscillation));
+        }
+    }
+    match held_back {
+        Some(Passage::Held(reason)) => run.hold(reason),
+        Some(Passage::Later(at, reason)) => {
+            run.wake(at);
+            run.reasons.push(reason);
+        }
+        Some(Passage::Open) | None => {}
+    }
+    Ok(held_back)
+}
+
+/// What holds for all rules of a meeting.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// Why Outlook is not written at all.
+    refused: Option<Reason>,
+    /// The side whose values a person chose.
+    keep: Option<Side>,
 }
 
 /// The merge table.
@@ -124,7 +197,7 @@ fn judge(
     outlook: &Value,
     salesforce: &Value,
     pair: &Pair<'_>,
-    outlook_writable: bool,
+    terms: Terms,
 ) -> Verdict {
     if rule.kind == Kind::Time && ![outlook, salesforce].iter().all(|v| v.as_when().is_some_and(When::is_mappable)) {
         return Verdict::Leave(Reason::TimeNotMappable);
@@ -138,13 +211,15 @@ fn judge(
     };
     let to_outlook = |reason| {
         if !rule.flows_to(Side::Outlook) {
-            Verdict::Leave(Reason::OneWayField)
-        } else if outlook_writable {
-            Verdict::Take(Side::Salesforce, reason)
-        } else {
-            Verdict::Leave(Reason::AttendeesNeedMailPolicy)
+            return Verdict::Leave(Reason::OneWayField);
         }
+        terms.refused.map_or(Verdict::Take(Side::Salesforce, reason), Verdict::Leave)
     };
+    match terms.keep.filter(|_| rule.direction == Direction::Both && !rule.agree(outlook, salesforce)) {
+        Some(Side::Outlook) => return to_salesforce(Reason::KeptOutlook),
+        Some(Side::Salesforce) => return to_outlook(Reason::KeptSalesforce),
+        None => {}
+    }
     let Some(base) = base else {
         if rule.agree(outlook, salesforce) {
             return Verdict::MoveBase(Reason::InStep);
@@ -160,7 +235,7 @@ fn judge(
         (true, false) => to_salesforce(Reason::OutlookChanged),
         (false, true) => to_outlook(Reason::SalesforceChanged),
         (true, true) if rule.agree(outlook, salesforce) => Verdict::MoveBase(Reason::SameChange),
-        (true, true) => match winner(rule, pair, outlook_writable) {
+        (true, true) => match winner(rule, pair, terms.refused.is_none()) {
             Some(Side::Outlook) => to_salesforce(Reason::ConflictOutlookWins),
             Some(Side::Salesforce) => to_outlook(Reason::ConflictSalesforceWins),
             None => Verdict::Ask,
@@ -199,9 +274,7 @@ fn update(
     run: &Run<'_>,
     written: &Snapshot,
     source: &Snapshot,
-    fields: Fields,
-    agreed: BTreeMap<String, BaseField>,
-    replaced: Fields,
+    Write { fields, agreed, replaced, .. }: Write,
 ) -> Intent {
     let timers = &run.rules.policy.timers;
     let side = written.record.side();

@@ -7,11 +7,13 @@
 //! | `unlinked.rs` | does a record without a link take part, and where is it created? |
 //! | `intents.rs` | what became of a write whose result is unknown? |
 //! | `presence.rs` | does each side still have the meeting? |
+//! | `caution.rs` | may a deletion or a mail leave now, or at all? |
 //! | `merge.rs` | which fields changed, who wins, what is written? |
 //! | `cover.rs` | which notices does this run answer? |
 //! | `audit.rs` | did a write of ours cover an edit that nobody had seen? |
 
 mod audit;
+mod caution;
 mod cover;
 mod intents;
 mod merge;
@@ -25,7 +27,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::case::Lookup;
-use crate::ids::{RecordId, WriteToken};
+use crate::ids::{MailboxId, RecordId, WriteToken};
 use crate::link::{Intent, Link};
 use crate::reason::Reason;
 use crate::side::Side;
@@ -65,6 +67,44 @@ pub struct Plan {
     pub echoes: u32,
     /// Facts of change events that came before this are no longer needed.
     pub facts_from: DateTime<Utc>,
+    /// What the steps use up; the plan is void when another meeting used it up before.
+    pub spends: Vec<Spend>,
+    /// The instruction of the case was followed and need not be kept.
+    pub instructed: bool,
+}
+
+/// One use of something that is limited, to be counted when the plan is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spend {
+    /// What it is taken from.
+    pub budget: Budget,
+    /// How many uses there may be, this one included.
+    pub limit: u32,
+    /// Uses from then on count.
+    pub since: DateTime<Utc>,
+}
+
+/// Something of which there is only so much.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Deletions of meetings of a mailbox.
+    DeletesInMailbox(MailboxId),
+    /// Deletions by a Salesforce user.
+    DeletesByAuthor(String),
+    /// Writes that mail people, by a Salesforce user.
+    MailsByAuthor(String),
+}
+
+impl Budget {
+    /// Returns the stored kind and name.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::DeletesInMailbox(mailbox) => ("deletes_in_mailbox", mailbox.as_str()),
+            Self::DeletesByAuthor(author) => ("deletes_by_author", author),
+            Self::MailsByAuthor(author) => ("mails_by_author", author),
+        }
+    }
 }
 
 /// How a run ends.
@@ -75,6 +115,8 @@ pub enum Outcome {
     InStep,
     /// Something is written.
     Write,
+    /// It is decided, and done at a later time.
+    Deferred,
     /// The record does not take part; final until it changes.
     Skip,
     /// Nothing can be decided yet.
@@ -93,6 +135,7 @@ impl Outcome {
         match self {
             Self::InStep => "in_step",
             Self::Write => "write",
+            Self::Deferred => "deferred",
             Self::Skip => "skip",
             Self::Wait => "wait",
             Self::Hold => "hold",
@@ -124,6 +167,9 @@ pub struct Decision {
 pub struct MailEffect {
     /// Number of people.
     pub recipients: u32,
+    /// The Salesforce user whose change it carries, by 18-character id, or `operator`; none where nobody knows.
+    #[serde(default)]
+    pub author: Option<String>,
 }
 
 /// A name under which a lane can be found.

@@ -1,10 +1,14 @@
 //! Does each side still have the meeting? Absence needs evidence, and an attendee's vanished copy is no deletion.
 
-use super::run::{Run, Stop, may_write, present};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::caution::{self, Passage};
+use super::run::{Run, Stop, present};
 use super::{Outcome, unlinked};
 use crate::ids::RecordId;
-use crate::link::{Action, Intent, LinkState, Replica};
+use crate::link::{Action, Intent, LinkState, Replica, Wish};
 use crate::observed::{Evidence, Observed, Snapshot, Stamp};
+use crate::policy::DeleteConflict;
 use crate::reason::Reason;
 use crate::side::Side;
 use crate::value::Fields;
@@ -148,10 +152,15 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
 ///
 /// Proof is a deleted row, a delete signal together with a read that finds nothing, or two such reads some time apart.
 pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
-    if evidence == Evidence::Deleted || run.delete_was_signalled(&replica.record) {
+    if evidence == Evidence::Deleted || run.delete_was_signalled(&replica.record) || deletion_waits(run, side) {
         return Ok(());
     }
     prove_by_time(run, side, replica)
+}
+
+/// Tells whether the absence was proven by an earlier run, whose deletion waits.
+fn deletion_waits(run: &Run<'_>, gone: Side) -> bool {
+    run.pending_before.as_ref().is_some_and(|pending| pending.wish == Wish::Delete && pending.side == gone.other())
 }
 
 /// Ends the run until "not found" has been the answer for long enough.
@@ -214,13 +223,32 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
         run.reasons.push(reason);
         return bury(run, Reason::BecamePrivate);
     }
-    if let Err(refusal) = may_write(snapshot) {
+    if edit_wins(run, snapshot, reason) {
+        return revive(run);
+    }
+    if let Some(refusal) = caution::refusal(run, snapshot) {
         // What cannot be deleted stays where it is; the tombstone keeps it from being created again.
         run.reasons.push(reason);
         return bury(run, refusal);
     }
     if let Err(stop) = run.stampable(side) {
         return stop;
+    }
+    match caution::deletion(run, snapshot, reason) {
+        Err(stop) => return stop,
+        Ok(Passage::Open) => {}
+        Ok(Passage::Later(at, waits)) => {
+            run.cover_all();
+            run.wake(at);
+            run.reasons.push(reason);
+            return run.end(Outcome::Deferred, waits);
+        }
+        Ok(Passage::Held(why)) => {
+            run.cover_all();
+            run.hold(why);
+            run.reasons.push(reason);
+            return Stop::End(Outcome::Hold);
+        }
     }
     let timers = &run.rules.policy.timers;
     let token = run.fresh.token(side);
@@ -244,6 +272,72 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
     });
     run.cover_all();
     run.end(Outcome::Write, reason)
+}
+
+/// Tells whether the side that is left was edited since both agreed, and the policy lets that edit win.
+fn edit_wins(run: &Run<'_>, left: &Snapshot, reason: Reason) -> bool {
+    let deleted = matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce);
+    if !deleted || run.rules.policy.delete_conflict != DeleteConflict::EditWins {
+        return false;
+    }
+    let side = left.record.side();
+    run.rules.mapping.rules().iter().filter(|rule| rule.flows_to(side.other())).any(|rule| {
+        let base = run.link().base.get(&rule.name).filter(|base| base.rule == rule.hash());
+        let agreed = base.map(|base| match side {
+            Side::Outlook => &base.outlook,
+            Side::Salesforce => &base.salesforce,
+        });
+        agreed.is_none_or(|agreed| *agreed != rule.read(side, &left.fields))
+    })
+}
+
+/// Ends the link so that the next run makes the meeting again, under a link id of its own.
+///
+/// The deleted record may still carry the old id, and would be taken for the one that is to be made.
+fn revive(run: &mut Run<'_>) -> Stop {
+    let at = run.now;
+    run.wake(at);
+    bury(run, Reason::EditWins)
+}
+
+/// How long after its burial a record that is read again is believed to be back, and not shown by a read that lags.
+const RESTORED_AFTER: TimeDelta = TimeDelta::minutes(1);
+
+/// Plans a meeting that was deleted: it stays so, unless somebody brought a record of it back.
+///
+/// Salesforce restores a record under its id, Outlook as a new event that still carries our stamp.
+pub(super) fn buried(run: &mut Run<'_>, at: DateTime<Utc>) -> Result<Outcome, Stop> {
+    if let Some(restored) = restored(run, at) {
+        return unlinked::bring_back(run, restored);
+    }
+    run.cover_all();
+    Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted))
+}
+
+fn restored<'a>(run: &Run<'a>, at: DateTime<Utc>) -> Option<&'a Snapshot> {
+    let link = run.link();
+    let LinkState::Tombstone { reason, .. } = link.state else { return None };
+    let is_known = |snapshot: &Snapshot| {
+        let replica = link.replicas.get(snapshot.record.side()).as_ref();
+        replica.is_some_and(|replica| replica.record == snapshot.record && !replica.is_stale(snapshot))
+    };
+    let is_copy_of_it = |snapshot: &Snapshot| {
+        let is_other = link.replicas.outlook.as_ref().is_none_or(|replica| replica.record != snapshot.record);
+        is_other
+            && !link.copies.contains(&snapshot.record)
+            && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id)
+    };
+    let mut present = run.case.reads.values().filter_map(present);
+    match reason {
+        Reason::EditWins => present.find(|snapshot| is_known(snapshot)),
+        Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone if run.now - at >= RESTORED_AFTER => {
+            present.find(|snapshot| match snapshot.record.side() {
+                Side::Outlook => is_copy_of_it(snapshot),
+                Side::Salesforce => is_known(snapshot),
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Plans a creation anew whose first attempt was refused or given up.
@@ -271,6 +365,7 @@ fn create_again(run: &mut Run<'_>, snapshot: &Snapshot) -> Stop {
 fn bury(run: &mut Run<'_>, reason: Reason) -> Stop {
     let at = run.now;
     run.link_mut().state = LinkState::Tombstone { reason, at };
+    run.link_mut().care = crate::link::Care::default();
     run.cover_all();
     run.end(Outcome::Deleted, reason)
 }

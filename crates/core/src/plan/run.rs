@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Alias, Decision, MailEffect, Outcome, Plan, Planned, audit, cover, intents, merge, presence, unlinked};
-use crate::case::{Answer, Case, Enrolment, Fresh, Lookup};
+use super::{
+    Alias, Decision, MailEffect, Outcome, Plan, Planned, Spend, audit, cover, intents, merge, presence, unlinked,
+};
+use crate::case::{Answer, Case, Enrolment, Fresh, Instruction, Lookup};
 use crate::ids::RecordId;
-use crate::link::{Intent, Link, LinkState, Replica};
+use crate::link::{Intent, Link, LinkState, Pending, Replica, Wish};
 use crate::mapping::Rule;
 use crate::observed::{Observed, RecordKind, Snapshot, Why};
 use crate::policy::{Mode, Rules};
@@ -52,23 +54,70 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     let state = link.state.clone();
     run.link = Some(link);
     match state {
-        LinkState::Tombstone { .. } => {
-            run.cover_all();
-            return Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted));
-        }
-        LinkState::Held { reason, .. } if !run.asked_by_operator() => {
-            run.cover_all();
-            return Err(run.end(Outcome::Hold, reason));
-        }
-        // A dead letter or a hold is tried again when something about the meeting changed or a person asks.
-        LinkState::DeadLetter { .. } | LinkState::Held { .. } => run.link_mut().state = LinkState::Live,
+        LinkState::Tombstone { at, .. } => return presence::buried(run, at),
+        LinkState::Held { reason, at } => held(run, reason, at)?,
+        // A dead letter is tried again when something about the meeting changed or a person asks.
+        LinkState::DeadLetter { reason, .. } | LinkState::Skipped { reason, .. } => failed(run, reason)?,
         LinkState::Live => {}
     }
+    run.pending_before = run.link_mut().care.pending.take();
     presence::note_sightings(run);
     intents::resolve(run)?;
     let pair = presence::both_present(run)?;
     let outcome = merge::plan(run, &pair)?;
     Ok(outcome)
+}
+
+/// Goes on with a meeting of which something was held, or ends the run until a person decides.
+fn held(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Result<(), Stop> {
+    let deletes = run.link().care.pending.as_ref().is_some_and(|pending| pending.wish == Wish::Delete);
+    match run.case.instruction {
+        Some(Instruction::Approve | Instruction::Retry) => {
+            run.reasons.push(Reason::Approved);
+            run.link_mut().care.approved = Some(reason);
+        }
+        Some(Instruction::Keep(side)) => run.keep(side),
+        // The mail is not sent, and both sides agree again.
+        Some(Instruction::Discard | Instruction::Skip) if reason.is_reconsidered() && !deletes => {
+            run.reasons.push(Reason::Discarded);
+            run.keep(Side::Outlook);
+        }
+        // What is there stays; the tombstone keeps the meeting from being created where it is gone.
+        Some(Instruction::Discard | Instruction::Skip) => {
+            let at = run.now;
+            run.link_mut().care.pending = None;
+            run.link_mut().state = LinkState::Tombstone { reason: Reason::Discarded, at };
+            run.cover_all();
+            return Err(run.end(Outcome::Deleted, Reason::Discarded));
+        }
+        None if reason.is_reconsidered() || run.asked_by_operator() => run.held_before = Some((reason, at)),
+        None => {
+            run.cover_all();
+            return Err(run.end(Outcome::Hold, reason));
+        }
+    }
+    run.link_mut().state = LinkState::Live;
+    Ok(())
+}
+
+/// Tries a meeting again that had failed, or sets it aside.
+fn failed(run: &mut Run<'_>, reason: Reason) -> Result<(), Stop> {
+    match run.case.instruction {
+        Some(Instruction::Skip | Instruction::Discard) => {
+            let at = run.now;
+            run.link_mut().state = LinkState::Skipped { reason, at };
+            run.cover_all();
+            return Err(run.end(Outcome::Skip, Reason::Skipped));
+        }
+        Some(Instruction::Keep(side)) => run.keep(side),
+        Some(Instruction::Retry | Instruction::Approve) => run.reasons.push(Reason::Retried),
+        None => {}
+    }
+    if run.case.instruction.is_some() {
+        run.link_mut().care.unexplained.clear();
+    }
+    run.link_mut().state = LinkState::Live;
+    Ok(())
 }
 
 /// Why a run goes no further.
@@ -95,6 +144,14 @@ pub(super) struct Run<'a> {
     pub(super) wake_at: Option<DateTime<Utc>>,
     pub(super) echoes: u32,
     pub(super) facts_from: DateTime<Utc>,
+    pub(super) spends: Vec<Spend>,
+    pub(super) mail: MailEffect,
+    /// The write that waited when the run began.
+    pub(super) pending_before: Option<Pending>,
+    /// What was held when the run began, and since when.
+    pub(super) held_before: Option<(Reason, DateTime<Utc>)>,
+    /// The side whose values a person chose.
+    pub(super) keep: Option<Side>,
 }
 
 impl<'a> Run<'a> {
@@ -112,11 +169,17 @@ impl<'a> Run<'a> {
             wake_at: None,
             echoes: 0,
             facts_from: now - rules.policy.timers.settle_read,
+            spends: Vec::new(),
+            mail: MailEffect::default(),
+            pending_before: None,
+            held_before: None,
+            keep: None,
         }
     }
 
     fn finish(mut self, outcome: Outcome) -> Plan {
         audit::audit(&mut self);
+        let outcome = self.give_up(outcome);
         if let Some(link) = &mut self.link {
             for step in &self.steps {
                 *link.intents.get_mut(step.side) = Some(step.clone());
@@ -126,6 +189,8 @@ impl<'a> Run<'a> {
         let outcome = if observing && !self.steps.is_empty() {
             self.reasons.insert(0, Reason::ObserveMode);
             self.steps.clear();
+            self.spends.clear();
+            self.mail = MailEffect::default();
             self.link = None;
             Outcome::Skip
         } else {
@@ -148,14 +213,55 @@ impl<'a> Run<'a> {
             outcome,
             reasons: self.reasons,
             decisions: self.decisions,
-            mail: MailEffect::default(),
+            mail: self.mail,
             next: self.link,
             covered: self.covered.into_iter().collect(),
             aliases: aliases.into_iter().collect(),
             wake_at: self.wake_at,
             echoes: self.echoes,
             facts_from: self.facts_from,
+            spends: self.spends,
+            instructed: self.case.instruction.is_some() && outcome != Outcome::Wait,
         }
+    }
+
+    /// Ends a meeting as a dead letter whose writes failed too often.
+    ///
+    /// Reads never lead here: an outage of a remote says nothing about the record.
+    fn give_up(&mut self, outcome: Outcome) -> Outcome {
+        if self.case.tries < self.rules.policy.timers.max_tries || self.steps.is_empty() {
+            return outcome;
+        }
+        let at = self.now;
+        for step in std::mem::take(&mut self.steps) {
+            self.link_mut().state = LinkState::DeadLetter { reason: Reason::TooManyTries, at };
+            // A write that was sent before may still have taken effect: its intent stays open for the next look.
+            if step.sends > 1 {
+                let side = step.side;
+                *self.link_mut().intents.get_mut(side) = Some(step);
+            }
+        }
+        self.spends.clear();
+        self.mail = MailEffect::default();
+        self.reasons.insert(0, Reason::TooManyTries);
+        Outcome::DeadLetter
+    }
+
+    /// Takes in which side's values a person chose; that includes what would mail.
+    fn keep(&mut self, side: Side) {
+        self.keep = Some(side);
+    }
+
+    /// Tells whether a person approved what would be held.
+    pub(super) fn is_approved(&self) -> bool {
+        self.link().care.approved.is_some() || self.keep.is_some()
+    }
+
+    /// Ends the run with a write that waits for a person; the meeting is looked at again when something about it changes.
+    pub(super) fn hold(&mut self, reason: Reason) {
+        let at = self.held_before.filter(|(before, _)| *before == reason).map_or(self.now, |(_, at)| at);
+        self.link_mut().state = LinkState::Held { reason, at };
+        self.reasons.push(reason);
     }
 
     /// Returns the link of a run that has one.
@@ -218,9 +324,7 @@ impl<'a> Run<'a> {
 
     /// Returns the pause before the next try; doubles with each failed run.
     pub(super) fn backoff(&self) -> TimeDelta {
-        let timers = &self.rules.policy.timers;
-        let doubled = timers.retry_min.checked_mul(1 << self.case.tries.min(20)).unwrap_or(timers.retry_max);
-        doubled.min(timers.retry_max)
+        self.rules.policy.timers.backoff(self.case.tries, self.fresh.outlook.chance())
     }
 
     /// Takes note that every notice is answered.
@@ -239,7 +343,7 @@ impl<'a> Run<'a> {
                 let read = found.iter().find(|(id, _)| id == record).map(|(_, observed)| observed);
                 Ok(read.unwrap_or(&Observed::Absent(crate::observed::Evidence::NotFound)))
             }
-            Answer::Failed(_) => Err(Stop::Need(vec![lookup])),
+            Answer::Failed(_) | Answer::Counted(_) => Err(Stop::Need(vec![lookup])),
         }
     }
 
@@ -253,6 +357,7 @@ impl<'a> Run<'a> {
     pub(super) fn found(&mut self, lookup: &Lookup) -> Result<&'a [(RecordId, Observed)], Stop> {
         match self.answer(lookup)? {
             Answer::Found(found) => Ok(found),
+            Answer::Counted(_) => Err(Stop::Need(vec![lookup.clone()])),
             Answer::Failed(why) => Err(self.wait_for_read(why)),
         }
     }
@@ -315,16 +420,5 @@ pub(super) fn present(observed: &Observed) -> Option<&Snapshot> {
     match observed {
         Observed::Present(snapshot) => Some(snapshot),
         Observed::Absent(_) | Observed::Unread(_) => None,
-    }
-}
-
-/// Tells whether a record may be written at all; only Outlook knows limits.
-///
-/// Exchange mails attendees of its own accord, and only the organiser's copy speaks for the meeting.
-pub(super) fn may_write(snapshot: &Snapshot) -> Result<(), Reason> {
-    let meeting = snapshot.traits.attendees > 0 || !snapshot.traits.is_organizer;
-    match snapshot.record.side() {
-        Side::Outlook if meeting => Err(Reason::AttendeesNeedMailPolicy),
-        Side::Outlook | Side::Salesforce => Ok(()),
     }
 }

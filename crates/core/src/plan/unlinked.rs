@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::run::{Run, Stop, present};
 use super::{Decision, Outcome};
-use crate::case::{Enrolment, Lookup};
+use crate::case::{Enrolment, Instruction, Lookup};
 use crate::ids::{MailboxId, RecordId, SalesforceId};
-use crate::link::{Action, BaseField, Home, Intent, Link, LinkState, Replica};
+use crate::link::{Action, BaseField, Care, Home, Intent, Link, LinkState, Replica};
 use crate::mapping::{Direction, TIME};
 use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
 use crate::policy::FirstContact;
@@ -22,7 +22,9 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     // One stamped side is enough: without it the other side would be taken for new and created again.
     let mut stamped = run.case.reads.values().filter_map(present);
     if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?))) {
-        return rebuild(run, snapshot, stamp);
+        if let Some(outcome) = rebuild(run, snapshot, stamp)? {
+            return Ok(outcome);
+        }
     }
     let enrolment = match takes_part(run, authority) {
         Ok(enrolment) => enrolment,
@@ -43,6 +45,28 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     create(run, authority, enrolment);
     run.cover();
     run.reasons.insert(0, Reason::Created);
+    Ok(Outcome::Write)
+}
+
+/// Plans a deleted meeting of which somebody brought a record back: a new generation, created on the other side.
+pub(super) fn bring_back(run: &mut Run<'_>, restored: &Snapshot) -> Result<Outcome, Stop> {
+    let enrolment = match takes_part(run, restored) {
+        Ok(enrolment) => enrolment,
+        Err(reason) => {
+            run.cover_all();
+            return Err(run.end(Outcome::Skip, reason));
+        }
+    };
+    run.stampable(restored.record.side().other())?;
+    let why = match run.link().state {
+        LinkState::Tombstone { reason: Reason::EditWins, .. } => Reason::EditWins,
+        _ => Reason::Restored,
+    };
+    let generation = run.link().generation + 1;
+    run.link = Some(Link { generation, ..new_link(run, restored) });
+    create(run, restored, enrolment);
+    run.cover();
+    run.reasons.insert(0, why);
     Ok(Outcome::Write)
 }
 
@@ -73,9 +97,6 @@ pub(super) fn takes_part<'a>(run: &Run<'a>, snapshot: &Snapshot) -> Result<&'a E
         return Err(Reason::TimeNotMappable);
     }
     let enrolment = run.enrolment_of(snapshot).ok_or(Reason::NotEnrolled)?;
-    if snapshot.record.side() == Side::Salesforce && snapshot.traits.attendees > 0 {
-        return Err(Reason::AttendeesNeedMailPolicy);
-    }
     // The organiser's own copy is signalled too, by a notification or a round; whichever comes first, it gives the owner.
     if organizer_is_enrolled(run, snapshot) {
         return Err(Reason::AttendeeCopy);
@@ -103,10 +124,27 @@ fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) 
     let lookup = Lookup::candidates(snapshot.record.side().other(), enrolment, when);
     let unlinked = run.found(&lookup)?.iter().any(|(_, observed)| present(observed).is_some());
     if unlinked {
-        run.cover();
-        return Err(run.end(Outcome::Hold, Reason::NeedsAdopt));
+        ask(run, Reason::NeedsAdopt)?;
     }
     Ok(())
+}
+
+/// Holds a meeting that has no link, or does what a person said about it.
+fn ask(run: &mut Run<'_>, reason: Reason) -> Result<(), Stop> {
+    match run.case.instruction {
+        Some(Instruction::Approve | Instruction::Retry | Instruction::Keep(_)) => {
+            run.reasons.push(Reason::Approved);
+            Ok(())
+        }
+        Some(Instruction::Discard | Instruction::Skip) => {
+            run.cover();
+            Err(run.end(Outcome::Skip, Reason::Discarded))
+        }
+        None => {
+            run.cover();
+            Err(run.end(Outcome::Hold, reason))
+        }
+    }
 }
 
 fn when(snapshot: &Snapshot) -> Option<&When> {
@@ -141,6 +179,7 @@ fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
         base: BTreeMap::new(),
         intents: BothSides::default(),
         unaudited: Vec::new(),
+        care: Care::default(),
         state: LinkState::Live,
         revision: 0,
         last_writer: Some(authority.record.side()),
@@ -229,8 +268,8 @@ fn partner_of(run: &Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Option<Record
 /// Rebuilds a link that the database lost from the stamp that a write left in the record.
 ///
 /// Nothing is written: fields that agree become the base, and a pair that differs waits for a person, because nobody
-/// knows any more which side changed.
-fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outcome, Stop> {
+/// knows any more which side changed. None where there is no partner and a person said to create one.
+fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Option<Outcome>, Stop> {
     let side = stamped.record.side();
     let partner = match partner_of(run, stamped, stamp) {
         Some(record) => match run.read(&record)? {
@@ -240,8 +279,8 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
         None => None,
     };
     let Some(partner) = partner else {
-        run.cover();
-        return Err(run.end(Outcome::Hold, Reason::StampUnknown));
+        ask(run, Reason::StampUnknown)?;
+        return Ok(None);
     };
     let mut link = new_link(run, stamped);
     link.id = stamp.link;
@@ -271,5 +310,5 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Outco
         return Err(run.end(Outcome::Hold, Reason::StampUnknown));
     }
     run.reasons.insert(0, Reason::InStep);
-    Ok(Outcome::InStep)
+    Ok(Some(Outcome::InStep))
 }

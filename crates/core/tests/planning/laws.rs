@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use calbridge_core::link::{Action, LinkState};
 use calbridge_core::mapping::{Conflict, Direction, Initial, Kind, Law, Mapping, Rule};
 use calbridge_core::observed::{Evidence, Observed, Snapshot};
-use calbridge_core::plan::{Plan, Planned, plan};
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::value::{Value, When};
@@ -270,24 +269,17 @@ fn apply(scene: &mut Scene, step: &calbridge_core::link::Intent, number: i64) ->
     }
 }
 
-fn planned(scene: &Scene) -> Plan {
-    match plan(&scene.case, &scene.rules, scene.now, &scene.fresh) {
-        Planned::Plan(plan) => *plan,
-        Planned::Need(lookups) => panic!("{lookups:?}"),
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn the_same_case_gives_the_same_plan(scene in scenes()) {
-        prop_assert_eq!(planned(&scene), planned(&scene));
+        prop_assert_eq!(scene.plan(), scene.plan());
     }
 
     #[test]
     fn a_plan_has_at_most_one_step_a_side_and_each_is_recorded_before_it_is_sent(scene in scenes()) {
-        let plan = planned(&scene);
+        let plan = scene.plan();
         prop_assert!(plan.steps.len() <= 1 || (plan.steps.len() == 2 && plan.steps[0].side != plan.steps[1].side));
         for step in &plan.steps {
             prop_assert_eq!(plan.next.as_ref().unwrap().intents.get(step.side).as_ref(), Some(step));
@@ -296,7 +288,7 @@ proptest! {
 
     #[test]
     fn only_fields_that_differ_are_written_and_what_they_replace_is_kept(scene in scenes()) {
-        for step in planned(&scene).steps {
+        for step in scene.plan().steps {
             let Action::Update(target) = &step.action else { continue };
             let Some(Observed::Present(present)) = scene.case.reads.get(target) else { panic!("written unseen") };
             prop_assert!(!step.fields.is_empty());
@@ -314,7 +306,7 @@ proptest! {
     #[test]
     fn values_of_a_private_meeting_appear_in_no_step(scene in scenes()) {
         let private = scene.case.reads.values().any(|read| matches!(read, Observed::Present(s) if s.traits.private));
-        for step in planned(&scene).steps.iter().filter(|_| private) {
+        for step in scene.plan().steps.iter().filter(|_| private) {
             prop_assert!(matches!(step.action, Action::Delete(_)) && step.fields.is_empty() && step.replaced.is_empty());
         }
     }
@@ -322,7 +314,7 @@ proptest! {
     #[test]
     fn a_plan_that_was_carried_out_leaves_nothing_to_do(scene in scenes()) {
         let mut scene = scene;
-        let plan = planned(&scene);
+        let plan = scene.plan();
         scene.case.link.clone_from(&plan.next);
         for (number, step) in (3..).zip(&plan.steps) {
             let result = apply(&mut scene, step, number);
@@ -335,7 +327,7 @@ proptest! {
         }
         scene.case.notices.clear();
         scene.now += TimeDelta::minutes(2);
-        let mut again = planned(&scene);
+        let mut again = scene.plan();
         if scene.case.reads.values().any(|read| *read == Observed::Absent(Evidence::NotFound)) && plan.steps.is_empty() {
             // The second look proves the absence, and only now the other side follows.
             scene.case.link = again.next;
@@ -344,7 +336,7 @@ proptest! {
                 let link = scene.case.link.take().unwrap();
                 scene.case.link = Some(settle(link, step, &result, &scene.rules, scene.now).link);
             }
-            again = planned(&scene);
+            again = scene.plan();
         }
         prop_assert!(again.steps.is_empty(), "{:?} after {:?}", again.steps, plan.steps);
         let next = again.next.unwrap();

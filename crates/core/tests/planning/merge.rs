@@ -21,11 +21,11 @@ known   outlook    both,to_salesforce *                       *                 
 known   outlook    to_outlook        *                        *                       *   | leave one_way_field
 known   salesforce to_salesforce     *                        *                       *   | leave one_way_field
 known   salesforce both,to_outlook   *                        *                       yes | outlook salesforce_changed
-known   salesforce both,to_outlook   *                        *                       no  | leave attendees_need_mail_policy
+known   salesforce both,to_outlook   *                        *                       no  | leave not_organizer
 known   same       *                 *                        *                       *   | base same_change
 known   differ     to_salesforce     *                        *                       *   | salesforce conflict_outlook_wins
 known   differ     to_outlook        *                        *                       yes | outlook conflict_salesforce_wins
-known   differ     to_outlook        *                        *                       no  | leave attendees_need_mail_policy
+known   differ     to_outlook        *                        *                       no  | leave not_organizer
 known   differ     both              outlook_wins             *                       *   | salesforce conflict_outlook_wins
 known   differ     both              salesforce_wins,latest   *                       yes | outlook conflict_salesforce_wins
 known   differ     both              manual                   *                       yes | ask
@@ -35,24 +35,24 @@ unknown same       *                 *                        *                 
 unknown outlook    to_salesforce     *                        *                       *   | salesforce initial_value
 unknown outlook    both              *                        outlook,fill_empty      *   | salesforce initial_value
 unknown outlook    both              *                        salesforce              yes | outlook initial_value
-unknown outlook    both              *                        salesforce              no  | leave attendees_need_mail_policy
+unknown outlook    both              *                        salesforce              no  | leave not_organizer
 unknown outlook    both              *                        ask                     *   | ask
 unknown outlook    to_outlook        *                        *                       yes | outlook initial_value
-unknown outlook    to_outlook        *                        *                       no  | leave attendees_need_mail_policy
+unknown outlook    to_outlook        *                        *                       no  | leave not_organizer
 unknown salesforce to_salesforce     *                        *                       *   | salesforce initial_value
 unknown salesforce both              *                        outlook                 *   | salesforce initial_value
 unknown salesforce both              *                        salesforce,fill_empty   yes | outlook initial_value
-unknown salesforce both              *                        salesforce,fill_empty   no  | leave attendees_need_mail_policy
+unknown salesforce both              *                        salesforce,fill_empty   no  | leave not_organizer
 unknown salesforce both              *                        ask                     *   | ask
 unknown salesforce to_outlook        *                        *                       yes | outlook initial_value
-unknown salesforce to_outlook        *                        *                       no  | leave attendees_need_mail_policy
+unknown salesforce to_outlook        *                        *                       no  | leave not_organizer
 unknown differ     to_salesforce     *                        *                       *   | salesforce initial_value
 unknown differ     both              *                        outlook,fill_empty      *   | salesforce initial_value
 unknown differ     both              *                        salesforce              yes | outlook initial_value
-unknown differ     both              *                        salesforce              no  | leave attendees_need_mail_policy
+unknown differ     both              *                        salesforce              no  | leave not_organizer
 unknown differ     both              *                        ask                     *   | ask
 unknown differ     to_outlook        *                        *                       yes | outlook initial_value
-unknown differ     to_outlook        *                        *                       no  | leave attendees_need_mail_policy
+unknown differ     to_outlook        *                        *                       no  | leave not_organizer
 ";
 
 const AXES: [&[&str]; 6] = [
@@ -123,7 +123,7 @@ fn stage(cell: &[&str; 6]) -> Scene {
         }
     }
     scene.edit(Side::Salesforce, |snapshot| snapshot.modified += TimeDelta::seconds(30));
-    scene.edit(Side::Outlook, |snapshot| snapshot.traits.attendees = u32::from(writable == "no"));
+    scene.edit(Side::Outlook, |snapshot| snapshot.traits.is_organizer = writable == "yes");
     scene
 }
 

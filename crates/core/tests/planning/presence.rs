@@ -4,6 +4,7 @@ use calbridge_core::case::{Answer, Lookup};
 use calbridge_core::link::{Action, LinkState};
 use calbridge_core::observed::{Evidence, Observed, Snapshot};
 use calbridge_core::plan::{Outcome, Plan};
+use calbridge_core::policy::MailPolicy;
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::value::Value;
@@ -117,7 +118,10 @@ fn the_pause_after_a_failed_read_doubles_and_respects_the_remote() {
         let mut why = why("CB1301");
         why.retry_after_ms = asked_ms;
         scene.read(event(1), Observed::Unread(why));
-        assert_eq!(scene.plan().wake_at, Some(now() + TimeDelta::milliseconds(pause_ms)), "try {tries}");
+        // Half of a pause that nobody asked for is left to chance.
+        let pause = scene.plan().wake_at.unwrap() - now();
+        let least = asked_ms.filter(|_| tries == 0).map_or(pause_ms / 2, |_| pause_ms);
+        assert!((least..=pause_ms).contains(&pause.num_milliseconds()), "try {tries}: {pause}");
     }
 }
 
@@ -189,8 +193,9 @@ fn a_private_record_is_never_deleted_because_it_could_not_be_restored() {
 }
 
 #[test]
-fn a_meeting_with_attendees_is_never_deleted_in_outlook() {
+fn a_meeting_with_attendees_stays_in_outlook_where_no_mail_may_be_caused() {
     let mut scene = Scene::in_step();
+    scene.rules.policy.mail = MailPolicy::Never;
     scene.absent(Side::Salesforce, Evidence::Deleted);
     scene.edit(Side::Outlook, |snapshot| snapshot.traits.attendees = 3);
     let plan = scene.plan();

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup, Notice};
+use calbridge_core::case::{Answer, Case, Census, Enrolment, Fresh, Lookup, Notice};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
-use calbridge_core::link::{Action, BaseField, Intent, Link, LinkState, Replica};
+use calbridge_core::link::{Action, BaseField, Care, Intent, Link, LinkState, Replica};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp, Traits, Why};
 use calbridge_core::plan::{Plan, Planned, plan};
-use calbridge_core::policy::{Policy, Rules};
+use calbridge_core::policy::{Policy, Rules, Timers};
 use calbridge_core::side::{BothSides, Side};
 use calbridge_core::signal::{SignalCause, Version};
 use calbridge_core::value::{Fields, Value, When};
@@ -24,6 +24,8 @@ pub(crate) struct Scene {
     pub(crate) rules: Rules,
     pub(crate) now: DateTime<Utc>,
     pub(crate) fresh: Fresh,
+    /// What other meetings have used up.
+    pub(crate) census: Census,
 }
 
 pub(crate) fn now() -> DateTime<Utc> {
@@ -97,10 +99,11 @@ pub(crate) fn mapping(fields: Vec<FieldSpec>) -> Mapping {
     Mapping::compile(&spec).expect("the rules are sound")
 }
 
-/// Rules for subject and time.
+/// Rules for subject and time. Deletions do not wait here: `caution.rs` tells when they do.
 pub(crate) fn rules() -> Rules {
     let fields = vec![text_rule("subject", "subject", "Subject"), text_rule("time", "time", "time")];
-    Rules { mapping: mapping(fields), policy: Policy::default() }
+    let timers = Timers { delete_wait: TimeDelta::zero(), ..Timers::default() };
+    Rules { mapping: mapping(fields), policy: Policy { timers, ..Policy::default() } }
 }
 
 /// A record as it stands while both sides are in step, at version 1.
@@ -159,6 +162,7 @@ impl Scene {
             base: base.collect(),
             intents: BothSides::default(),
             unaudited: Vec::new(),
+            care: Care::default(),
             state: LinkState::Live,
             revision: 1,
             last_writer: None,
@@ -183,11 +187,13 @@ impl Scene {
                 }],
                 lookups: Vec::new(),
                 facts: Vec::new(),
+                instruction: None,
                 tries: 0,
             },
             rules: rules(),
             now: now(),
             fresh: Fresh { link: link_id(), outlook: token(101), salesforce: token(102) },
+            census: Census::default(),
         };
         scene.put(snapshot(side));
         scene
@@ -247,10 +253,10 @@ impl Scene {
         self.case.lookups.push((lookup, answer));
     }
 
-    /// The plan, which must need no look-up.
+    /// The plan, which must need no look-up but the census.
     #[track_caller]
     pub(crate) fn plan(&self) -> Plan {
-        match plan(&self.case, &self.rules, self.now, &self.fresh) {
+        match self.decide() {
             Planned::Plan(plan) => *plan,
             Planned::Need(lookups) => panic!("needs {lookups:?}"),
         }
@@ -259,9 +265,21 @@ impl Scene {
     /// The look-ups that the plan needs first.
     #[track_caller]
     pub(crate) fn needs(&self) -> Vec<Lookup> {
-        match plan(&self.case, &self.rules, self.now, &self.fresh) {
+        match self.decide() {
             Planned::Need(lookups) => lookups,
             Planned::Plan(plan) => panic!("needs nothing: {plan:?}"),
+        }
+    }
+
+    fn decide(&self) -> Planned {
+        let mut case = self.case.clone();
+        loop {
+            match plan(&case, &self.rules, self.now, &self.fresh) {
+                Planned::Need(lookups) if lookups.iter().all(|lookup| matches!(lookup, Lookup::Census { .. })) => {
+                    case.lookups.extend(lookups.into_iter().map(|lookup| (lookup, Answer::Counted(self.census))));
+                }
+                planned => return planned,
+            }
         }
     }
 

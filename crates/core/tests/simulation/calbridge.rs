@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Lookup, Notice};
+use calbridge_core::case::{Answer, Case, Census, Enrolment, Fact, Fresh, Lookup, Notice};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::link::{Action, Intent, Link, LinkState};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
-use calbridge_core::policy::{Policy, Rules};
+use calbridge_core::policy::{Guard, MailPolicy, Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
@@ -96,7 +96,14 @@ fn rules(swarm: &Swarm) -> Rules {
         compiled.push((kind, mapping.clone()));
         mapping
     });
-    let policy = Policy { outlook_conditional_writes: swarm.conditional, ..Policy::default() };
+    // Mails are not part of this world: meetings with attendees flow one way. Nor are authors: anybody may edit by turns.
+    let guard = Guard { unexplained_in_10_minutes: u32::MAX, unexplained_in_a_day: u32::MAX, ..Guard::default() };
+    let policy = Policy {
+        outlook_conditional_writes: swarm.conditional,
+        mail: MailPolicy::Never,
+        guard,
+        ..Policy::default()
+    };
     Rules { mapping, policy }
 }
 
@@ -206,6 +213,7 @@ impl Calbridge {
             enrolments: self.enrolments.clone(),
             lookups: Vec::new(),
             facts: self.facts.values().map(|(_, fact)| fact.clone()).collect(),
+            instruction: None,
             tries: self.tries,
         };
         self.ids += 3;
@@ -219,10 +227,14 @@ impl Calbridge {
                 Planned::Plan(plan) => return Ok(*plan),
                 Planned::Need(lookups) => {
                     for lookup in lookups {
+                        if let Lookup::Census { .. } = lookup {
+                            case.lookups.push((lookup, Answer::Counted(Census::default())));
+                            continue;
+                        }
                         let found = match &lookup {
                             Lookup::Read(record) => vec![(record.clone(), self.read(stage, record))],
                             Lookup::Stamped { side, link, .. } => stage.world.stamped(&mut stage.dice, *side, *link),
-                            Lookup::Candidates { .. } => Vec::new(),
+                            Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
                         };
                         case.lookups.push((lookup, Answer::Found(found)));
                     }
@@ -360,7 +372,7 @@ impl Engine for Calbridge {
             LinkState::DeadLetter { reason, .. } | LinkState::Held { reason, .. } => {
                 account.left_over = Some(format!("stopped without a cause: {reason}"));
             }
-            LinkState::Live | LinkState::Tombstone { .. } => {}
+            LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
         if link.intents.outlook.is_some() || link.intents.salesforce.is_some() {
             account.left_over = Some("an intent is open".to_owned());

@@ -1,0 +1,527 @@
+//! Writes that wait or are held: deletions, mails, and what nobody explains; and what a person says about them.
+
+use calbridge_core::case::{Census, Fact, Instruction};
+use calbridge_core::link::{Action, LinkState, Pending, Wish};
+use calbridge_core::observed::Evidence;
+use calbridge_core::plan::{Budget, Outcome, Plan};
+use calbridge_core::policy::{DeleteConflict, MailPolicy};
+use calbridge_core::reason::Reason;
+use calbridge_core::side::Side;
+use calbridge_core::signal::ChangeFact;
+use calbridge_core::value::Value;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token};
+
+const ADA: &str = "005000000000007AAA";
+const FLOW: &str = "005000000000009AAA";
+
+/// A linked meeting with three attendees of whose Salesforce side a user changed the subject a minute ago.
+fn edited_by(user: &str) -> Scene {
+    let mut scene = Scene::in_step();
+    scene.rules.policy.automation_users.insert(FLOW.to_owned());
+    let outlook = {
+        let mut outlook = snapshot(Side::Outlook);
+        outlook.traits.attendees = 3;
+        outlook
+    };
+    scene.put(outlook);
+    scene.set_subject(Side::Salesforce, "supper");
+    scene.edit(Side::Salesforce, |snapshot| snapshot.modified_by = Some(user.to_owned()));
+    scene
+}
+
+/// The same meeting, deleted in Salesforce by a user; the deletion was seen so long ago that it need not wait.
+fn deleted_by(user: &str) -> Scene {
+    let mut scene = edited_by(user);
+    scene.absent(Side::Salesforce, Evidence::Deleted);
+    scene.case.facts.push(fact(user, "", true));
+    scene.link().care.pending = Some(Pending {
+        wish: Wish::Delete,
+        side: Side::Outlook,
+        since: now() - TimeDelta::minutes(2),
+        changed_at: now() - TimeDelta::minutes(2),
+        version: None,
+        author: None,
+    });
+    scene
+}
+
+fn fact(user: &str, origin: &str, deleted: bool) -> Fact {
+    let facts = ChangeFact {
+        user: user.to_owned(),
+        origin: origin.to_owned(),
+        committed: now() - TimeDelta::minutes(1),
+        changed: ["Subject".to_owned()].into(),
+        ..ChangeFact::default()
+    };
+    Fact { record: row(), deleted, facts }
+}
+
+/// Runs a scene again at another time, as the plan left it.
+fn later(scene: &mut Scene, plan: &Plan, at: DateTime<Utc>) -> Plan {
+    scene.case.link.clone_from(&plan.next);
+    scene.now = at;
+    scene.case.instruction = None;
+    scene.plan()
+}
+
+#[track_caller]
+fn held(plan: &Plan, reason: Reason) {
+    assert_eq!(plan.outcome, Outcome::Hold, "{:?}", plan.reasons);
+    assert_eq!(plan.next.as_ref().unwrap().state, LinkState::Held { reason, at: now() });
+    assert!(plan.steps.is_empty() && plan.spends.is_empty() && plan.mail.recipients == 0);
+    assert!(plan.reasons.contains(&reason));
+}
+
+fn budgets(plan: &Plan) -> Vec<Budget> {
+    plan.spends.iter().map(|spend| spend.budget.clone()).collect()
+}
+
+#[test]
+fn a_persons_edit_mails_the_attendees_at_once_and_names_its_author() {
+    let plan = edited_by(ADA).plan();
+    assert_eq!(plan.outcome, Outcome::Write);
+    assert_eq!((plan.mail.recipients, plan.mail.author.as_deref()), (3, Some(ADA)));
+    assert_eq!(budgets(&plan), [Budget::MailsByAuthor(ADA.to_owned())]);
+    assert_eq!(plan.next.unwrap().care.mailed_at, Some(now()));
+}
+
+#[test]
+fn no_mail_is_caused_by_what_no_person_did() {
+    held(&edited_by(FLOW).plan(), Reason::MailNeedsPerson);
+    let mut unknown = edited_by(ADA);
+    unknown.edit(Side::Salesforce, |snapshot| snapshot.modified_by = None);
+    held(&unknown.plan(), Reason::MailNeedsPerson);
+    let mut bulk = edited_by(ADA);
+    bulk.case.facts.push(fact(ADA, "com/salesforce/api/bulkapi/66.0", false));
+    held(&bulk.plan(), Reason::MailNeedsPerson);
+    held(&deleted_by(FLOW).plan(), Reason::MailNeedsPerson);
+    for mut scene in [edited_by(FLOW), deleted_by(FLOW)] {
+        scene.rules.policy.mail = MailPolicy::Always;
+        assert_eq!(scene.plan().mail.recipients, 3);
+    }
+}
+
+#[test]
+fn a_field_is_a_persons_although_a_flow_touched_the_record_since() {
+    let mut scene = edited_by(FLOW);
+    scene.case.facts.push(fact(ADA, "", false));
+    let mut other = fact(FLOW, "", false);
+    other.facts.changed = ["Description".to_owned()].into();
+    scene.case.facts.push(other);
+    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
+}
+
+#[test]
+fn an_older_change_event_says_nothing_about_a_newer_edit() {
+    let mut scene = edited_by(ADA);
+    let mut old = fact(FLOW, "", false);
+    old.facts.committed = now() - TimeDelta::hours(1);
+    scene.case.facts.push(old);
+    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
+}
+
+#[test]
+fn where_mails_are_forbidden_the_meeting_keeps_its_outlook_side() {
+    let mut scene = edited_by(ADA);
+    scene.rules.policy.mail = MailPolicy::Never;
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::InStep, Reason::AttendeesNeedMailPolicy));
+    assert!(plan.steps.is_empty());
+    let mut scene = deleted_by(ADA);
+    scene.rules.policy.mail = MailPolicy::Never;
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty() && plan.reasons.contains(&Reason::AttendeesNeedMailPolicy));
+}
+
+#[test]
+fn a_past_meeting_with_attendees_is_written_only_where_the_policy_names_it() {
+    for mut scene in [edited_by(ADA), deleted_by(ADA)] {
+        scene.now = "2026-12-01T10:00:01Z".parse().unwrap();
+        let plan = scene.plan();
+        assert!(plan.steps.is_empty() && plan.reasons.contains(&Reason::PastMeeting), "{:?}", plan.reasons);
+        scene.rules.policy.past_meetings = true;
+        assert_eq!(scene.plan().mail.recipients, 3);
+    }
+    let mut alone = edited_by(ADA);
+    alone.now = "2026-12-01T10:00:01Z".parse().unwrap();
+    alone.edit(Side::Outlook, |snapshot| snapshot.traits.attendees = 0);
+    assert_eq!((alone.plan().outcome, alone.plan().mail.recipients), (Outcome::Write, 0));
+}
+
+#[test]
+fn an_attendees_copy_is_never_written() {
+    let mut scene = edited_by(ADA);
+    scene.edit(Side::Outlook, |snapshot| snapshot.traits.is_organizer = false);
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty() && plan.reasons.contains(&Reason::NotOrganizer), "{:?}", plan.reasons);
+}
+
+#[test]
+fn the_first_mail_leaves_at_once_and_later_edits_share_one() {
+    let mut scene = edited_by(ADA);
+    scene.link().care.mailed_at = Some(now() - TimeDelta::seconds(20));
+    let first = scene.plan();
+    assert_eq!((first.outcome, first.reasons.last()), (Outcome::Deferred, Some(&Reason::MailWaits)));
+    assert_eq!(first.wake_at, Some(now() + TimeDelta::seconds(60)));
+
+    // Another edit 20 s later begins the quiet anew.
+    let at = now() + TimeDelta::seconds(20);
+    scene.set_subject(Side::Salesforce, "supper at nine");
+    scene.edit(Side::Salesforce, |snapshot| snapshot.version = crate::scene::version(Side::Salesforce, 3));
+    let second = later(&mut scene, &first, at);
+    assert_eq!(second.wake_at, Some(at + TimeDelta::seconds(60)));
+    let third = later(&mut scene, &second, at + TimeDelta::seconds(60));
+    assert_eq!((third.outcome, third.mail.recipients), (Outcome::Write, 3));
+    assert_eq!(third.next.unwrap().care.pending, None);
+}
+
+#[test]
+fn a_mail_waits_no_longer_than_five_minutes_while_edits_keep_coming() {
+    let mut scene = edited_by(ADA);
+    scene.link().care.mailed_at = Some(now());
+    let mut plan = scene.plan();
+    let mut at = now();
+    let mut number = 3;
+    while plan.outcome == Outcome::Deferred {
+        assert!(at - now() < TimeDelta::minutes(5), "it never leaves");
+        at += TimeDelta::seconds(30);
+        number += 1;
+        scene.edit(Side::Salesforce, |snapshot| snapshot.version = crate::scene::version(Side::Salesforce, number));
+        plan = later(&mut scene, &plan, at);
+    }
+    assert_eq!((plan.outcome, at - now()), (Outcome::Write, TimeDelta::minutes(5)));
+}
+
+#[test]
+fn the_other_direction_does_not_wait_for_a_mail_that_is_held() {
+    let mut scene = edited_by(FLOW);
+    scene.edit(Side::Outlook, |snapshot| {
+        snapshot.fields.insert("time".to_owned(), timed("2026-12-02T09:00:00Z", "2026-12-02T10:00:00Z"));
+    });
+    let plan = scene.plan();
+    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert_eq!((step.side, plan.outcome), (Side::Salesforce, Outcome::Write));
+    assert!(step.fields.contains_key("time") && plan.reasons.contains(&Reason::MailNeedsPerson));
+    assert!(matches!(plan.next.unwrap().state, LinkState::Held { reason: Reason::MailNeedsPerson, .. }));
+}
+
+#[test]
+fn an_author_who_mails_too_much_is_held() {
+    let mut scene = edited_by(ADA);
+    scene.census = Census { mails_by_author: 19, ..Census::default() };
+    assert_eq!(scene.plan().outcome, Outcome::Write);
+    scene.census.mails_by_author = 20;
+    held(&scene.plan(), Reason::MailFuse);
+    let mut scene = deleted_by(ADA);
+    scene.census.mails_by_author = 20;
+    held(&scene.plan(), Reason::MailFuse);
+}
+
+#[test]
+fn a_deletion_waits_in_case_it_is_one_of_many_and_longer_when_it_mails() {
+    for (side, seconds) in [(Side::Outlook, 10), (Side::Salesforce, 10), (Side::Salesforce, 60)] {
+        let mut scene = Scene::in_step();
+        scene.rules.policy.timers.delete_wait = TimeDelta::seconds(10);
+        if seconds == 60 {
+            scene = edited_by(ADA);
+            scene.case.facts.push(fact(ADA, "", true));
+        }
+        scene.absent(side, Evidence::NotFound);
+        scene.signal(crate::scene::record(side), true, Vec::new());
+        let first = scene.plan();
+        let waits = (Outcome::Deferred, Some(now() + TimeDelta::seconds(seconds)));
+        assert_eq!((first.outcome, first.wake_at), waits, "{side}");
+        assert_eq!(first.covered, [crate::scene::record(side)]);
+        // The signal that proved the absence is answered; the proof is remembered.
+        scene.case.notices.clear();
+        let second = later(&mut scene, &first, now() + TimeDelta::seconds(seconds));
+        let [step] = second.steps.as_slice() else { panic!("{second:?}") };
+        assert!(matches!(step.action, Action::Delete(_)) && step.side == side.other());
+        assert_eq!(second.next.unwrap().care.pending, None);
+    }
+}
+
+#[test]
+fn a_record_that_comes_back_while_its_deletion_waits_is_not_deleted() {
+    let mut scene = Scene::in_step();
+    scene.rules.policy.timers.delete_wait = TimeDelta::seconds(10);
+    scene.absent(Side::Salesforce, Evidence::Deleted);
+    let first = scene.plan();
+    scene.put(snapshot(Side::Salesforce));
+    let second = later(&mut scene, &first, now() + TimeDelta::seconds(10));
+    assert_eq!((second.outcome, second.steps.len()), (Outcome::InStep, 0));
+    assert_eq!(second.next.unwrap().care.pending, None);
+}
+
+#[test]
+fn more_deletions_than_may_happen_at_once_are_held_and_those_within_the_limit_are_not() {
+    let census = |links_in_mailbox, deletes_in_mailbox, deletes_by_author| Census {
+        links_in_mailbox,
+        deletes_in_mailbox,
+        deletes_by_author,
+        mails_by_author: 0,
+    };
+    for (census, is_held) in [
+        (census(100, 9, 0), false),
+        (census(100, 10, 0), true),
+        (census(1_000, 49, 0), false),
+        (census(1_000, 50, 0), true),
+        (census(1_000, 0, 24), false),
+        (census(1_000, 0, 25), true),
+    ] {
+        let mut scene = deleted_by(ADA);
+        scene.edit(Side::Outlook, |snapshot| snapshot.traits.attendees = 0);
+        scene.census = census;
+        let plan = scene.plan();
+        if is_held {
+            held(&plan, Reason::MassDelete);
+            assert_eq!(plan.next.unwrap().care.pending.map(|pending| pending.wish), Some(Wish::Delete));
+        } else {
+            assert_eq!(plan.outcome, Outcome::Write, "{census:?}");
+            let expected = [Budget::DeletesInMailbox(mailbox(1)), Budget::DeletesByAuthor(ADA.to_owned())];
+            assert_eq!(budgets(&plan), expected);
+        }
+    }
+}
+
+/// A deletion that is held as one of many.
+fn mass_deletion() -> (Scene, Plan) {
+    let mut scene = deleted_by(ADA);
+    scene.census.deletes_in_mailbox = 60;
+    let plan = scene.plan();
+    scene.case.link.clone_from(&plan.next);
+    (scene, plan)
+}
+
+#[test]
+fn what_a_person_approves_is_done_and_uses_up_no_budget() {
+    let (mut scene, _) = mass_deletion();
+    scene.case.instruction = Some(Instruction::Approve);
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.instructed), (Outcome::Write, true));
+    assert!(plan.spends.is_empty() && plan.reasons.contains(&Reason::Approved));
+    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(step.action, Action::Delete(event(1)));
+
+    let mut scene = edited_by(FLOW);
+    let first = scene.plan();
+    scene.case.link = first.next;
+    scene.case.instruction = Some(Instruction::Approve);
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.mail.recipients), (Outcome::Write, 3));
+    assert!(plan.spends.is_empty());
+}
+
+#[test]
+fn an_approval_holds_until_both_sides_agree() {
+    let mut scene = edited_by(FLOW);
+    let first = scene.plan();
+    scene.case.link = first.next;
+    scene.case.instruction = Some(Instruction::Approve);
+    let approved = scene.plan();
+    // The record changed underneath: the write is planned anew and still approved.
+    let mut link = approved.next.unwrap();
+    link.intents.outlook = None;
+    scene.case.link = Some(link);
+    scene.case.instruction = None;
+    assert_eq!(scene.plan().outcome, Outcome::Write);
+    scene.edit(Side::Outlook, |snapshot| {
+        snapshot.fields.insert("subject".to_owned(), Value::text("supper"));
+    });
+    let done = scene.plan();
+    assert_eq!((done.outcome, done.next.unwrap().care.approved), (Outcome::InStep, None));
+}
+
+#[test]
+fn a_discarded_deletion_leaves_what_is_there_and_brings_nothing_back() {
+    let (mut scene, _) = mass_deletion();
+    scene.case.instruction = Some(Instruction::Discard);
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty() && plan.instructed);
+    assert_eq!(plan.next.unwrap().state, LinkState::Tombstone { reason: Reason::Discarded, at: now() });
+}
+
+#[test]
+fn a_discarded_mail_puts_outlooks_values_back_without_mailing_anybody() {
+    let mut scene = edited_by(FLOW);
+    let first = scene.plan();
+    scene.case.link = first.next;
+    scene.case.instruction = Some(Instruction::Discard);
+    let plan = scene.plan();
+    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert_eq!((step.side, plan.mail.recipients), (Side::Salesforce, 0));
+    assert_eq!(step.fields.get("Subject"), Some(&Value::text("lunch")));
+    assert_eq!(plan.next.unwrap().state, LinkState::Live);
+}
+
+#[test]
+fn what_is_held_waits_although_the_meeting_is_looked_at_again_and_vanishes_with_its_cause() {
+    let mut scene = edited_by(FLOW);
+    let first = scene.plan();
+    let again = later(&mut scene, &first, now() + TimeDelta::minutes(3));
+    held(&again, Reason::MailNeedsPerson);
+    scene.set_subject(Side::Salesforce, "lunch");
+    let gone = later(&mut scene, &again, now() + TimeDelta::minutes(4));
+    assert_eq!(gone.outcome, Outcome::InStep);
+    assert_eq!(gone.next.unwrap().state, LinkState::Live);
+}
+
+#[test]
+fn a_person_chooses_a_side_of_a_dead_letter() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.set_subject(Side::Outlook, "dinner");
+        scene.set_subject(Side::Salesforce, "supper");
+        scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
+        scene.case.instruction = Some(Instruction::Keep(side));
+        let plan = scene.plan();
+        let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+        assert_eq!(step.side, side.other());
+        let kept = if side == Side::Outlook { ("Subject", "dinner") } else { ("subject", "supper") };
+        assert_eq!(step.fields.get(kept.0), Some(&Value::text(kept.1)));
+        assert_eq!(step.reason, Instruction::Keep(side).reason());
+    }
+}
+
+#[test]
+fn a_failure_that_is_skipped_rests_until_the_next_edit() {
+    let mut scene = Scene::in_step();
+    scene.set_subject(Side::Outlook, "dinner");
+    scene.link().state = LinkState::DeadLetter { reason: Reason::Refused, at: now() };
+    scene.case.instruction = Some(Instruction::Skip);
+    let plan = scene.plan();
+    assert!(plan.steps.is_empty() && plan.instructed);
+    assert_eq!(plan.next.as_ref().unwrap().state, LinkState::Skipped { reason: Reason::Refused, at: now() });
+    let edited = later(&mut scene, &plan, now());
+    assert_eq!((edited.outcome, edited.next.unwrap().state), (Outcome::Write, LinkState::Live));
+}
+
+#[test]
+fn an_instruction_is_kept_while_nothing_can_be_decided() {
+    let (mut scene, _) = mass_deletion();
+    scene.case.instruction = Some(Instruction::Approve);
+    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.instructed), (Outcome::Wait, false));
+}
+
+#[test]
+fn two_programs_that_disagree_are_stopped_after_six_rounds() {
+    let mut scene = Scene::in_step();
+    scene.rules.policy.automation_users.insert(FLOW.to_owned());
+    let mut at = now();
+    for round in 0..20 {
+        let side = if round % 2 == 0 { Side::Salesforce } else { Side::Outlook };
+        scene.set_subject(side, &format!("text {round}"));
+        scene.edit(Side::Salesforce, |snapshot| snapshot.modified_by = Some(FLOW.to_owned()));
+        scene.now = at;
+        let plan = scene.plan();
+        let mut next = plan.next.unwrap();
+        if plan.outcome == Outcome::DeadLetter {
+            assert_eq!(next.state, LinkState::DeadLetter { reason: Reason::Oscillation, at });
+            assert_eq!(round, 6);
+            // A person lets it try again, with a clean slate.
+            scene.case.instruction = Some(Instruction::Retry);
+            scene.case.link = Some(next);
+            assert_eq!(scene.plan().outcome, Outcome::Write);
+            return;
+        }
+        // The write takes effect: both sides agree on the new text.
+        let text = Value::text(format!("text {round}"));
+        next.intents = calbridge_core::side::BothSides::default();
+        let base = next.base.get_mut("subject").unwrap();
+        (base.outlook, base.salesforce) = (text.clone(), text.clone());
+        scene.case.link = Some(next);
+        for side in Side::BOTH {
+            scene.set_subject(side, text.as_text().unwrap());
+        }
+        at += TimeDelta::seconds(20);
+    }
+    panic!("it went round and round");
+}
+
+#[test]
+fn people_who_edit_by_turns_are_not_taken_for_programs() {
+    let mut scene = Scene::in_step();
+    let mut at = now();
+    for round in 0..20 {
+        scene.set_subject(Side::Salesforce, &format!("text {round}"));
+        scene.edit(Side::Salesforce, |snapshot| snapshot.modified_by = Some(ADA.to_owned()));
+        scene.now = at;
+        let plan = scene.plan();
+        assert_eq!(plan.outcome, Outcome::Write);
+        let mut next = plan.next.unwrap();
+        next.intents = calbridge_core::side::BothSides::default();
+        scene.case.link = Some(next);
+        at += TimeDelta::seconds(20);
+    }
+}
+
+#[test]
+fn an_edit_wins_over_a_deletion_where_the_policy_says_so() {
+    for gone in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.rules.policy.delete_conflict = DeleteConflict::EditWins;
+        scene.absent(gone, Evidence::Deleted);
+        let untouched = scene.plan();
+        assert!(matches!(untouched.steps[0].action, Action::Delete(_)), "nobody edited it: {gone}");
+        scene.set_subject(gone.other(), "dinner");
+        let ended = scene.plan();
+        let state = LinkState::Tombstone { reason: Reason::EditWins, at: now() };
+        assert_eq!((&ended.next.as_ref().unwrap().state, ended.wake_at), (&state, Some(now())));
+        // The deleted record still carries the old link id: what is made next has another one.
+        scene.fresh.link = calbridge_core::ids::LinkId::new(uuid::Uuid::from_u128(2));
+        let plan = later(&mut scene, &ended, now());
+        assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::EditWins));
+        let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+        assert!(matches!(step.action, Action::Create(_)) && step.side == gone);
+        let next = plan.next.unwrap();
+        assert_eq!((next.generation, next.replicas.get(gone).is_none()), (1, true));
+        assert_eq!((next.id, step.stamp.link), (scene.fresh.link, scene.fresh.link));
+    }
+}
+
+#[test]
+fn a_deleted_meeting_that_somebody_brings_back_begins_a_new_generation() {
+    // Salesforce restores the row itself.
+    let mut scene = Scene::in_step();
+    scene.link().state =
+        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::minutes(10) };
+    scene.case.reads.remove(&event(1));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
+    let next = plan.next.unwrap();
+    assert_eq!((next.generation, next.id), (1, scene.fresh.link));
+    assert!(matches!(plan.steps[0].action, Action::Create(_)));
+
+    // Outlook restores a copy under a new id, with our stamp in it.
+    let mut scene = Scene::in_step();
+    let mut restored = snapshot(Side::Outlook);
+    restored.record = event(9);
+    if let calbridge_core::ids::RecordId::Outlook { mailbox: home, .. } = &mut restored.record {
+        *home = mailbox(1);
+    }
+    restored.stamp = Some(calbridge_core::observed::Stamp {
+        link: crate::scene::link_id(),
+        partner: String::new(),
+        token: Some(token(7)),
+    });
+    scene.link().state = LinkState::Tombstone { reason: Reason::DeletedInOutlook, at: now() - TimeDelta::minutes(10) };
+    scene.case.reads.clear();
+    scene.put(restored);
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
+    assert_eq!(plan.steps[0].side, Side::Salesforce);
+}
+
+#[test]
+fn a_lagging_read_brings_nothing_back() {
+    let mut scene = Scene::in_step();
+    scene.link().state =
+        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::seconds(30) };
+    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted);
+    scene.link().state = LinkState::Tombstone { reason: Reason::Discarded, at: now() - TimeDelta::hours(1) };
+    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted, "what a person let go stays so");
+}
