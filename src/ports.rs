@@ -8,11 +8,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use calbridge_core::case::{Answer, Enrolment, Lookup, Notice};
+use calbridge_core::case::{Answer, Census, Enrolment, Instruction, Lookup, Notice};
 use calbridge_core::ids::{ConnectionId, LaneId, LinkId, MailboxId, RecordId, StreamId, WriteToken};
 use calbridge_core::link::{Intent, Link};
 use calbridge_core::observed::Observed;
-use calbridge_core::plan::{Alias, Outcome};
+use calbridge_core::plan::{Alias, Outcome, Spend};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Signal};
@@ -185,7 +185,7 @@ pub struct Finding {
 }
 
 /// What a remote can do beyond reading; unknown at start, learned while running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
     /// Writes can stamp the link id.
     pub link_field: bool,
@@ -193,6 +193,8 @@ pub struct Capabilities {
     pub link_unique: bool,
     /// Writes can stamp their token.
     pub token_field: bool,
+    /// The user as whom calbridge itself writes, where writes have an author: a Salesforce user, by 18-character id.
+    pub user: Option<String>,
 }
 
 /// A page of records found by a round over a whole mailbox or org.
@@ -258,6 +260,9 @@ pub enum StoreError {
     /// The database file or server belongs to another process.
     #[error("{0}")]
     InUse(String),
+    /// Other meetings used up what a plan needs; it is made anew and will be held.
+    #[error("other meetings have used up what link {0} needs")]
+    Spent(LinkId),
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(String),
@@ -280,6 +285,7 @@ impl StoreError {
             Self::InUse(_) => "CB1203",
             Self::Database(_) => "CB1204",
             Self::Corrupt { .. } => "CB1205",
+            Self::Spent(_) => "CB1207",
         }
     }
 }
@@ -332,6 +338,8 @@ pub struct Claim {
     pub link: Option<Link>,
     /// Consecutive failed runs.
     pub tries: u32,
+    /// What a person said since the last run.
+    pub instruction: Option<Instruction>,
 }
 
 /// One row of the queue.
@@ -349,6 +357,17 @@ pub struct DirtyRow {
     pub first_signal_at: DateTime<Utc>,
 }
 
+/// What a census is asked for; see [`Census`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CensusQuestion {
+    /// The link that asks; it is not counted.
+    pub link: LinkId,
+    /// The mailbox.
+    pub mailbox: Option<MailboxId>,
+    /// The Salesforce user.
+    pub author: Option<String>,
+}
+
 /// What one run of a lane makes durable in one transaction.
 #[derive(Debug, Default)]
 pub struct Commit {
@@ -361,8 +380,12 @@ pub struct Commit {
     pub aliases: Vec<Alias>,
     /// History.
     pub journal: Vec<JournalEntry>,
-    /// A failure that needs a person.
+    /// What waits for a person from now on: a failure or a hold.
     pub dead_letter: Option<DeadLetter>,
+    /// What the writes use up; where other meetings used it up before, the commit is refused.
+    pub spends: Vec<Spend>,
+    /// The instruction of the claim was followed.
+    pub instructed: bool,
     /// Run the lane again then. Claimed rows that are not cleared wait with it; without it they stay due.
     pub wake_at: Option<DateTime<Utc>>,
     /// Consecutive failed runs, to be stored.
@@ -421,6 +444,9 @@ pub struct JournalEntry {
     pub calls: u32,
     /// People Exchange was expected to mail.
     pub mails: u32,
+    /// The Salesforce user whose change these mails carry, by id, or `operator`.
+    #[serde(default)]
+    pub mail_author: Option<String>,
     /// Milliseconds from the first signal to this row.
     pub latency_ms: Option<i64>,
     /// Error code and message of a remote, without personal content.
@@ -448,6 +474,8 @@ pub enum JournalKind {
 /// Something that needs a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
+    /// A write that waits for approval, and no failure.
+    pub held: bool,
     /// The connection.
     pub connection: ConnectionId,
     /// The meeting, if it is linked.
@@ -462,6 +490,25 @@ pub struct DeadLetter {
     pub at: DateTime<Utc>,
     /// What is known of the message, if it is one that was set aside at intake.
     pub message: Option<MessageLetter>,
+}
+
+/// A failure or a hold as a person sees it, with the names by which to say what shall happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenLetter {
+    /// Its id.
+    pub id: String,
+    /// The lane, where it is about a meeting.
+    pub lane: Option<LaneId>,
+    /// What it is about.
+    pub letter: DeadLetter,
+    /// The mailbox of the meeting.
+    pub mailbox: Option<MailboxId>,
+    /// The Outlook event id of the meeting.
+    pub outlook: Option<String>,
+    /// The Salesforce id of the meeting.
+    pub salesforce: Option<String>,
+    /// What a person said and no run has followed yet.
+    pub instruction: Option<Instruction>,
 }
 
 /// A message that was set aside and kept for a person.
@@ -576,6 +623,8 @@ pub struct StoreStatus {
     pub intents: u64,
     /// Open dead letters.
     pub dead_letters: u64,
+    /// Writes that wait for approval, by reason.
+    pub holds: BTreeMap<String, u64>,
     /// Checkpoints by stream.
     pub checkpoints: BTreeMap<String, String>,
     /// Duplicates dropped at intake, by stream.
@@ -634,8 +683,27 @@ pub trait Store: Send + Sync {
     /// Finds meetings for a person.
     async fn trace(&self, query: &TraceQuery, limit: usize) -> Result<Vec<Traced>, StoreError>;
 
-    /// Returns all dead letters, newest first.
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError>;
+    /// Returns dead letters, or what is held, newest first.
+    async fn letters(&self, held: bool, limit: usize) -> Result<Vec<OpenLetter>, StoreError>;
+
+    /// Takes down what a person says about meetings, by lane, and makes their lanes due; returns how many were found.
+    async fn instruct(
+        &self,
+        lanes: &[LaneId],
+        instruction: Instruction,
+        now: DateTime<Utc>,
+    ) -> Result<u64, StoreError>;
+
+    /// Closes the dead letter of a message that was set aside; tells whether there was one.
+    async fn close_message(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError>;
+
+    /// Counts what other meetings have used up; order kept.
+    async fn census(
+        &self,
+        connection: &ConnectionId,
+        questions: &[CensusQuestion],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Census>, StoreError>;
 
     /// Returns what is kept of a message that was set aside, by the id of its dead letter.
     async fn kept_message(&self, id: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError>;

@@ -1,9 +1,10 @@
 //! Checked values become the typed configuration.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use calbridge_core::ids::ConnectionId;
-use calbridge_core::policy::{FirstContact, Mode, Policy, Timers};
+use calbridge_core::policy::{DeleteConflict, FirstContact, Guard, MailPolicy, Mode, Policy, Timers};
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 
@@ -109,6 +110,13 @@ fn salesforce(values: &Values) -> Salesforce {
         conditional_updates: values.flag("salesforce.conditional_updates"),
         concurrent_requests: values.count("salesforce.concurrent_requests"),
         requests_per_min: values.count("salesforce.requests_per_min"),
+        automation_users: values
+            .optional_text("salesforce.automation_users")
+            .iter()
+            .flat_map(|names| names.split(','))
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .collect(),
     }
 }
 
@@ -124,6 +132,26 @@ fn policy(values: &Values) -> Policy {
         },
         outlook_conditional_writes: values.flag("outlook.conditional_writes"),
         salesforce_stampable: true,
+        delete_conflict: if values.text("sync.delete_conflict") == "edit_wins" {
+            DeleteConflict::EditWins
+        } else {
+            DeleteConflict::DeleteWins
+        },
+        mail: match values.text("mail.policy").as_str() {
+            "never" => MailPolicy::Never,
+            "always" => MailPolicy::Always,
+            _ => MailPolicy::PersonEdits,
+        },
+        past_meetings: values.flag("mail.past_meetings"),
+        // Their ids are found when the engine signs in.
+        automation_users: BTreeSet::new(),
+        guard: Guard {
+            deletes_least: values.count("guard.deletes_in_mailbox"),
+            deletes_percent: values.count("guard.deletes_in_mailbox_percent"),
+            deletes_by_author: values.count("guard.deletes_by_author"),
+            mails_by_author: values.count("mail.by_author_in_10_mins"),
+            ..Guard::default()
+        },
         timers: Timers {
             quiet: millis("sync.quiet_ms"),
             max_wait: millis("sync.max_wait_ms"),
@@ -134,6 +162,9 @@ fn policy(values: &Values) -> Policy {
             retry_min: millis("sync.retry_min_ms"),
             retry_max: seconds("sync.retry_max_secs"),
             max_tries: values.count("sync.max_tries"),
+            delete_wait: seconds("sync.delete_wait_secs"),
+            mail_quiet: seconds("mail.quiet_secs"),
+            mail_max_wait: seconds("mail.max_wait_secs"),
             ..Timers::default()
         },
     }

@@ -32,7 +32,7 @@ pub struct Config {
     pub enrolments: Vec<Enrolment>,
     /// How fields convert.
     pub mapping: MappingSource,
-    /// How plans are made; `salesforce_stampable` is found out at run time.
+    /// How plans are made; `salesforce_stampable` and `automation_users` are found out at run time.
     pub policy: Policy,
     /// How work is done.
     pub sync: SyncConfig,
@@ -109,6 +109,8 @@ pub struct Salesforce {
     pub concurrent_requests: usize,
     /// Requests a minute for the org; at least 1.
     pub requests_per_min: u32,
+    /// User names or addresses of users whose edits are no person's.
+    pub automation_users: Vec<String>,
 }
 
 /// How to sign in to Salesforce.

@@ -254,6 +254,10 @@ options! {
         "Requests a minute for the org. Each counts against the org's daily limit.",
         "Too high: the daily limit is used up and nothing is written until it recovers.";
 
+    "salesforce.automation_users": Text, Optional, "", "flow@acme.com, erp@acme.com",
+        "Users whose edits are no person's: flows, integrations, loads. User names or addresses, separated by commas. calbridge's own user and bulk loads always count as such.",
+        "A user left out counts as a person: what it changes may mail attendees. One that is not found is named in a warning.";
+
     "network.ca_file": ReadableFile, Optional, "", "/etc/ssl/company-ca.pem",
         "PEM file with certificates to trust beside the system's: a company proxy, or the local sandbox.",
         "Every call behind the proxy fails with a certificate error.";
@@ -304,6 +308,39 @@ options! {
     "sync.max_tries": Whole(1, 1000), Optional, "tries", "12",
         "Tries before a meeting becomes a dead letter and waits for a person.",
         "Too few: short outages make dead letters.";
+
+    "sync.delete_conflict": Choice(&["delete_wins", "edit_wins"]), Optional, "", "delete_wins",
+        "What happens to a meeting that is deleted on one side and edited on the other: it is deleted and the edit kept in the journal, or made again where it was deleted.",
+        "With `edit_wins` a meeting that somebody deleted may come back.";
+    "sync.delete_wait_secs": Whole(0, 3600), Optional, "seconds", "10",
+        "How long a deletion waits before it is carried over, so that a mass deletion is seen as a whole.",
+        "Too short: the first of many deletions leave before the guard sees how many there are.";
+
+    "mail.policy": Choice(&["never", "person_edits", "always"]), Optional, "", "person_edits",
+        "Which changes from Salesforce may make Exchange mail the attendees of a meeting: none, those that a person made, or all. Graph has no switch against these mails.",
+        "`always`: a flow that touches a thousand meetings mails thousands of people.";
+    "mail.past_meetings": Flag, Optional, "", "false",
+        "Write to past meetings with attendees too, of which Exchange mails updates.",
+        "On, cleaning up old events in Salesforce mails everybody who was there.";
+    "mail.quiet_secs": Whole(0, 3600), Optional, "seconds", "60",
+        "How long a meeting must be quiet before a second mail leaves; a deletion that mails waits as long. The first change leaves at once.",
+        "Too short: one mail for each step of a rescheduling.";
+    "mail.max_wait_secs": Whole(0, 86_400), Optional, "seconds", "300",
+        "Longest wait of such a mail while edits keep coming.",
+        "Too long: attendees learn late.";
+    "mail.by_author_in_10_mins": Whole(1, 100_000), Optional, "writes", "20",
+        "Writes that mail people which one Salesforce user may cause in ten minutes; more wait for `calbridge holds approve`.",
+        "Too many: a flow that runs as a person mails everybody before anybody notices. Too few: people who work fast are held.";
+
+    "guard.deletes_in_mailbox": Whole(1, 1_000_000), Optional, "deletions", "10",
+        "Deletions that one mailbox may have in an hour, however few meetings it has; more are held, all of them.",
+        "Too many: a mistake empties calendars. Too few: tidying up is held.";
+    "guard.deletes_in_mailbox_percent": Whole(0, 100), Optional, "percent", "5",
+        "The same in percent of the mailbox's linked meetings; the larger of the two counts.",
+        "As above.";
+    "guard.deletes_by_author": Whole(1, 1_000_000), Optional, "deletions", "25",
+        "Deletions that one Salesforce user may cause in an hour over all mailboxes; more are held, all of them.",
+        "As above.";
 
     "sweep.outlook_secs": Whole(10, 604_800), Optional, "seconds", "3600",
         "How often each mailbox is compared as a whole, to find what notifications missed.",

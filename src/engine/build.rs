@@ -94,6 +94,7 @@ impl Engine {
                 .collect(),
             enrolments: adapters.enrolments,
             rules: Rules { mapping: config.mapping.mapping.clone(), policy: config.policy.clone() },
+            automation_users: config.salesforce.automation_users.clone(),
             intake: IntakeSettings { claim_lease: config.redis.claim, seen_ttl: config.redis.ttl },
             lanes: LaneSettings {
                 lease: config.sync.lease,

@@ -25,7 +25,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::journal;
-use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
+use crate::ports::{
+    Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError,
+};
 use crate::telemetry::events::{self, RunEnded};
 
 /// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.
@@ -172,7 +174,7 @@ impl Executor {
     async fn look_up(&self, wanted: BTreeSet<Lookup>) -> BTreeMap<Lookup, Answer> {
         let records = wanted.iter().filter_map(|lookup| match lookup {
             Lookup::Read(record) => Some(record.clone()),
-            Lookup::Stamped { .. } | Lookup::Candidates { .. } => None,
+            Lookup::Stamped { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => None,
         });
         let reads = self.fetch(records.collect()).await;
         let mut answers: BTreeMap<Lookup, Answer> = reads
@@ -191,7 +193,34 @@ impl Executor {
                 answers.insert(lookup, answer);
             }
         }
+        self.count(&wanted, &mut answers).await;
         answers
+    }
+
+    /// Answers the questions about what other meetings have used up.
+    async fn count(&self, wanted: &BTreeSet<Lookup>, answers: &mut BTreeMap<Lookup, Answer>) {
+        let questions: Vec<(&Lookup, CensusQuestion)> = wanted
+            .iter()
+            .filter_map(|lookup| match lookup {
+                Lookup::Census { link, mailbox, author } => {
+                    Some((lookup, CensusQuestion { link: *link, mailbox: mailbox.clone(), author: author.clone() }))
+                }
+                Lookup::Read(_) | Lookup::Stamped { .. } | Lookup::Candidates { .. } => None,
+            })
+            .collect();
+        if questions.is_empty() {
+            return;
+        }
+        let (lookups, questions): (Vec<&Lookup>, Vec<CensusQuestion>) = questions.into_iter().unzip();
+        match self.store.census(&self.connection, &questions, self.clock.now()).await {
+            Ok(counted) => {
+                answers.extend(lookups.into_iter().cloned().zip(counted.into_iter().map(Answer::Counted)));
+            }
+            Err(error) => {
+                let why = Why { code: error.code().to_owned(), message: error.to_string(), retry_after_ms: None };
+                answers.extend(lookups.into_iter().map(|lookup| (lookup.clone(), Answer::Failed(why.clone()))));
+            }
+        }
     }
 
     /// Leaves out candidates that are one side of a link already: their own record need not show it.
@@ -236,15 +265,11 @@ impl Executor {
         let mut works = Vec::new();
         let mut commits = Vec::new();
         for mut work in group {
-            let Some(mut plan) = work.plan.take() else {
+            let Some(plan) = work.plan.take() else {
                 events::plan_unfinished(work.claim.fence.lane);
                 self.give_back(&work.claim).await;
                 continue;
             };
-            let give_up = give_up_on(&work.claim, &plan, rules);
-            if give_up {
-                give_up_link(&mut plan, now);
-            }
             commits.push((work.claim.fence, self.commit_of(&work, &plan, rules, now)));
             work.span().in_scope(|| self.tell(&work, &plan));
             work.plan = Some(plan);
@@ -281,15 +306,9 @@ impl Executor {
             cleared: cleared.map(|row| (row.notice.record.clone(), row.generation)).collect(),
             aliases: plan.aliases.clone(),
             journal,
-            dead_letter: (plan.outcome == Outcome::DeadLetter).then(|| DeadLetter {
-                connection: self.connection.clone(),
-                link: plan.next.as_ref().map(|link| link.id),
-                record: work.claim.notices.first().map(|row| row.notice.record.clone()),
-                reason: plan.reasons.first().copied().unwrap_or(Reason::Refused),
-                detail: String::new(),
-                at: now,
-                message: None,
-            }),
+            dead_letter: self.letter_of(work, plan, now),
+            spends: plan.spends.clone(),
+            instructed: plan.instructed,
             // Until the answer is in, a crash must find the lane again by itself.
             wake_at: if writes { Some(now) } else { plan.wake_at },
             tries: match plan.steps.iter().map(|step| step.sends).max() {
@@ -299,6 +318,33 @@ impl Executor {
             },
             release: !writes,
         }
+    }
+
+    /// Returns what a person must see after a run: a failure, or a write that waits for approval.
+    fn letter_of(&self, work: &Work, plan: &Plan, now: DateTime<Utc>) -> Option<DeadLetter> {
+        let link = plan.next.as_ref();
+        let (held, reason) = match (link.map(|link| &link.state), plan.outcome) {
+            (Some(LinkState::Held { reason, .. }), _) => (true, *reason),
+            (Some(LinkState::DeadLetter { reason, .. }), Outcome::DeadLetter) => (false, *reason),
+            (None, Outcome::Hold) => (true, plan.reasons.first().copied().unwrap_or(Reason::StampUnknown)),
+            _ => return None,
+        };
+        let noticed = work.claim.notices.first().map(|row| row.notice.record.clone());
+        let linked = link.and_then(|link| {
+            let replicas = Side::BOTH.into_iter().filter_map(|side| link.replicas.get(side).as_ref());
+            replicas.map(|replica| replica.record.clone()).next()
+        });
+        let waiting = link.and_then(|link| link.care.pending.as_ref());
+        Some(DeadLetter {
+            held,
+            connection: self.connection.clone(),
+            link: link.map(|link| link.id),
+            record: noticed.or(linked),
+            reason,
+            detail: waiting.map(|pending| pending.wish.words().to_owned()).unwrap_or_default(),
+            at: now,
+            message: None,
+        })
     }
 
     /// Sends recorded intents in shared calls and settles the answers.
@@ -404,6 +450,7 @@ impl Executor {
             }
             if settled.reason == Reason::Refused {
                 commit.dead_letter = Some(DeadLetter {
+                    held: false,
                     connection: self.connection.clone(),
                     link: Some(settled.link.id),
                     record: intent.action.record().cloned(),
@@ -413,7 +460,11 @@ impl Executor {
                     message: None,
                 });
             }
-            let wake = settled.wake_at.map(|at| at + backoff(rules, commit.tries));
+            let pause = match commit.tries {
+                0 => TimeDelta::zero(),
+                tries => rules.policy.timers.backoff(tries, intent.token.chance()),
+            };
+            let wake = settled.wake_at.map(|at| at + pause);
             commit.wake_at = [commit.wake_at, wake].into_iter().flatten().min();
             commit.journal.push(journal::settled(&self.connection, &work.claim, intent, &settled, result, rules, now));
             work.span().in_scope(|| self.tell_settled(work, intent, &settled, now));
@@ -470,6 +521,7 @@ impl Work {
             enrolments: enrolments.to_vec(),
             lookups: self.lookups.clone(),
             facts: Vec::new(),
+            instruction: self.claim.instruction,
             tries: self.claim.tries,
         }
     }
@@ -512,7 +564,7 @@ impl Work {
         read.or_else(|| {
             self.lookups.iter().find_map(|(_, answer)| match answer {
                 Answer::Failed(why) => Some(why),
-                Answer::Found(_) => None,
+                Answer::Found(_) | Answer::Counted(_) => None,
             })
         })
     }
@@ -540,35 +592,7 @@ fn unanswered() -> Answer {
 
 fn searched_side(lookup: &Lookup) -> Option<Side> {
     match lookup {
-        Lookup::Read(_) => None,
+        Lookup::Read(_) | Lookup::Census { .. } => None,
         Lookup::Stamped { side, .. } | Lookup::Candidates { side, .. } => Some(*side),
     }
-}
-
-fn backoff(rules: &Rules, tries: u32) -> TimeDelta {
-    let timers = &rules.policy.timers;
-    if tries == 0 {
-        return TimeDelta::zero();
-    }
-    timers.retry_min.checked_mul(1 << tries.min(20)).unwrap_or(timers.retry_max).min(timers.retry_max)
-}
-
-/// Tells whether a lane's writes failed so often that a person must look.
-///
-/// Reads never lead here: an outage of a remote says nothing about the record.
-fn give_up_on(claim: &Claim, plan: &Plan, rules: &Rules) -> bool {
-    claim.tries >= rules.policy.timers.max_tries && !plan.steps.is_empty()
-}
-
-fn give_up_link(plan: &mut Plan, now: DateTime<Utc>) {
-    for step in plan.steps.drain(..) {
-        let Some(link) = &mut plan.next else { continue };
-        link.state = LinkState::DeadLetter { reason: Reason::TooManyTries, at: now };
-        // A write that was sent before may still have taken effect: its intent stays open for the next look.
-        if step.sends == 1 {
-            *link.intents.get_mut(step.side) = None;
-        }
-    }
-    plan.outcome = Outcome::DeadLetter;
-    plan.reasons.insert(0, Reason::TooManyTries);
 }

@@ -37,6 +37,7 @@ pub(super) fn decided(
         echoes: plan.echoes,
         calls,
         mails: plan.mail.recipients,
+        mail_author: plan.mail.author.clone(),
         latency_ms: latency_ms(claim, now),
         images: images(plan),
         ..row(connection, claim, JournalKind::Decided, rules, now)
@@ -131,6 +132,7 @@ fn row(connection: &ConnectionId, claim: &Claim, kind: JournalKind, rules: &Rule
         token: None,
         calls: 0,
         mails: 0,
+        mail_author: None,
         latency_ms: None,
         error: None,
         config_version: rules.mapping.version().to_owned(),

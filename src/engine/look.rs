@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup};
+use calbridge_core::case::{Answer, Case, Census, Enrolment, Fresh, Lookup};
 use calbridge_core::ids::{LinkId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::observed::Observed;
 use calbridge_core::plan::{Outcome, Planned, plan};
@@ -78,6 +78,7 @@ pub async fn look(config: &Config, clock: Arc<dyn Clock>, store: &dyn Store, id:
         enrolments,
         lookups: Vec::new(),
         facts: Vec::new(),
+        instruction: None,
         tries: 0,
     };
     let rules = Rules { mapping: config.mapping.mapping.clone(), policy: config.policy.clone() };
@@ -106,6 +107,8 @@ async fn answer(outlook: &Arc<dyn Calendar>, salesforce: &Arc<dyn Calendar>, loo
     let side = match lookup {
         Lookup::Read(record) => record.side(),
         Lookup::Stamped { side, .. } | Lookup::Candidates { side, .. } => *side,
+        // Only what is linked uses anything up, and here nothing is.
+        Lookup::Census { .. } => return Answer::Counted(Census::default()),
     };
     let calendar = match side {
         Side::Outlook => outlook,
@@ -116,7 +119,7 @@ async fn answer(outlook: &Arc<dyn Calendar>, salesforce: &Arc<dyn Calendar>, loo
             let mut seen = calendar.fetch(std::slice::from_ref(record)).await;
             Answer::Found(seen.pop().map(|observed| (record.clone(), observed)).into_iter().collect())
         }
-        Lookup::Stamped { .. } | Lookup::Candidates { .. } => {
+        Lookup::Stamped { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => {
             let mut found = calendar.search(std::slice::from_ref(lookup)).await;
             found.pop().unwrap_or(Answer::Found(Vec::new()))
         }

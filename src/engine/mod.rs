@@ -6,6 +6,7 @@ mod execute;
 mod intake;
 mod journal;
 mod lanes;
+mod learn;
 mod look;
 mod rounds;
 mod watched_cache;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub enrolments: watch::Sender<Vec<EnrolmentRow>>,
     /// How plans are made.
     pub rules: Rules,
+    /// User names or addresses of Salesforce users whose edits are no person's.
+    pub automation_users: Vec<String>,
     /// How intake behaves.
     pub intake: IntakeSettings,
     /// How lanes are worked.
@@ -140,7 +143,16 @@ impl Engine {
             .run(taken, stop.clone()),
         );
         let (learned_told, mut learned) = watch::channel(false);
-        tasks.spawn(learn_capabilities(parts.calendars.clone(), rules_told, learned_told, swept_every, stop.clone()));
+        tasks.spawn(
+            learn::Learner {
+                salesforce: Arc::clone(&parts.calendars.salesforce),
+                automation_users: parts.automation_users,
+                rules: rules_told,
+                learned: learned_told,
+                again_after: swept_every,
+            }
+            .run(stop.clone()),
+        );
         let executor = Arc::new(execute::Executor {
             connection: parts.connection.clone(),
             store: Arc::clone(&parts.store),
@@ -222,39 +234,6 @@ async fn watch_store(connection: ConnectionId, store: Arc<dyn Store>, clock: Arc
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
             () = stop.cancelled() => {}
-        }
-    }
-}
-
-/// Learns what the Salesforce org can do, before and while the engine writes to it; later looks come with the sweeps.
-async fn learn_capabilities(
-    calendars: BothSides<Arc<dyn Calendar>>,
-    rules: watch::Sender<Arc<Rules>>,
-    learned: watch::Sender<bool>,
-    again_after: Duration,
-    stop: CancellationToken,
-) {
-    let mut pause = Duration::from_secs(1);
-    loop {
-        match calendars.salesforce.capabilities().await {
-            Ok(found) => {
-                rules.send_modify(|rules| {
-                    let policy = &mut Arc::make_mut(rules).policy;
-                    policy.salesforce_stampable = found.link_field && found.token_field;
-                });
-                events::capabilities_learned(found);
-                learned.send_replace(true);
-                pause = again_after;
-            }
-            Err(error) => {
-                events::remote_failed(&error);
-                pause = pause.min(Duration::from_secs(30));
-                pause = (pause * 2).min(Duration::from_mins(1));
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => return,
         }
     }
 }

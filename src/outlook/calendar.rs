@@ -301,7 +301,7 @@ impl Calendar for OutlookCalendar {
 
     async fn capabilities(&self) -> Result<Capabilities, RemoteError> {
         // An extended property needs no set-up, and `transactionId` makes a repeated creation harmless.
-        Ok(Capabilities { link_field: true, link_unique: true, token_field: true })
+        Ok(Capabilities { link_field: true, link_unique: true, token_field: true, user: None })
     }
 
     async fn accounts(&self, names: &[String]) -> Result<Vec<Option<Account>>, RemoteError> {

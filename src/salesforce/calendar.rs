@@ -262,7 +262,13 @@ impl Calendar for SalesforceCalendar {
 
     async fn capabilities(&self) -> Result<Capabilities, RemoteError> {
         let found = self.stamp_fields().await?;
-        Ok(Capabilities { link_field: found.link, link_unique: found.link_unique, token_field: found.token })
+        let session = self.client.session().await?;
+        Ok(Capabilities {
+            link_field: found.link,
+            link_unique: found.link_unique,
+            token_field: found.token,
+            user: SalesforceId::parse(session.user()).ok().map(|user| user.to_string()),
+        })
     }
 
     async fn accounts(&self, names: &[String]) -> Result<Vec<Option<Account>>, RemoteError> {

@@ -210,6 +210,14 @@ impl Wish {
             Self::Mail => "mail",
         }
     }
+
+    /// Returns what it would do, in words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Delete => "delete it on the other side",
+            Self::Mail => "change it in Outlook, of which Exchange mails the attendees",
+        }
+    }
 }
 
 /// Where a link stands.
