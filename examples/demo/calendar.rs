@@ -173,7 +173,7 @@ fn fate_of(stage: &Stage, traced: &Traced) -> Option<Fate> {
     match decided.outcome? {
         Outcome::Skip => stays(false),
         Outcome::Hold | Outcome::DeadLetter | Outcome::Deleted => stays(true),
-        Outcome::InStep | Outcome::Write | Outcome::Wait => None,
+        Outcome::InStep | Outcome::Write | Outcome::Deferred | Outcome::Wait => None,
     }
 }
 

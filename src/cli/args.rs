@@ -58,6 +58,24 @@ pub enum Command {
     #[command(after_help = "Example:\n  calbridge status --config calbridge.yaml --json")]
     Status(DataArgs),
 
+    /// See and decide what waits for approval
+    ///
+    /// A hold is a write that calbridge does not make by itself: one of many deletions at once, a change that no person made
+    /// and that would mail attendees, too many mails by one author, a pair whose common past is lost. It blocks nothing else.
+    #[command(
+        after_help = "Examples:\n  calbridge holds list --config calbridge.yaml\n  calbridge holds approve 0199f0c2-8d1e --config calbridge.yaml\n  calbridge holds discard --all --reason mail_fuse --config calbridge.yaml"
+    )]
+    Holds(HoldsArgs),
+
+    /// See and mend what failed
+    ///
+    /// A dead letter is a meeting that failed and needs a person, or a message that could not be read. It blocks nothing else,
+    /// and a new edit of the meeting tries again.
+    #[command(
+        after_help = "Examples:\n  calbridge dead-letters list --config calbridge.yaml\n  calbridge dead-letters retry --all --config calbridge.yaml\n  calbridge dead-letters keep outlook 0199f0c2-8d1e --config calbridge.yaml"
+    )]
+    DeadLetters(DeadLettersArgs),
+
     /// Check and test mapping files
     Mapping(MappingArgs),
 
@@ -138,6 +156,140 @@ pub struct TraceArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `holds`.
+#[derive(Debug, clap::Args)]
+pub struct HoldsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: HoldsCommand,
+}
+
+/// The commands of `holds`.
+#[derive(Debug, Subcommand)]
+pub enum HoldsCommand {
+    /// List what is held
+    List(ListArgs),
+    /// Do what is held
+    Approve(PickArgs),
+    /// Do not do what is held
+    ///
+    /// A held deletion is forgotten and what is there stays, no longer synced. Of a held mail Outlook's values are put back
+    /// in Salesforce, so that both sides agree again; nobody is mailed.
+    Discard(PickArgs),
+}
+
+/// Arguments of `dead-letters`.
+#[derive(Debug, clap::Args)]
+pub struct DeadLettersArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DeadLettersCommand,
+}
+
+/// The commands of `dead-letters`.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// List what failed
+    List(ListArgs),
+    /// Show one of them with its story
+    Show(ShowArgs),
+    /// Try again
+    Retry(PickArgs),
+    /// Leave it alone until the next edit
+    Skip(PickArgs),
+    /// Make both sides hold one side's values
+    Keep(KeepArgs),
+}
+
+/// Arguments of lists.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only those with this reason, by name or code
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+
+    /// Only those of this mailbox
+    #[arg(long, value_name = "ADDRESS")]
+    pub mailbox: Option<String>,
+
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of commands that show one.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Id of the list (its beginning is enough), or any id of the meeting
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Show field values too (subjects, places, bodies)
+    #[arg(long)]
+    pub values: bool,
+
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of commands that decide about some.
+#[derive(Debug, clap::Args)]
+pub struct PickArgs {
+    /// Ids of the list (their beginnings are enough), or any id of the meetings
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<String>,
+
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+
+    /// Only those with this reason, by name or code
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+
+    /// Only those of this mailbox
+    #[arg(long, value_name = "ADDRESS")]
+    pub mailbox: Option<String>,
+
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dead-letters keep`.
+#[derive(Debug, clap::Args)]
+pub struct KeepArgs {
+    /// Whose values
+    #[arg(value_enum)]
+    pub side: KeptSide,
+
+    /// Which ones.
+    #[command(flatten)]
+    pub pick: PickArgs,
+}
+
+/// A side as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum KeptSide {
+    /// Outlook.
+    Outlook,
+    /// Salesforce.
+    Salesforce,
 }
 
 /// Arguments of `mapping`.

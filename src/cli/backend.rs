@@ -79,6 +79,12 @@ pub trait Backend: Send + Sync {
     /// [`Failure`] when there is no database, or it cannot be read.
     async fn open_store(&self, config: &Config) -> Result<Arc<dyn Store>, Failure>;
 
+    /// Opens the database to take down what a person says, beside a running engine too.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is no database, or it cannot be written.
+    async fn open_desk(&self, config: &Config) -> Result<Arc<dyn Store>, Failure>;
+
     /// Finds meetings and tells their story; `values` shows field values too.
     ///
     /// # Errors

@@ -71,6 +71,10 @@ impl Backend for LiveBackend {
         Ok(engine::open_read_only(config, Arc::new(EngineClock::wall())).await?)
     }
 
+    async fn open_desk(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+        Ok(engine::open_desk(config, Arc::new(EngineClock::wall())).await?)
+    }
+
     async fn trace(&self, config: &Config, request: &TraceRequest, values: bool) -> Result<TraceAnswer, Failure> {
         let store = self.open_store(config).await?;
         if let TraceRequest::Anything(text) = request

@@ -7,6 +7,7 @@ mod backend;
 mod check;
 mod config;
 mod explain;
+mod letters;
 mod live;
 mod mapping;
 mod output;
@@ -61,6 +62,8 @@ pub async fn execute(
         Command::Check(args) => Box::pin(check::run(&args, backend, output)).await,
         Command::Trace(args) => Box::pin(trace::run(&args, backend, output)).await,
         Command::Status(args) => Box::pin(status::run(&args, backend, output)).await,
+        Command::Holds(args) => Box::pin(letters::holds(&args, backend, output)).await,
+        Command::DeadLetters(args) => Box::pin(letters::dead_letters(&args, backend, output)).await,
         Command::Mapping(args) => mapping::run(&args, output),
         Command::Explain(args) => explain::run(&args, output),
         Command::Config(args) => config::run(&args, output),

@@ -11,7 +11,7 @@ use super::config;
 use super::output::{Exit, Output};
 use crate::clock::EngineClock;
 use crate::config::Config;
-use crate::ports::{Clock, DeadLetter, EnrolmentRow, Store, StoreError, StoreStatus, SubscriptionRow};
+use crate::ports::{Clock, EnrolmentRow, OpenLetter, Store, StoreError, StoreStatus, SubscriptionRow};
 
 /// Most dead letters that are listed.
 const DEAD_LETTERS: usize = 20;
@@ -21,7 +21,7 @@ struct Seen {
     status: StoreStatus,
     enrolments: Vec<EnrolmentRow>,
     subscriptions: Vec<SubscriptionRow>,
-    dead_letters: Vec<DeadLetter>,
+    dead_letters: Vec<OpenLetter>,
 }
 
 /// Reads the database and prints how things stand.
@@ -60,7 +60,7 @@ async fn read(config: &Config, store: &dyn Store) -> Result<Seen, StoreError> {
         status: store.status().await?,
         enrolments: store.enrolments(&config.connection).await?,
         subscriptions: store.subscriptions(&config.connection).await?,
-        dead_letters: store.dead_letters(DEAD_LETTERS).await?,
+        dead_letters: store.letters(false, DEAD_LETTERS).await?,
     })
 }
 
@@ -82,7 +82,8 @@ fn as_json(config: &Config, seen: &Seen) -> Value {
             "mailbox_id": row.mailbox,
             "expires_at": moment(row.expires_at),
         })).collect::<Vec<_>>(),
-        "dead_letters": seen.dead_letters.iter().map(|letter| json!({
+        "dead_letters": seen.dead_letters.iter().map(|open| (&open.id, &open.letter)).map(|(id, letter)| json!({
+            "id": id,
             "meeting": letter.link,
             "record": letter.record.as_ref().map(calbridge_core::ids::RecordId::key),
             "reason": letter.reason,
@@ -145,7 +146,7 @@ fn as_text(config: &Config, seen: &Seen) -> String {
         ));
     }
     line(format!("\ndead letters: {}", status.dead_letters));
-    for letter in &seen.dead_letters {
+    for letter in seen.dead_letters.iter().map(|open| &open.letter) {
         if let Some(about) = &letter.message {
             line(format!(
                 "  {}  message {}  {} ({}): {}, {} bytes, {} times",
@@ -176,7 +177,14 @@ fn as_text(config: &Config, seen: &Seen) -> String {
         if seen.dead_letters.len() < usize::try_from(status.dead_letters).unwrap_or(usize::MAX) {
             line(format!("  these are the newest {}", seen.dead_letters.len()));
         }
-        line("  `calbridge trace MEETING|MESSAGE` tells the story, `calbridge explain REASON` what to do".to_owned());
+        line("  `calbridge dead-letters list` names them, `calbridge explain REASON` says what to do".to_owned());
+    }
+    line(format!("\nholds: {}", status.holds.values().sum::<u64>()));
+    for (reason, count) in &status.holds {
+        line(format!("  {count}  {reason}"));
+    }
+    if !status.holds.is_empty() {
+        line("  `calbridge holds list` names them, `calbridge holds approve|discard` decides".to_owned());
     }
     text
 }

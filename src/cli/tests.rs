@@ -36,6 +36,10 @@ impl Backend for Prepared {
         Err(Failure::Refused("database `x` belongs to process 7; stop it first".to_owned()))
     }
 
+    async fn open_desk(&self, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+        self.open_store(config).await
+    }
+
     async fn trace(&self, _config: &Config, request: &TraceRequest, values: bool) -> Result<TraceAnswer, Failure> {
         self.asked.lock().unwrap().push((request.clone(), values));
         Ok(TraceAnswer {

@@ -116,6 +116,14 @@ pub async fn open_read_only(config: &Config, clock: Arc<dyn Clock>) -> Result<Ar
     Ok(Arc::new(SqliteStore::open_read_only(store_settings(config), clock).await?))
 }
 
+/// Opens the database to take down what a person says, beside a running engine too.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_desk(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(SqliteStore::open_desk(store_settings(config), clock).await?))
+}
+
 /// Says which other process has the database open for an engine, if one has.
 pub fn holder(config: &Config) -> Option<StoreError> {
     SqliteStore::held(&store_settings(config))

@@ -130,6 +130,7 @@ impl Executor {
         let commit = Commit {
             wake_at: Some(now + TimeDelta::milliseconds(200)),
             tries: claim.tries,
+            instruction: claim.instruction,
             release: true,
             ..Commit::default()
         };
@@ -308,6 +309,7 @@ impl Executor {
             journal,
             dead_letter: self.letter_of(work, plan, now),
             spends: plan.spends.clone(),
+            instruction: work.claim.instruction,
             instructed: plan.instructed,
             // Until the answer is in, a crash must find the lane again by itself.
             wake_at: if writes { Some(now) } else { plan.wake_at },
@@ -436,7 +438,12 @@ impl Executor {
         let mut link: Link = plan.next.clone()?;
         // The store raised the revision when it took the intents in.
         link.revision += 1;
-        let mut commit = Commit { release: true, wake_at: plan.wake_at, ..Commit::default() };
+        let mut commit = Commit {
+            release: true,
+            wake_at: plan.wake_at,
+            instruction: work.claim.instruction,
+            ..Commit::default()
+        };
         for intent in &plan.steps {
             let unknown = WriteResult::Unknown(Why {
                 code: "CB1200".to_owned(),

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use build::{StartError, check, holder, open_read_only};
+pub use build::{StartError, check, holder, open_desk, open_read_only};
 pub use enrol::WantedEnrolment;
 pub use intake::{Intake, IntakeSettings};
 pub use lanes::LaneSettings;

@@ -180,7 +180,7 @@ impl OutlookCalendar {
                 let when: When = serde_json::from_str(when).map_err(|_not_ours| not_ours())?;
                 Ok(vec![(enrolment.0.clone(), self.candidates_call(&enrolment.0, &when))])
             }
-            Lookup::Read(RecordId::Salesforce(_)) => Err(not_ours()),
+            Lookup::Read(RecordId::Salesforce(_)) | Lookup::Census { .. } => Err(not_ours()),
         }
     }
 
@@ -516,7 +516,7 @@ fn refusal(reply: &Reply) -> WriteResult {
 /// Tells whether an event found is what a look-up asks for; the remote's filter is only the first sieve.
 fn fits(lookup: &Lookup, snapshot: &Snapshot) -> bool {
     match lookup {
-        Lookup::Read(_) => true,
+        Lookup::Read(_) | Lookup::Census { .. } => true,
         Lookup::Stamped { link, .. } => snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == *link),
         Lookup::Candidates { when, .. } => {
             let asked = serde_json::from_str::<When>(when).ok();

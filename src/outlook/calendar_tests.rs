@@ -435,7 +435,7 @@ async fn look_ups_find_what_is_stamped_and_what_is_a_candidate() {
         .into_iter()
         .map(|answer| match answer {
             Answer::Found(found) => found.into_iter().map(|(record, _)| record).collect(),
-            Answer::Failed(why) => panic!("{why:?}"),
+            answer => panic!("{answer:?}"),
         })
         .collect();
     assert_eq!(found, [vec![stamped.clone()], vec![twin.clone()], vec![twin], vec![stamped], vec![]]);

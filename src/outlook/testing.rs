@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use calbridge_core::case::Enrolment;
-use calbridge_core::ids::{ConnectionId, MailboxId, RecordId, SalesforceId, StreamId};
+use calbridge_core::case::{Census, Enrolment, Instruction};
+use calbridge_core::ids::{ConnectionId, LaneId, MailboxId, RecordId, SalesforceId, StreamId};
 use calbridge_sandbox::{Options, Person, Sandbox};
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
@@ -19,8 +19,8 @@ use super::{AuthSettings, HubSettings, Outlook, Settings, SubscriptionSettings};
 use crate::clock::EngineClock;
 use crate::http::{HttpOptions, client};
 use crate::ports::{
-    Batch, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, IntakeBatch, Joined, ListenError, Listener, Store,
-    StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
+    Batch, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, IntakeBatch, Joined, ListenError,
+    Listener, OpenLetter, Store, StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
 };
 
 /// Longest wait for something that must happen; only a failing test waits so long.
@@ -287,7 +287,21 @@ impl Store for LittleStore {
     async fn trace(&self, _: &TraceQuery, _: usize) -> Result<Vec<Traced>, StoreError> {
         not_here()
     }
-    async fn dead_letters(&self, _: usize) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn letters(&self, _: bool, _: usize) -> Result<Vec<OpenLetter>, StoreError> {
+        not_here()
+    }
+    async fn instruct(&self, _: &[LaneId], _: Instruction) -> Result<u64, StoreError> {
+        not_here()
+    }
+    async fn close_message(&self, _: &str, _: DateTime<Utc>) -> Result<bool, StoreError> {
+        not_here()
+    }
+    async fn census(
+        &self,
+        _: &ConnectionId,
+        _: &[CensusQuestion],
+        _: DateTime<Utc>,
+    ) -> Result<Vec<Census>, StoreError> {
         not_here()
     }
     async fn kept_message(&self, _: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {

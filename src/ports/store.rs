@@ -154,7 +154,9 @@ pub struct Commit {
     pub dead_letter: Option<DeadLetter>,
     /// What the writes use up; where other meetings used it up before, the commit is refused.
     pub spends: Vec<Spend>,
-    /// The instruction of the claim was followed.
+    /// The instruction that the run knew; one that came meanwhile stays, and wakes the lane.
+    pub instruction: Option<Instruction>,
+    /// That instruction was followed and need not be kept.
     pub instructed: bool,
     /// Run the lane again then. Claimed rows that are not cleared wait with it; without it they stay due.
     pub wake_at: Option<DateTime<Utc>>,
@@ -457,12 +459,7 @@ pub trait Store: Send + Sync {
     async fn letters(&self, held: bool, limit: usize) -> Result<Vec<OpenLetter>, StoreError>;
 
     /// Takes down what a person says about meetings, by lane, and makes their lanes due; returns how many were found.
-    async fn instruct(
-        &self,
-        lanes: &[LaneId],
-        instruction: Instruction,
-        now: DateTime<Utc>,
-    ) -> Result<u64, StoreError>;
+    async fn instruct(&self, lanes: &[LaneId], instruction: Instruction) -> Result<u64, StoreError>;
 
     /// Closes the dead letter of a message that was set aside; tells whether there was one.
     async fn close_message(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError>;

@@ -317,7 +317,7 @@ impl Calendar for SalesforceCalendar {
             match lookup {
                 Lookup::Read(record) => reads.push(record.clone()),
                 Lookup::Stamped { link, .. } => links.push(*link),
-                Lookup::Candidates { .. } => {}
+                Lookup::Candidates { .. } | Lookup::Census { .. } => {}
             }
         }
         let mut read: BTreeMap<RecordId, Observed> = BTreeMap::new();
@@ -334,6 +334,8 @@ impl Calendar for SalesforceCalendar {
                 }
                 Lookup::Stamped { link, .. } => stamped.get(link).cloned().unwrap_or(Ok(Vec::new())),
                 Lookup::Candidates { enrolment, when, .. } => self.candidates(&enrolment.1, when).await,
+                // The store counts; nobody asks a remote.
+                Lookup::Census { .. } => Ok(Vec::new()),
             };
             answers.push(match found {
                 Ok(found) => Answer::Found(found),

@@ -8,6 +8,8 @@ pub(crate) mod contract;
 #[cfg(test)]
 mod contract_lanes;
 #[cfg(test)]
+mod contract_people;
+#[cfg(test)]
 mod contract_trace;
 mod seal;
 #[cfg(test)]

@@ -99,8 +99,13 @@ pub fn enrolled(mailboxes: usize) {
     info!(mailboxes, "{mailboxes} mailboxes are enrolled");
 }
 
+/// Some of the users that the config calls automation do not exist.
+pub fn automation_users_missing(missing: usize) {
+    warn!(missing, "`salesforce.automation_users` names users that are not there or not active; correct the names");
+}
+
 /// It is known what the Salesforce org lets us stamp.
-pub fn capabilities_learned(found: Capabilities) {
+pub fn capabilities_learned(found: &Capabilities) {
     if found.link_field && found.token_field {
         debug!(link_unique = found.link_unique, "salesforce has the stamp fields");
     } else {

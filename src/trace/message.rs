@@ -80,6 +80,7 @@ mod tests {
             last_at: at,
         };
         let letter = DeadLetter {
+            held: false,
             connection: ConnectionId::new("c"),
             link: None,
             record: None,

@@ -145,7 +145,8 @@ fn facts(line: &Line) -> Vec<String> {
         facts.push(format!("token {token}"));
     }
     if line.mails > 0 {
-        facts.push(format!("mails expected: {}", line.mails));
+        let author = line.mail_author.as_deref().map(|author| format!(" (change by {author})")).unwrap_or_default();
+        facts.push(format!("mails expected: {}{author}", line.mails));
     }
     facts
 }

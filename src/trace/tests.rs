@@ -120,8 +120,9 @@ fn values_are_shown_only_when_asked_for() {
 fn mails_are_counted_and_shown_where_they_were_expected() {
     let mut mailed = crossed();
     mailed.journal[0].mails = 3;
+    mailed.journal[0].mail_author = Some("005000000000001AAA".to_owned());
     let story = told(&mailed);
-    assert_eq!((story.mails_expected, story.mails.as_str()), (3, "3 mails expected, see the lines below"));
+    assert_eq!((story.mails_expected, story.mails.as_str()), (3, "3 mails expected, for changes by 005000000000001AAA; see the lines below"));
     assert!(text(&[story]).contains("mails expected: 3"));
 }
 
@@ -129,6 +130,7 @@ fn mails_are_counted_and_shown_where_they_were_expected() {
 fn the_verdict_names_what_a_person_must_do_before_anything_else() {
     let mut dead = crossed();
     dead.dead_letters.push(DeadLetter {
+        held: false,
         connection: main_connection(),
         link: None,
         record: None,

@@ -1,6 +1,6 @@
 //! One meeting's story: who it is, where it stands, and everything that happened, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use calbridge_core::ids::MailboxId;
@@ -112,6 +112,8 @@ pub struct Line {
     pub calls: u32,
     /// People Exchange was expected to mail.
     pub mails: u32,
+    /// The Salesforce user whose change these mails carry, by id, or `operator`.
+    pub mail_author: Option<String>,
     /// What a remote answered.
     pub error: Option<String>,
     /// Field values before, after and lost; only when asked for.
@@ -135,9 +137,16 @@ pub fn story(traced: &Traced, enrolments: &[EnrolmentRow], values: bool) -> Time
         mails_expected,
         mails: match mails_expected {
             0 => "no mail was caused".to_owned(),
-            number => format!("{} expected, see the lines below", count(number, "mail")),
+            number => format!("{} expected, {}; see the lines below", count(number, "mail"), authors(&traced.journal)),
         },
     }
+}
+
+/// Names the users whose changes mailed people.
+fn authors(journal: &[JournalEntry]) -> String {
+    let mailed = journal.iter().filter(|entry| entry.mails > 0);
+    let authors: BTreeSet<&str> = mailed.map(|entry| entry.mail_author.as_deref().unwrap_or("an unknown user")).collect();
+    format!("for changes by {}", authors.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Returns a side's name for people.
@@ -197,6 +206,7 @@ fn identity(traced: &Traced, enrolment: Option<&EnrolmentRow>) -> Identity {
             LinkState::Tombstone { .. } => "tombstone",
             LinkState::Held { .. } => "held",
             LinkState::DeadLetter { .. } => "dead_letter",
+            LinkState::Skipped { .. } => "skipped",
         }
         .to_owned(),
     );
@@ -231,6 +241,7 @@ fn happened(entry: &JournalEntry, zone: Tz, values: bool) -> Line {
         latency_ms: entry.latency_ms,
         calls: entry.calls,
         mails: entry.mails,
+        mail_author: entry.mail_author.clone(),
         error: entry.error.clone(),
         values: shown.map(|(name, fields)| (name.clone(), readable(fields))).collect(),
     }
@@ -254,6 +265,7 @@ fn waits(row: &DirtyRow, zone: Tz) -> Line {
         latency_ms: None,
         calls: 0,
         mails: 0,
+        mail_author: None,
         error: None,
         values: BTreeMap::new(),
     }
@@ -300,6 +312,7 @@ fn decision(entry: &JournalEntry, fields: &str) -> String {
         Some(Outcome::InStep) => "nothing to do".to_owned(),
         // Which side is written stands on the next line: one run may have been told of changes on both.
         Some(Outcome::Write) => format!("decided to write{fields}"),
+        Some(Outcome::Deferred) => format!("decided, and done later{fields}"),
         Some(Outcome::Skip) => "left alone".to_owned(),
         Some(Outcome::Wait) => "waits".to_owned(),
         Some(Outcome::Hold) => "held for a person".to_owned(),

@@ -77,7 +77,7 @@ impl Verdict {
 /// Finds what only a person can move on.
 fn needs_a_person(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
     let state = traced.link.as_ref().map(|link| &link.state);
-    if let Some(dead) = traced.dead_letters.last() {
+    if let Some(dead) = traced.dead_letters.last().filter(|letter| !letter.held) {
         return Some(dead_letter(dead.reason, dead.at, &dead.detail));
     }
     match (state, decision) {
@@ -132,14 +132,24 @@ fn waits(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
             until: traced.wake_at,
         });
     }
+    if let (Some(entry), Some(_)) = (decision.filter(|entry| entry.outcome == Some(Outcome::Deferred)), traced.wake_at) {
+        let words = entry.reasons.iter().find(|reason| WAITS.contains(reason)).map_or("its time", |reason| reason.words());
+        return Some(Verdict::Waiting { waits_for: format!("its time ({words})"), until: traced.wake_at });
+    }
     traced.wake_at.map(|at| Verdict::Waiting { waits_for: "the next look at both sides".to_owned(), until: Some(at) })
 }
+
+/// Reasons for which something decided is done later.
+const WAITS: [Reason; 2] = [Reason::MailWaits, Reason::DeleteWaits];
 
 /// Finds where a meeting came to rest.
 fn rests(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
     if let Some(link) = &traced.link {
         if let LinkState::Tombstone { reason, at } = &link.state {
             return Some(Verdict::Deleted { since: *at, reason: ReasonWords::of(*reason) });
+        }
+        if let LinkState::Skipped { reason, at } = &link.state {
+            return Some(Verdict::NotSynced { since: *at, reason: ReasonWords::of(*reason) });
         }
         if let Some(since) = link.in_step_at {
             return Some(Verdict::InStep { since });
@@ -162,12 +172,19 @@ fn last_decision(journal: &[JournalEntry]) -> Option<&JournalEntry> {
 fn todo(reason: Reason) -> String {
     let first = match reason {
         Reason::NeedsAdopt => "look at both calendars: if the two events are one, delete one of them",
-        Reason::ManualConflict => "make the field equal on both sides",
+        Reason::ManualConflict => {
+            "`calbridge dead-letters keep outlook|salesforce ID`, or make the field equal on both sides"
+        }
+        Reason::MassDelete | Reason::MailNeedsPerson | Reason::MailFuse | Reason::StampUnknown => {
+            "`calbridge holds approve ID` or `calbridge holds discard ID`"
+        }
         Reason::DuplicateLink => "delete the surplus Salesforce events, keep the one that people use",
-        Reason::Oscillation => "find the automation that changes the meeting back and stop it",
+        Reason::Oscillation => {
+            "find the automation that changes the meeting back and stop it, then `calbridge dead-letters retry ID`"
+        }
         Reason::MissingStampField => "run `calbridge check` and add the field that it names",
-        Reason::TooManyTries => "mend what the error names",
-        _ => "mend what the detail names",
+        Reason::TooManyTries => "mend what the error names, then `calbridge dead-letters retry ID`",
+        _ => "mend what the detail names, then `calbridge dead-letters retry ID`",
     };
     format!("{first}; more in docs/errors/{}.md", reason.code())
 }

@@ -1,4 +1,4 @@
-//! Meetings with attendees flow from Outlook to Salesforce only, until there is a mail policy.
+//! Under `mail.policy: never`, meetings with attendees flow from Outlook to Salesforce only.
 
 use calbridge_sandbox::Options;
 use calbridge_sandbox::history::Cloud;
@@ -7,6 +7,8 @@ use serde_json::json;
 use crate::support::Rehearsal;
 use crate::support::look::gives;
 use crate::support::meetings::{fields, id_of, in_outlook, with_attendees};
+
+const NEVER: &str = "mail:\n  policy: never\n";
 
 /// Has the first person invite somebody; returns both ids.
 async fn invited(rehearsal: &Rehearsal, guest: &str) -> (String, String) {
@@ -18,7 +20,7 @@ async fn invited(rehearsal: &Rehearsal, guest: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_in_salesforce_of_a_meeting_with_attendees_stays_there_and_says_why() {
-    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, NEVER).await;
     let (event, id) = invited(&rehearsal, "guest@elsewhere.example").await;
     let edit = json!({"Subject": "Only in Salesforce", "Location": "Lobby", "StartDateTime": "2026-12-09T09:00:00Z",
         "EndDateTime": "2026-12-09T10:00:00Z"});
@@ -43,7 +45,7 @@ async fn an_edit_in_salesforce_of_a_meeting_with_attendees_stays_there_and_says_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_in_salesforce_of_a_meeting_with_attendees_neither_cancels_it_nor_brings_it_back() {
-    let mut rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let mut rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, NEVER).await;
     let guest = rehearsal.person(1).mailbox().address.clone();
     let (event, id) = invited(&rehearsal, &guest).await;
     rehearsal.person(0).delete_in_salesforce(&id).unwrap();
@@ -67,7 +69,7 @@ async fn a_deletion_in_salesforce_of_a_meeting_with_attendees_neither_cancels_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_meeting_that_gains_and_loses_its_attendees_flows_as_it_stands() {
-    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, "").await;
+    let rehearsal = Rehearsal::start(Options { speed: 10.0, ..Options::default() }, NEVER).await;
     let person = rehearsal.person(0);
     let event = id_of(&person.create_in_outlook(&in_outlook("Alone")).unwrap());
     rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;

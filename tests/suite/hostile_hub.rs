@@ -278,7 +278,7 @@ async fn each_message_ends_with_its_reason_and_what_follows_it_gets_through() {
         .await;
     rehearsal.settled().await;
     assert_eq!(counted(&rehearsal).await, counts);
-    let letters = rehearsal.store().await.dead_letters(1000).await.unwrap();
+    let letters = rehearsal.dead_letters().await;
     assert!(letters.iter().all(|letter| letter.message.is_some() && letter.reason.keeps_message()), "{letters:#?}");
     assert!(letters.len() <= 60, "at most 20 of each reason: {}", letters.len());
     rehearsal.assert_clean();
@@ -419,7 +419,7 @@ async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of
 
     // A person can look at one, and only who asks for values sees them.
     assert!(shown_json.json()["dead_letters"][0]["message"]["id"].is_string(), "{shown_json:?}");
-    let letters = bench.rehearsal.store().await.dead_letters(1000).await.unwrap();
+    let letters = bench.rehearsal.dead_letters().await;
     let mut messages = letters.into_iter().filter_map(|letter| letter.message);
     let about = messages.find(|about| about.size == 300).expect("equal messages are one that stays the newest");
     assert_eq!(about.times, 4 * (FLOOD / 4 - FLOOD / 1_000) as u64, "each is counted");

@@ -215,7 +215,7 @@ async fn each_event_ends_with_its_reason_and_what_follows_it_gets_through() {
     rehearsal.start_engine().await;
     cross(&rehearsal, "After the restart").await;
     assert_eq!(counted(&rehearsal).await, before);
-    let letters = rehearsal.store().await.dead_letters(1000).await.unwrap();
+    let letters = rehearsal.dead_letters().await;
     assert!(letters.iter().all(|letter| letter.message.is_some()), "{letters:#?}");
     rehearsal.rest().await;
     rehearsal.assert_clean();

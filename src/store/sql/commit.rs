@@ -14,6 +14,7 @@ use sqlx::{Acquire as _, QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::SqliteStore;
+use super::budget::spend;
 use super::dialect::{chunks, failed, is_taken};
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
@@ -70,6 +71,9 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let lane = fence.lane;
         let owner = hold(connection, fence, commit).await?;
+        if let Some(link) = commit.link.as_ref().filter(|_| !commit.spends.is_empty()) {
+            spend(connection, &owner, link.id, &commit.spends, now).await?;
+        }
         let mut aliases: BTreeSet<Alias> = commit.aliases.iter().cloned().collect();
         if let Some(link) = &commit.link {
             self.write_link(connection, lane, link, now).await?;
@@ -90,7 +94,8 @@ impl SqliteStore {
         append(connection, self, Some(lane), &commit.journal).await?;
         match &commit.dead_letter {
             Some(dead) => open_dead_letter(connection, lane, dead).await?,
-            None if is_mended(commit) => close_dead_letters(connection, lane, now).await?,
+            None if is_mended(commit) => close_dead_letters(connection, lane, now, false).await?,
+            None if commit.link.is_some() => close_dead_letters(connection, lane, now, true).await?,
             None => {}
         }
         if let (true, Some(wake_at)) = (commit.release, commit.wake_at) {
@@ -113,7 +118,7 @@ impl SqliteStore {
         link: &Link,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        const COLUMNS: [&str; 26] = [
+        const COLUMNS: [&str; 28] = [
             "link_id",
             "connection",
             "lane_id",
@@ -140,6 +145,8 @@ impl SqliteStore {
             "body",
             "sealed",
             "key_id",
+            "wants",
+            "wants_author",
         ];
         const TIME_COLUMNS: [&str; 4] = ["starts_at", "ends_at", "first_day", "last_day"];
         let key_id = link.id.to_string();
@@ -153,6 +160,7 @@ impl SqliteStore {
             Some(When::AllDay { first, last }) => (None, None, Some(first.to_string()), Some(last.to_string())),
             None => (None, None, None, None),
         };
+        let wanted = link.care.pending.as_ref();
         let revision = i64::try_from(link.revision).unwrap_or(i64::MAX);
 
         let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO correlation (");
@@ -186,6 +194,8 @@ impl SqliteStore {
             .push_bind(body)
             .push_bind(sealed)
             .push_bind(key_id.clone())
+            .push_bind(wanted.map(|pending| pending.wish.name()).unwrap_or_default())
+            .push_bind(wanted.and_then(|pending| pending.author.clone()).unwrap_or_default())
             .push_bind(revision + 1);
         // A link that was read must still be there; one that is new must not be.
         query.push(" WHERE ");
@@ -213,7 +223,9 @@ impl SqliteStore {
 /// Proves the fence, stores what the lane itself keeps, and gives it back where the run is over.
 async fn hold(connection: &mut SqliteConnection, fence: Fence, commit: &Commit) -> Result<ConnectionId, StoreError> {
     let row = sqlx::query(
-        "UPDATE lane SET tries = $3, wake_at = $4, \
+        "UPDATE lane SET tries = $3, \
+         wake_at = CASE WHEN instruction IS NOT NULL AND instruction <> $6 THEN wake_at ELSE $4 END, \
+         instruction = CASE WHEN $7 = 1 AND instruction = $6 THEN NULL ELSE instruction END, \
          owner = CASE WHEN $5 = 1 THEN '' ELSE owner END, \
          lease_until = CASE WHEN $5 = 1 THEN 0 ELSE lease_until END \
          WHERE lane_id = $1 AND fence = $2 AND owner <> '' RETURNING connection",
@@ -223,6 +235,8 @@ async fn hold(connection: &mut SqliteConnection, fence: Fence, commit: &Commit) 
     .bind(i64::from(commit.tries))
     .bind(commit.wake_at.map(ms))
     .bind(i64::from(commit.release))
+    .bind(commit.instruction.as_ref().map(to_json).unwrap_or_default())
+    .bind(i64::from(commit.instructed))
     .fetch_optional(connection)
     .await
     .map_err(failed)?;
@@ -346,11 +360,11 @@ async fn open_dead_letter(
     dead: &DeadLetter,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO dead_letter (dead_letter_id, connection, lane_id, link_id, record, side, reason, detail, at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        "INSERT INTO dead_letter (dead_letter_id, connection, lane_id, link_id, record, side, reason, detail, at, held) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
          ON CONFLICT (lane_id) WHERE lane_id IS NOT NULL AND closed_at IS NULL DO UPDATE SET \
          link_id = excluded.link_id, record = excluded.record, side = excluded.side, reason = excluded.reason, \
-         detail = excluded.detail",
+         detail = excluded.detail, held = excluded.held",
     )
     .bind(Uuid::now_v7().to_string())
     .bind(dead.connection.as_str())
@@ -361,23 +375,27 @@ async fn open_dead_letter(
     .bind(dead.reason.name())
     .bind(&dead.detail)
     .bind(ms(dead.at))
+    .bind(i64::from(dead.held))
     .execute(connection)
     .await
     .map_err(failed)?;
     Ok(())
 }
 
+/// Closes what no longer needs a person, or only what is no longer held.
 async fn close_dead_letters(
     connection: &mut SqliteConnection,
     lane: LaneId,
     now: DateTime<Utc>,
+    only_held: bool,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE dead_letter SET closed_at = $2 WHERE closed_at IS NULL \
+        "UPDATE dead_letter SET closed_at = $2 WHERE closed_at IS NULL AND held >= $3 \
          AND lane_id IN (SELECT lane_id FROM lane WHERE lane_id = $1 OR merged_into = $1)",
     )
     .bind(lane.to_string())
     .bind(ms(now))
+    .bind(i64::from(only_held))
     .execute(connection)
     .await
     .map_err(failed)?;
@@ -386,7 +404,10 @@ async fn close_dead_letters(
 
 /// Tells whether a run came to a good end, so that an earlier failure needs nobody any more.
 fn is_mended(commit: &Commit) -> bool {
-    let still_dead = commit.link.as_ref().is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
+    let still_dead = commit
+        .link
+        .as_ref()
+        .is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. } | LinkState::Held { .. }));
     // A write that was only decided may still be refused: then the old dead letter goes on.
     !still_dead
         && commit.journal.iter().any(|entry| match entry.kind {

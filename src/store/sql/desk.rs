@@ -14,8 +14,10 @@ use super::rows::{
 use crate::ports::{DeadLetter, EnrolmentRow, MessageLetter, StoreError, StoreStatus, SubscriptionRow};
 
 /// Columns that [`dead_letter`] reads.
-pub(super) const DEAD_LETTER_COLUMNS: &str = "dead_letter_id, connection, link_id, record, side, reason, detail, at, \
-     raw IS NOT NULL AS is_message, size, times, last_at, position";
+pub(super) const DEAD_LETTER_COLUMNS: &str = "dead_letter.dead_letter_id, dead_letter.connection, dead_letter.link_id, \
+     dead_letter.record, dead_letter.side, dead_letter.reason, dead_letter.detail, dead_letter.at, dead_letter.held, \
+     dead_letter.raw IS NOT NULL AS is_message, dead_letter.size, dead_letter.times, dead_letter.last_at, \
+     dead_letter.position";
 
 impl SqliteStore {
     /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
@@ -119,19 +121,6 @@ impl SqliteStore {
             .collect()
     }
 
-    /// Returns open dead letters, newest first.
-    pub(super) async fn open_dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        let mut query = sqlx::QueryBuilder::new("SELECT ");
-        query.push(DEAD_LETTER_COLUMNS);
-        query.push(
-            " FROM dead_letter WHERE closed_at IS NULL \
-             ORDER BY COALESCE(last_at, at) DESC, dead_letter_id DESC LIMIT ",
-        );
-        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = query.build().fetch_all(&self.readers).await.map_err(failed)?;
-        rows.iter().map(dead_letter).collect()
-    }
-
     /// Counts what `status`, metrics and readiness show.
     pub(super) async fn count_everything(&self) -> Result<StoreStatus, StoreError> {
         let numbers = sqlx::query(
@@ -140,7 +129,7 @@ impl SqliteStore {
               WHERE wake_at IS NOT NULL)) AS waiting, \
              (SELECT MIN(first_signal_at) FROM dirty) AS oldest, \
              (SELECT COUNT(*) FROM intent) AS intents, \
-             (SELECT COUNT(*) FROM dead_letter WHERE closed_at IS NULL) AS dead_letters, \
+             (SELECT COUNT(*) FROM dead_letter WHERE closed_at IS NULL AND held = 0) AS dead_letters, \
              (SELECT COUNT(*) FROM journal) AS journal",
         )
         .fetch_one(&self.readers)
@@ -153,6 +142,9 @@ impl SqliteStore {
             oldest_waiting: get::<Option<i64>>(&numbers, "oldest")?.map(instant).transpose()?,
             intents: number("intents")?,
             dead_letters: number("dead_letters")?,
+            holds: self
+                .pairs("SELECT reason, COUNT(*) FROM dead_letter WHERE closed_at IS NULL AND held = 1 GROUP BY reason")
+                .await?,
             checkpoints: sqlx::query_as::<_, (String, String)>("SELECT stream, value FROM checkpoint")
                 .fetch_all(&self.readers)
                 .await
@@ -203,6 +195,7 @@ impl SqliteStore {
 /// Reads a dead letter.
 pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
+        held: get::<i64>(row, "held")? != 0,
         connection: read_connection(row)?,
         link: get::<Option<&str>>(row, "link_id")?.map(|link| parse("link id", link)).transpose()?,
         record: get::<Option<&str>>(row, "record")?.map(record).transpose()?,

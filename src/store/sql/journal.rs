@@ -57,8 +57,8 @@ pub(super) async fn append(
     for entry in entries {
         let sequence: i64 = sqlx::query_scalar(
             "INSERT INTO journal (connection, at, lane_id, link_id, kind, side, record, outcome, reasons, fields, \
-             versions, positions, signals, echoes, token, calls, mails, latency_ms, error, config_version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) \
+             versions, positions, signals, echoes, token, calls, mails, latency_ms, error, config_version, mail_author) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) \
              RETURNING sequence",
         )
         .bind(entry.connection.as_str())
@@ -81,6 +81,7 @@ pub(super) async fn append(
         .bind(entry.latency_ms)
         .bind(entry.error.as_deref())
         .bind(&entry.config_version)
+        .bind(entry.mail_author.as_deref())
         .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
@@ -171,7 +172,7 @@ fn version_names(noted: &str) -> Vec<String> {
 /// Columns that [`entry`] reads; `image` and `data_key` must be left-joined.
 pub(super) const JOURNAL_COLUMNS: &str = "journal.sequence, journal.connection, journal.at, journal.lane_id, journal.link_id, \
      journal.kind, journal.side, journal.record, journal.outcome, journal.reasons, journal.fields, journal.versions, \
-     journal.positions, journal.signals, journal.echoes, journal.token, journal.calls, journal.mails, \
+     journal.positions, journal.signals, journal.echoes, journal.token, journal.calls, journal.mails, journal.mail_author, \
      journal.latency_ms, journal.error, journal.config_version, image.key_id, image.sealed, data_key.wrapped";
 
 /// Reads a journal row; images whose key was erased are left out.
@@ -203,6 +204,7 @@ pub(super) fn entry(row: &SqliteRow, sealer: &Sealer) -> Result<JournalEntry, St
         token: optional("token")?.map(|token| parse("write token", token)).transpose()?,
         calls: number("calls")?,
         mails: number("mails")?,
+        mail_author: optional("mail_author")?.map(str::to_owned),
         latency_ms: get(row, "latency_ms")?,
         error: optional("error")?.map(str::to_owned),
         config_version: get(row, "config_version")?,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use calbridge_core::case::Instruction;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::Link;
 use chrono::{DateTime, Utc};
@@ -55,7 +56,7 @@ impl SqliteStore {
         lease_for: Duration,
     ) -> Result<Vec<Claim>, StoreError> {
         let lease_until = database_now(connection).await?.saturating_add(span_ms(lease_for));
-        let mut fences: HashMap<LaneId, (ConnectionId, i64, u32)> = HashMap::new();
+        let mut fences: HashMap<LaneId, (ConnectionId, i64, u32, Option<Instruction>)> = HashMap::new();
         let mut notices: HashMap<LaneId, Vec<DirtyRow>> = HashMap::new();
         let mut links: HashMap<LaneId, Link> = HashMap::new();
         for chunk in chunks(lanes) {
@@ -65,10 +66,12 @@ impl SqliteStore {
             query.push_bind(lease_until);
             query.push(" WHERE lane_id IN ");
             push_list(&mut query, chunk);
-            query.push(" RETURNING lane_id, connection, fence, tries");
+            query.push(" RETURNING lane_id, connection, fence, tries, instruction");
             for row in query.build().fetch_all(&mut *connection).await.map_err(failed)? {
                 let tries = u32::try_from(get::<i64>(&row, "tries")?).unwrap_or(u32::MAX);
-                let held = (rows::connection(&row)?, get(&row, "fence")?, tries);
+                let instruction: Option<&str> = get(&row, "instruction")?;
+                let instruction = instruction.map(|text| rows::from_json("instruction", text)).transpose()?;
+                let held = (rows::connection(&row)?, get(&row, "fence")?, tries, instruction);
                 fences.insert(parse("lane id", get(&row, "lane_id")?)?, held);
             }
 
@@ -88,12 +91,13 @@ impl SqliteStore {
         let mut claims = Vec::with_capacity(lanes.len());
         for lane in lanes {
             let lane: LaneId = parse("lane id", lane)?;
-            let Some((connection, number, tries)) = fences.remove(&lane) else {
+            let Some((connection, number, tries, instruction)) = fences.remove(&lane) else {
                 continue;
             };
             let mut notices = notices.remove(&lane).unwrap_or_default();
             notices.sort_by(|a, b| a.notice.record.cmp(&b.notice.record));
-            claims.push(Claim { fence: Fence { lane, number }, connection, notices, link: links.remove(&lane), tries });
+            let fence = Fence { lane, number };
+            claims.push(Claim { fence, connection, notices, link: links.remove(&lane), tries, instruction });
         }
         Ok(claims)
     }

@@ -159,10 +159,12 @@ async fn others(
 
 /// Moves everything that waits in or leads to a lane into another one.
 async fn absorb(connection: &mut SqliteConnection, from: LaneId, into: LaneId) -> Result<(), StoreError> {
-    const MOVES: [&str; 4] = [
+    const MOVES: [&str; 5] = [
         "UPDATE dirty SET lane_id = $2 WHERE lane_id = $1",
         "UPDATE lane_alias SET lane_id = $2 WHERE lane_id = $1",
         "UPDATE lane SET merged_into = $2 WHERE merged_into = $1",
+        "UPDATE lane SET instruction = COALESCE(instruction, (SELECT instruction FROM lane WHERE lane_id = $1)) \
+         WHERE lane_id = $2",
         "UPDATE lane SET merged_into = $2, owner = '', lease_until = 0, wake_at = NULL, fence = fence + 1 \
          WHERE lane_id = $1",
     ];

@@ -6,12 +6,14 @@
 //!
 //! The SQL keeps to what PostgreSQL understands too; what cannot is in `dialect`.
 
+mod budget;
 mod commit;
 mod desk;
 mod dialect;
 mod intake;
 mod journal;
 mod lanes;
+mod letters;
 mod merge;
 mod open;
 mod query;
@@ -26,15 +28,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use calbridge_core::ids::{ConnectionId, RecordId, StreamId};
+use calbridge_core::case::{Census, Instruction};
+use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
 use calbridge_core::plan::Alias;
 use chrono::{DateTime, Utc};
 use sqlx::SqlitePool;
 
 use super::seal::Sealer;
 use crate::ports::{
-    Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, IntakeBatch, Joined, Store, StoreError, StoreStatus,
-    SubscriptionRow, TraceQuery, Traced,
+    CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, IntakeBatch, Joined, OpenLetter, Store,
+    StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
 };
 
 pub use open::StoreSettings;
@@ -114,8 +117,25 @@ impl Store for SqliteStore {
         self.find_meetings(query, limit).await
     }
 
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        self.open_dead_letters(limit).await
+    async fn letters(&self, held: bool, limit: usize) -> Result<Vec<OpenLetter>, StoreError> {
+        self.open_letters(held, limit).await
+    }
+
+    async fn instruct(&self, lanes: &[LaneId], instruction: Instruction) -> Result<u64, StoreError> {
+        self.take_down(lanes, instruction).await
+    }
+
+    async fn close_message(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.close_letter(id, now).await
+    }
+
+    async fn census(
+        &self,
+        connection: &ConnectionId,
+        questions: &[CensusQuestion],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Census>, StoreError> {
+        self.take_census(connection, questions, now).await
     }
 
     async fn kept_message(&self, id: &str) -> Result<Option<(DeadLetter, Vec<u8>)>, StoreError> {

@@ -304,6 +304,7 @@ fn entry(
         token: None,
         calls: 0,
         mails: 0,
+        mail_author: None,
         latency_ms: None,
         error: Some(detail.to_owned()),
         config_version: String::new(),

@@ -157,6 +157,7 @@ pub(super) fn state_parts(state: &LinkState) -> (&'static str, Option<&'static s
         LinkState::Tombstone { reason, at } => ("tombstone", Some(reason.name()), Some(ms(*at))),
         LinkState::Held { reason, at } => ("held", Some(reason.name()), Some(ms(*at))),
         LinkState::DeadLetter { reason, at } => ("dead_letter", Some(reason.name()), Some(ms(*at))),
+        LinkState::Skipped { reason, at } => ("skipped", Some(reason.name()), Some(ms(*at))),
     }
 }
 

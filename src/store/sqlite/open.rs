@@ -124,6 +124,22 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Database`] when there is no such database, [`StoreError::Corrupt`] when the key does not fit.
     pub async fn open_read_only(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Self::open_existing(settings, clock, true).await
+    }
+
+    /// Opens an existing database to take down what a person says, beside an engine or after it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open_read_only`].
+    pub async fn open_desk(settings: StoreSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        Self::open_existing(settings, clock, false).await
+    }
+
+    async fn open_existing(
+        settings: StoreSettings,
+        clock: Arc<dyn Clock>,
+        read_only: bool,
+    ) -> Result<Self, StoreError> {
         let Some(file) = settings.file() else {
             return Err(StoreError::Database("a store in memory can be read only by its own process".to_owned()));
         };
@@ -134,7 +150,7 @@ impl SqliteStore {
             )));
         }
         let readers =
-            pool(settings.readers.max(1)).connect_with(settings.options().read_only(true)).await.map_err(failed)?;
+            pool(settings.readers.max(1)).connect_with(settings.options().read_only(read_only)).await.map_err(failed)?;
         let epoch = meta(&readers, "epoch").await?.ok_or_else(|| StoreError::Corrupt {
             what: "database".to_owned(),
             why: format!("`{}` was not made by calbridge", file.display()),
@@ -238,6 +254,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         file(1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
         file(2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
+        file(5, "holds", include_str!("../../../migrations/sqlite/0005_holds.sql")),
     ])
 }
 

@@ -13,7 +13,7 @@ use crate::ports::{Commit, IntakeBatch, Store, StoreError};
 use crate::store::contract::{self, CANARY, accept, at, claim, claim_one, commit, decided, finished, link, outlook};
 use crate::store::contract::{intent, linked_meeting, main_connection, position, salesforce, signal};
 use crate::store::seal::KeySource;
-use crate::store::{contract_lanes, contract_trace};
+use crate::store::{contract_lanes, contract_people, contract_trace};
 
 fn clock() -> Arc<EngineClock> {
     Arc::new(EngineClock::wall())
@@ -49,6 +49,11 @@ macro_rules! conformance {
 }
 
 conformance! {
+    contract_people:
+        a_census_counts_what_others_want_and_what_they_used_up,
+        no_more_is_used_up_than_there_is_and_a_refused_plan_leaves_no_trace,
+        what_is_held_is_listed_until_it_is_held_no_more,
+        an_instruction_wakes_its_lane_and_stays_until_it_is_followed;
     contract:
         a_burst_becomes_one_row_that_is_due_after_the_quiet_window,
         an_unending_burst_is_due_at_its_longest_wait,
@@ -219,7 +224,7 @@ async fn opening_twice_migrates_once_and_the_view_shows_no_values() {
     let store = open(folder.path()).await;
     let applied: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(&store.writer).await.unwrap();
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     let (state, starts, rows): (String, String, i64) =
         sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting").fetch_one(&store.writer).await.unwrap();
     assert_eq!((state.as_str(), starts.as_str(), rows), ("live", "2026-03-02 09:00:00", 1));

@@ -1,13 +1,18 @@
 //! What tests read of a rehearsal beyond its records: counters, switches, effects, traces.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use calbridge::engine;
 use calbridge::ports::{StoreStatus, TraceQuery};
 use calbridge::trace;
 use calbridge_sandbox::faults::Switches;
 use calbridge_sandbox::history::{Cloud, Effect};
+use calbridge_core::case::Instruction;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::Rehearsal;
+use super::{PATIENCE, Rehearsal};
 
 impl Rehearsal {
     /// Changes switches of the sandbox.
@@ -25,6 +30,30 @@ impl Rehearsal {
     pub(crate) fn engine_mails(&self) -> u64 {
         let mails = self.sandbox.world().meters.read().mails;
         mails.get(&self.sandbox.endpoints().microsoft.client_id).copied().unwrap_or_default()
+    }
+
+    /// Answers everything that is held, as `calbridge holds` does; returns how many there were.
+    pub(crate) async fn answer_holds(&self, instruction: Instruction) -> u64 {
+        let desk = engine::open_desk(&self.config, Arc::clone(&self.clock)).await.expect("the database opens");
+        let held = desk.letters(true, 10_000).await.expect("the database answers");
+        let lanes: Vec<_> = held.iter().filter_map(|open| open.lane).collect();
+        desk.instruct(&lanes, instruction).await.expect("the database takes it down")
+    }
+
+    /// Waits until so many writes are held, and nothing else waits.
+    pub(crate) async fn until_held(&self, count: u64) {
+        let waiting = async {
+            loop {
+                self.settled().await;
+                let held: u64 = self.status().await.holds.values().sum();
+                if held == count {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(ended.is_ok(), "not {count} are held: {:?}", self.status().await.holds);
     }
 
     /// Returns everything that API clients did, changes without a changed value included.

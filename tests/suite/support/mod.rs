@@ -141,6 +141,12 @@ impl Rehearsal {
         engine::open_read_only(&self.config, Arc::clone(&self.clock)).await.expect("the database opens")
     }
 
+    /// Returns the open dead letters.
+    pub(crate) async fn dead_letters(&self) -> Vec<calbridge::ports::DeadLetter> {
+        let open = self.store().await.letters(false, 1000).await.expect("the database answers");
+        open.into_iter().map(|open| open.letter).collect()
+    }
+
     /// Returns the folder of the database, for files of a test.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -1,0 +1,79 @@
+//! What waits for a person, dead letters and holds, and what a person says about it.
+
+use calbridge_core::case::Instruction;
+use calbridge_core::ids::{LaneId, MailboxId};
+use chrono::{DateTime, Utc};
+use sqlx::{QueryBuilder, Sqlite};
+
+use super::SqliteStore;
+use super::desk::{DEAD_LETTER_COLUMNS, dead_letter};
+use super::dialect::{chunks, failed, push_list};
+use super::rows::{from_json, get, ms, parse, to_json};
+use crate::ports::{OpenLetter, StoreError};
+
+impl SqliteStore {
+    /// Returns open dead letters, or what is held, newest first, with the names of their meetings.
+    pub(super) async fn open_letters(&self, held: bool, limit: usize) -> Result<Vec<OpenLetter>, StoreError> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        query.push(DEAD_LETTER_COLUMNS);
+        query.push(
+            ", dead_letter.lane_id AS letter_lane, correlation.mailbox AS mailbox, \
+             correlation.outlook_event_id AS outlook_event_id, correlation.salesforce_id AS salesforce_id, \
+             lane.instruction AS instruction FROM dead_letter \
+             LEFT JOIN correlation ON correlation.link_id = dead_letter.link_id \
+             LEFT JOIN lane ON lane.lane_id = dead_letter.lane_id \
+             WHERE dead_letter.closed_at IS NULL AND dead_letter.held = ",
+        );
+        query.push_bind(i64::from(held));
+        query.push(" ORDER BY COALESCE(dead_letter.last_at, dead_letter.at) DESC, dead_letter.dead_letter_id DESC LIMIT ");
+        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(&self.readers).await.map_err(failed)?;
+        rows.iter()
+            .map(|row| {
+                let lane: Option<&str> = get(row, "letter_lane")?;
+                let instruction: Option<&str> = get(row, "instruction")?;
+                Ok(OpenLetter {
+                    id: get(row, "dead_letter_id")?,
+                    lane: lane.map(|lane| parse("lane id", lane)).transpose()?,
+                    letter: dead_letter(row)?,
+                    mailbox: get::<Option<String>>(row, "mailbox")?.map(MailboxId::new),
+                    outlook: get(row, "outlook_event_id")?,
+                    salesforce: get(row, "salesforce_id")?,
+                    instruction: instruction.map(|text| from_json("instruction", text)).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes down an instruction for lanes and makes them due; a lane that was taken in by another passes it on.
+    ///
+    /// Due since ever: whoever says something may have another clock than the engine.
+    pub(super) async fn take_down(&self, lanes: &[LaneId], instruction: Instruction) -> Result<u64, StoreError> {
+        let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut found = 0;
+        for chunk in chunks(&names) {
+            let mut query = QueryBuilder::<Sqlite>::new("UPDATE lane SET instruction = ");
+            query.push_bind(to_json(&instruction));
+            query.push(", wake_at = 0 WHERE lane_id IN (SELECT COALESCE(merged_into, lane_id) FROM lane WHERE lane_id IN ");
+            push_list(&mut query, chunk);
+            query.push(")");
+            found += query.build().execute(&mut *tx).await.map_err(failed)?.rows_affected();
+        }
+        tx.commit().await.map_err(failed)?;
+        Ok(found)
+    }
+
+    /// Closes the dead letter of a message.
+    pub(super) async fn close_letter(&self, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE dead_letter SET closed_at = $2 WHERE dead_letter_id = $1 AND lane_id IS NULL AND closed_at IS NULL",
+        )
+        .bind(id)
+        .bind(ms(now))
+        .execute(&self.writer)
+        .await
+        .map_err(failed)?;
+        Ok(done.rows_affected() > 0)
+    }
+}
