@@ -30,6 +30,9 @@ pub enum StoreError {
     /// The database file or server belongs to another process.
     #[error("{0}")]
     InUse(String),
+    /// Other transactions were in the way each time it was tried; the same again may go well.
+    #[error("the database failed: other work was in the way each time this was tried ({0})")]
+    Contended(String),
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(String),
@@ -50,7 +53,7 @@ impl StoreError {
             Self::Fenced => "CB1201",
             Self::Outdated(_) => "CB1202",
             Self::InUse(_) => "CB1203",
-            Self::Database(_) => "CB1204",
+            Self::Contended(_) | Self::Database(_) => "CB1204",
             Self::Corrupt { .. } => "CB1205",
         }
     }

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use calbridge_core::case::Enrolment;
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, SalesforceId};
-use sqlx::sqlite::SqliteRow;
 
-use super::SqliteStore;
-use super::dialect::failed;
+use super::SqlStore;
+use super::dialect::{self, Row};
 use super::rows::{
     connection as read_connection, corrupt, from_json, from_name, get, instant, ms, parse, reason, record,
 };
+use super::statement::failed;
 use crate::ports::{DeadLetter, EnrolmentRow, MessageLetter, StoreError, StoreStatus, SubscriptionRow};
 
 /// Columns that [`dead_letter`] reads.
 pub(super) const DEAD_LETTER_COLUMNS: &str = "dead_letter_id, connection, link_id, record, side, reason, detail, at, \
-     raw IS NOT NULL AS is_message, size, times, last_at, position";
+     CAST(CASE WHEN raw IS NULL THEN 0 ELSE 1 END AS BIGINT) AS is_message, size, times, last_at, position";
 
-impl SqliteStore {
+impl SqlStore {
     /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     pub(super) async fn put_enrolment(&self, row: &EnrolmentRow) -> Result<(), StoreError> {
         sqlx::query(
@@ -137,7 +137,7 @@ impl SqliteStore {
         let numbers = sqlx::query(
             "SELECT \
              (SELECT COUNT(*) FROM (SELECT lane_id FROM dirty UNION SELECT lane_id FROM lane \
-              WHERE wake_at IS NOT NULL)) AS waiting, \
+              WHERE wake_at IS NOT NULL) AS lanes) AS waiting, \
              (SELECT MIN(first_signal_at) FROM dirty) AS oldest, \
              (SELECT COUNT(*) FROM intent) AS intents, \
              (SELECT COUNT(*) FROM dead_letter WHERE closed_at IS NULL) AS dead_letters, \
@@ -159,7 +159,7 @@ impl SqliteStore {
                 .map_err(failed)?
                 .into_iter()
                 .collect(),
-            duplicates: self.pairs("SELECT stream, SUM(signals) FROM duplicate GROUP BY stream").await?,
+            duplicates: self.pairs("SELECT stream, CAST(SUM(signals) AS BIGINT) FROM duplicate GROUP BY stream").await?,
             journal: number("journal")?,
             rejects: self.count_rejects().await?,
         })
@@ -176,8 +176,7 @@ impl SqliteStore {
              ON correlation.lane_id = lane.lane_id OR correlation.lane_id = lane.merged_into \
              WHERE correlation.link_id = $1";
         let mut connection = self.writer.acquire().await.map_err(failed)?;
-        // Deleted rows are otherwise only marked as free space, where the wrapped key could still be read.
-        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(failed)?;
+        dialect::before_erasing(&mut connection).await?;
         for statement in [
             format!("DELETE FROM word WHERE lane_id IN ({LANES})"),
             format!("DELETE FROM data_key WHERE key_id = $1 OR key_id IN ({LANES})"),
@@ -188,10 +187,7 @@ impl SqliteStore {
                 .await
                 .map_err(failed)?;
         }
-        for statement in ["PRAGMA secure_delete = OFF", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            sqlx::query(statement).fetch_all(&mut *connection).await.map_err(failed)?;
-        }
-        Ok(())
+        dialect::after_erasing(&mut connection).await
     }
 
     async fn pairs(&self, statement: &'static str) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -201,7 +197,7 @@ impl SqliteStore {
 }
 
 /// Reads a dead letter.
-pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
+pub(super) fn dead_letter(row: &Row) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
         connection: read_connection(row)?,
         link: get::<Option<&str>>(row, "link_id")?.map(|link| parse("link id", link)).transpose()?,
@@ -214,7 +210,7 @@ pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
 }
 
 /// Reads what only dead letters of messages have; those of an earlier release lack some of it.
-fn message(row: &SqliteRow) -> Result<Option<MessageLetter>, StoreError> {
+fn message(row: &Row) -> Result<Option<MessageLetter>, StoreError> {
     let side: Option<&str> = get(row, "side")?;
     let (true, Some(side)) = (get::<i64>(row, "is_message")? != 0, side) else { return Ok(None) };
     let last_at: Option<i64> = get(row, "last_at")?;
