@@ -108,12 +108,7 @@ impl Desk {
     }
 }
 
-async fn desk(
-    list: List,
-    args: &ConfigArgs,
-    backend: &dyn Backend,
-    output: &mut Output<'_>,
-) -> Result<Desk, Exit> {
+async fn desk(list: List, args: &ConfigArgs, backend: &dyn Backend, output: &mut Output<'_>) -> Result<Desk, Exit> {
     let config = config::load(args).map_err(|problems| {
         output.problems(&problems);
         Exit::Refused
@@ -197,7 +192,9 @@ fn table(desk: &Desk) -> String {
     for open in desk.letters.iter().take(SHOWN) {
         let what = match (&open.instruction, &open.letter.message) {
             (Some(_), _) => "answered; the engine follows".to_owned(),
-            (None, Some(about)) => format!("message, {} bytes, {} times: {}", about.size, about.times, open.letter.detail),
+            (None, Some(about)) => {
+                format!("message, {} bytes, {} times: {}", about.size, about.times, open.letter.detail)
+            }
             (None, None) if open.letter.detail.is_empty() => open.letter.reason.words().to_owned(),
             (None, None) => open.letter.detail.clone(),
         };

@@ -438,12 +438,8 @@ impl Executor {
         let mut link: Link = plan.next.clone()?;
         // The store raised the revision when it took the intents in.
         link.revision += 1;
-        let mut commit = Commit {
-            release: true,
-            wake_at: plan.wake_at,
-            instruction: work.claim.instruction,
-            ..Commit::default()
-        };
+        let mut commit =
+            Commit { release: true, wake_at: plan.wake_at, instruction: work.claim.instruction, ..Commit::default() };
         for intent in &plan.steps {
             let unknown = WriteResult::Unknown(Why {
                 code: "CB1200".to_owned(),

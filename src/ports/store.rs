@@ -33,6 +33,9 @@ pub enum StoreError {
     /// Other meetings used up what a plan needs; it is made anew and will be held.
     #[error("other meetings have used up what link {0} needs")]
     Spent(LinkId),
+    /// Other transactions were in the way each time it was tried; the same again may go well.
+    #[error("the database failed: other work was in the way each time this was tried ({0})")]
+    Contended(String),
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(String),
@@ -53,7 +56,7 @@ impl StoreError {
             Self::Fenced => "CB1201",
             Self::Outdated(_) => "CB1202",
             Self::InUse(_) => "CB1203",
-            Self::Database(_) => "CB1204",
+            Self::Contended(_) | Self::Database(_) => "CB1204",
             Self::Corrupt { .. } => "CB1205",
             Self::Spent(_) => "CB1207",
         }

@@ -1,5 +1,7 @@
 //! Conformance cases of claims, leases and joins.
 
+use std::time::Duration;
+
 use calbridge_core::ids::{LinkId, MailboxId, RecordId};
 use calbridge_core::link::Link;
 use calbridge_core::plan::{Alias, Outcome};
@@ -80,6 +82,43 @@ pub(crate) async fn a_lane_that_waits_runs_at_its_time_or_at_the_next_signal(sto
     assert_eq!(signalled.notices[0].signals, 2, "nothing of the first signal was covered yet");
     commit(store, &signalled, finished(&signalled)).await.unwrap();
     assert!(claim(store, 1_000_000).await.is_empty(), "a finished run takes the wake-up with it");
+}
+
+/// The engine's clock may be set, or may be another engine's: neither ends a lease early nor makes one last.
+pub(crate) async fn a_lease_does_not_care_what_the_engines_clock_says(store: &dyn Store) {
+    const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
+    accept(store, vec![signal(&outlook("e1"), 0), signal(&outlook("e2"), 0)]).await;
+    let held = store.claim("ahead", at(YEAR_MS), LEASE, 1).await.unwrap();
+    let over = store.claim("behind", at(5_000), NO_LEASE, 1).await.unwrap();
+    assert_eq!((held.len(), over.len()), (1, 1));
+    for jump in [5_000, YEAR_MS, 20 * YEAR_MS] {
+        let free = store.claim("other", at(jump), NO_LEASE, 10).await.unwrap();
+        assert_eq!(free.len(), 1, "only the lease that is over by the database's clock is free at {jump}");
+        assert_eq!(free[0].fence.lane, over[0].fence.lane);
+    }
+    assert!(store.renew(&[held[0].fence], LEASE).await.unwrap().is_empty());
+}
+
+/// In real time: the worker that died has a lease of a moment, the one that lives renews its own.
+pub(crate) async fn a_lease_that_ends_gives_the_lane_to_the_next_worker(store: &dyn Store) {
+    accept(store, vec![signal(&outlook("dead"), 0), signal(&outlook("alive"), 100)]).await;
+    let dead = store.claim("dead", at(5_000), Duration::from_millis(300), 1).await.unwrap().remove(0);
+    let alive = store.claim("alive", at(5_000), Duration::from_secs(60), 1).await.unwrap().remove(0);
+    let heir = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Some(heir) = claim(store, 5_000).await.pop() {
+                return heir;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let heir = heir.await.expect("the lease ends");
+    assert_eq!(heir.fence.lane, dead.fence.lane);
+    assert_eq!(store.renew(&[dead.fence, alive.fence], LEASE).await.unwrap(), [dead.fence]);
+    let late = commit(store, &dead, finished(&dead)).await;
+    assert!(matches!(late, Err(StoreError::Fenced)), "{late:?}");
+    commit(store, &alive, finished(&alive)).await.unwrap();
+    commit(store, &heir, finished(&heir)).await.unwrap();
 }
 
 // --- Joins

@@ -36,10 +36,8 @@ async fn waiting_deletion(store: &dyn Store, number: u128) -> (Claim, Link) {
         author: Some(ADA.to_owned()),
     };
     let row = salesforce(&format!("00U{number:012}"));
-    let link = Link {
-        care: Care { pending: Some(pending), ..Care::default() },
-        ..link(number, Some(record), Some(row))
-    };
+    let link =
+        Link { care: Care { pending: Some(pending), ..Care::default() }, ..link(number, Some(record), Some(row)) };
     let run = Commit { link: Some(link.clone()), release: false, ..finished(&claim) };
     commit(store, &claim, run).await.unwrap();
     (claim, Link { revision: 1, ..link })
@@ -150,12 +148,8 @@ pub(crate) async fn an_instruction_wakes_its_lane_and_stays_until_it_is_followed
     let second = claim_one(store, 9_000).await;
     assert_eq!(second.instruction, Some(Instruction::Keep(Side::Outlook)));
     // The run could not decide anything: the instruction waits with the lane.
-    let wait = Commit {
-        instruction: second.instruction,
-        wake_at: Some(at(20_000)),
-        release: true,
-        ..Commit::default()
-    };
+    let wait =
+        Commit { instruction: second.instruction, wake_at: Some(at(20_000)), release: true, ..Commit::default() };
     commit(store, &second, wait).await.unwrap();
     assert!(claim(store, 19_000).await.is_empty());
     let third = claim_one(store, 20_000).await;
@@ -163,13 +157,11 @@ pub(crate) async fn an_instruction_wakes_its_lane_and_stays_until_it_is_followed
 
     // Another one comes while the first is followed: it stays, and the lane is due at once.
     store.instruct(&[lane], Instruction::Skip).await.unwrap();
-    let followed =
-        Commit { instruction: third.instruction, instructed: true, release: true, ..Commit::default() };
+    let followed = Commit { instruction: third.instruction, instructed: true, release: true, ..Commit::default() };
     commit(store, &third, followed).await.unwrap();
     let fourth = claim_one(store, 20_000).await;
     assert_eq!(fourth.instruction, Some(Instruction::Skip));
-    let followed =
-        Commit { instruction: fourth.instruction, instructed: true, release: true, ..Commit::default() };
+    let followed = Commit { instruction: fourth.instruction, instructed: true, release: true, ..Commit::default() };
     commit(store, &fourth, followed).await.unwrap();
     assert!(claim(store, 90_000).await.is_empty());
     accept(store, vec![signal(&record, 95_000)]).await;

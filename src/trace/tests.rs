@@ -122,7 +122,10 @@ fn mails_are_counted_and_shown_where_they_were_expected() {
     mailed.journal[0].mails = 3;
     mailed.journal[0].mail_author = Some("005000000000001AAA".to_owned());
     let story = told(&mailed);
-    assert_eq!((story.mails_expected, story.mails.as_str()), (3, "3 mails expected, for changes by 005000000000001AAA; see the lines below"));
+    assert_eq!(
+        (story.mails_expected, story.mails.as_str()),
+        (3, "3 mails expected, for changes by 005000000000001AAA; see the lines below")
+    );
     assert!(text(&[story]).contains("mails expected: 3"));
 }
 

@@ -145,7 +145,8 @@ pub fn story(traced: &Traced, enrolments: &[EnrolmentRow], values: bool) -> Time
 /// Names the users whose changes mailed people.
 fn authors(journal: &[JournalEntry]) -> String {
     let mailed = journal.iter().filter(|entry| entry.mails > 0);
-    let authors: BTreeSet<&str> = mailed.map(|entry| entry.mail_author.as_deref().unwrap_or("an unknown user")).collect();
+    let authors: BTreeSet<&str> =
+        mailed.map(|entry| entry.mail_author.as_deref().unwrap_or("an unknown user")).collect();
     format!("for changes by {}", authors.into_iter().collect::<Vec<_>>().join(", "))
 }
 

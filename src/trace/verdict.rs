@@ -132,8 +132,10 @@ fn waits(traced: &Traced, decision: Option<&JournalEntry>) -> Option<Verdict> {
             until: traced.wake_at,
         });
     }
-    if let (Some(entry), Some(_)) = (decision.filter(|entry| entry.outcome == Some(Outcome::Deferred)), traced.wake_at) {
-        let words = entry.reasons.iter().find(|reason| WAITS.contains(reason)).map_or("its time", |reason| reason.words());
+    if let (Some(entry), Some(_)) = (decision.filter(|entry| entry.outcome == Some(Outcome::Deferred)), traced.wake_at)
+    {
+        let words =
+            entry.reasons.iter().find(|reason| WAITS.contains(reason)).map_or("its time", |reason| reason.words());
         return Some(Verdict::Waiting { waits_for: format!("its time ({words})"), until: traced.wake_at });
     }
     traced.wake_at.map(|at| Verdict::Waiting { waits_for: "the next look at both sides".to_owned(), until: Some(at) })

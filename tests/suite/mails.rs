@@ -53,7 +53,7 @@ async fn three_moves_within_a_minute_end_at_the_last_time_with_two_mails_an_atte
     assert!(rehearsal.sandbox.oracle().is_clean(), "{:#?}", rehearsal.sandbox.oracle());
     let story = rehearsal.story(&event).await;
     assert_eq!(story["mails_expected"], 8);
-    let author = &rehearsal.person(0).mailbox().salesforce_user_id;
+    let author = rehearsal.person(0).mailbox().salesforce_user_id.clone();
     assert!(story["mails"].as_str().unwrap().contains(author.as_str()), "{}", story["mails"]);
     assert!(gives(&story, "mail_waits"), "{story:#}");
     rehearsal.end().await;

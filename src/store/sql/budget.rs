@@ -3,19 +3,18 @@
 
 use std::collections::HashMap;
 
+use super::SqlStore;
+use super::dialect::Connection;
+use super::rows::ms;
+use super::statement::failed;
+use crate::ports::{CensusQuestion, StoreError};
 use calbridge_core::case::Census;
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId};
 use calbridge_core::plan::Spend;
 use calbridge_core::policy::Guard;
 use chrono::{DateTime, Utc};
-use sqlx::SqliteConnection;
 
-use super::SqliteStore;
-use super::dialect::failed;
-use super::rows::ms;
-use crate::ports::{CensusQuestion, StoreError};
-
-impl SqliteStore {
+impl SqlStore {
     /// Counts what meetings other than the asking one have used up or wait to use up.
     pub(super) async fn take_census(
         &self,
@@ -35,8 +34,9 @@ impl SqliteStore {
                 };
                 links.insert(mailbox, census.links_in_mailbox);
                 let wanted = self.wanted(connection, "mailbox", mailbox.as_str(), question.link).await?;
-                let spent =
-                    self.spent(connection, "deletes_in_mailbox", mailbox.as_str(), question.link, deletes_since).await?;
+                let spent = self
+                    .spent(connection, "deletes_in_mailbox", mailbox.as_str(), question.link, deletes_since)
+                    .await?;
                 census.deletes_in_mailbox = wanted + spent;
             }
             if let Some(author) = &question.author {
@@ -118,7 +118,7 @@ impl SqliteStore {
 
 /// Takes down what a plan uses up, or refuses it where there is nothing left.
 pub(super) async fn spend(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     link: LinkId,
     spends: &[Spend],

@@ -10,50 +10,55 @@ use calbridge_core::side::Side;
 use calbridge_core::signal::Version;
 use calbridge_core::value::When;
 use chrono::{DateTime, Utc};
-use sqlx::{Acquire as _, QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{Acquire as _, QueryBuilder};
 use uuid::Uuid;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::budget::spend;
-use super::dialect::{chunks, failed, is_taken};
+use super::dialect::{self, Connection, Db};
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
 use super::rows::{
     connection as read_connection, from_json, get, link_body, meeting_time, ms, searchable, state_parts, subjects,
     to_json,
 };
+use super::statement::{again, chunks, failed, is_taken};
 use crate::ports::{Commit, DeadLetter, Fence, JournalKind, StoreError};
 
-impl SqliteStore {
+impl SqlStore {
     /// Commits runs; a fenced or outdated one leaves no trace and does not harm its neighbours.
     pub(super) async fn commit_all(
         &self,
         commits: Vec<(Fence, Commit)>,
         now: DateTime<Utc>,
     ) -> Vec<Result<(), StoreError>> {
-        let count = commits.len();
-        match self.commit_in_one(commits, now).await {
+        match again(|| self.commit_in_one(&commits, now)).await {
             Ok(results) => results,
             // The transaction as a whole failed: none of them took effect.
             Err(error) => {
                 let text = error.to_string();
-                (0..count).map(|_| Err(StoreError::Database(text.clone()))).collect()
+                commits.iter().map(|_| Err(StoreError::Database(text.clone()))).collect()
             }
         }
     }
 
     async fn commit_in_one(
         &self,
-        commits: Vec<(Fence, Commit)>,
+        commits: &[(Fence, Commit)],
         now: DateTime<Utc>,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let mut results = Vec::with_capacity(commits.len());
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        for (fence, commit) in &commits {
+        let mut tx = dialect::begin(&self.writer).await?;
+        if dialect::MANY_WRITERS {
+            hold_everything(&mut tx, commits).await?;
+        }
+        for (fence, commit) in commits {
             let mut savepoint = tx.begin().await.map_err(failed)?;
             let result = Box::pin(self.apply(&mut savepoint, *fence, commit, now)).await;
             match &result {
                 Ok(()) => savepoint.commit().await.map_err(failed)?,
+                // All of them again: what this one waits for may wait for its neighbours.
+                Err(StoreError::Contended(_)) => return Err(result.expect_err("it was matched as an error")),
                 Err(_) => savepoint.rollback().await.map_err(failed)?,
             }
             results.push(result);
@@ -64,7 +69,7 @@ impl SqliteStore {
 
     async fn apply(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         fence: Fence,
         commit: &Commit,
         now: DateTime<Utc>,
@@ -74,16 +79,14 @@ impl SqliteStore {
         if let Some(link) = commit.link.as_ref().filter(|_| !commit.spends.is_empty()) {
             spend(connection, &owner, link.id, &commit.spends, now).await?;
         }
-        let mut aliases: BTreeSet<Alias> = commit.aliases.iter().cloned().collect();
         if let Some(link) = &commit.link {
             self.write_link(connection, lane, link, now).await?;
             write_intents(connection, lane, link).await?;
             write_copies(connection, link).await?;
             index_words(connection, self, &owner, lane, subjects(link, &self.subject_fields)).await?;
             index_versions(connection, &owner, lane, &current_versions(link)).await?;
-            aliases.extend(own_aliases(link));
         }
-        let aliases: Vec<Alias> = aliases.into_iter().collect();
+        let aliases = names(commit);
         register(connection, &owner, &aliases, lane).await?;
         absorb_provisional(connection, &owner, &aliases, lane).await?;
         let mut covered = BTreeSet::new();
@@ -113,7 +116,7 @@ impl SqliteStore {
     /// Writes the correlation row at the revision that was read.
     async fn write_link(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         lane: LaneId,
         link: &Link,
         now: DateTime<Utc>,
@@ -163,7 +166,7 @@ impl SqliteStore {
         let wanted = link.care.pending.as_ref();
         let revision = i64::try_from(link.revision).unwrap_or(i64::MAX);
 
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO correlation (");
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO correlation (");
         query.push(COLUMNS.join(", "));
         query.push(", revision) SELECT ");
         let mut values = query.separated(", ");
@@ -220,8 +223,32 @@ impl SqliteStore {
     }
 }
 
+/// Takes the lanes of all commits, and the names that they are the first to use, before any of them is applied.
+async fn hold_everything(connection: &mut Connection, commits: &[(Fence, Commit)]) -> Result<(), StoreError> {
+    let lanes: Vec<String> = commits.iter().map(|(fence, _)| fence.lane.to_string()).collect();
+    dialect::hold_lanes(connection, &lanes).await?;
+    let mut new = Vec::new();
+    for (_, commit) in commits {
+        // Only a commit that names a link brings names that nobody else may know yet; a join took the others.
+        if let Some(link) = &commit.link {
+            new.extend(names(commit).into_iter().map(|alias| (&link.connection, alias)));
+        }
+    }
+    dialect::hold_new_names(connection, &new).await?;
+    let budgets: BTreeSet<(&str, &str)> =
+        commits.iter().flat_map(|(_, commit)| &commit.spends).map(|spend| spend.budget.parts()).collect();
+    dialect::hold_budgets(connection, &budgets).await
+}
+
+/// Returns the names that a commit makes lead to its lane.
+fn names(commit: &Commit) -> Vec<Alias> {
+    let mut aliases: BTreeSet<Alias> = commit.aliases.iter().cloned().collect();
+    aliases.extend(commit.link.iter().flat_map(own_aliases));
+    aliases.into_iter().collect()
+}
+
 /// Proves the fence, stores what the lane itself keeps, and gives it back where the run is over.
-async fn hold(connection: &mut SqliteConnection, fence: Fence, commit: &Commit) -> Result<ConnectionId, StoreError> {
+async fn hold(connection: &mut Connection, fence: Fence, commit: &Commit) -> Result<ConnectionId, StoreError> {
     let row = sqlx::query(
         "UPDATE lane SET tries = $3, \
          wake_at = CASE WHEN instruction IS NOT NULL AND instruction <> $6 THEN wake_at ELSE $4 END, \
@@ -243,7 +270,7 @@ async fn hold(connection: &mut SqliteConnection, fence: Fence, commit: &Commit) 
     row.as_ref().map_or(Err(StoreError::Fenced), read_connection)
 }
 
-async fn write_intents(connection: &mut SqliteConnection, lane: LaneId, link: &Link) -> Result<(), StoreError> {
+async fn write_intents(connection: &mut Connection, lane: LaneId, link: &Link) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM intent WHERE link_id = $1")
         .bind(link.id.to_string())
         .execute(&mut *connection)
@@ -272,7 +299,7 @@ async fn write_intents(connection: &mut SqliteConnection, lane: LaneId, link: &L
     Ok(())
 }
 
-async fn write_copies(connection: &mut SqliteConnection, link: &Link) -> Result<(), StoreError> {
+async fn write_copies(connection: &mut Connection, link: &Link) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM copy WHERE connection = $1 AND link_id = $2")
         .bind(link.connection.as_str())
         .bind(link.id.to_string())
@@ -281,7 +308,7 @@ async fn write_copies(connection: &mut SqliteConnection, link: &Link) -> Result<
         .map_err(failed)?;
     let copies: Vec<&RecordId> = link.copies.iter().collect();
     for chunk in chunks(&copies) {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO copy (connection, record, link_id, mailbox) ");
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO copy (connection, record, link_id, mailbox) ");
         query.push_values(chunk, |mut columns, record| {
             columns
                 .push_bind(link.connection.as_str().to_owned())
@@ -298,7 +325,7 @@ async fn write_copies(connection: &mut SqliteConnection, link: &Link) -> Result<
 ///
 /// A row that signals reached meanwhile stays, less what the run covered.
 async fn clear(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     lane: LaneId,
     record: &RecordId,
@@ -354,11 +381,7 @@ async fn clear(
     names(get(&row, "versions")?)
 }
 
-async fn open_dead_letter(
-    connection: &mut SqliteConnection,
-    lane: LaneId,
-    dead: &DeadLetter,
-) -> Result<(), StoreError> {
+async fn open_dead_letter(connection: &mut Connection, lane: LaneId, dead: &DeadLetter) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO dead_letter (dead_letter_id, connection, lane_id, link_id, record, side, reason, detail, at, held) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
@@ -384,7 +407,7 @@ async fn open_dead_letter(
 
 /// Closes what no longer needs a person, or only what is no longer held.
 async fn close_dead_letters(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     lane: LaneId,
     now: DateTime<Utc>,
     only_held: bool,

@@ -4,22 +4,23 @@ use std::collections::BTreeMap;
 
 use calbridge_core::case::Enrolment;
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, SalesforceId};
-use sqlx::sqlite::SqliteRow;
 
-use super::SqliteStore;
-use super::dialect::failed;
+use super::SqlStore;
+use super::dialect::{self, Row};
 use super::rows::{
     connection as read_connection, corrupt, from_json, from_name, get, instant, ms, parse, reason, record,
 };
+use super::statement::failed;
 use crate::ports::{DeadLetter, EnrolmentRow, MessageLetter, StoreError, StoreStatus, SubscriptionRow};
 
 /// Columns that [`dead_letter`] reads.
 pub(super) const DEAD_LETTER_COLUMNS: &str = "dead_letter.dead_letter_id, dead_letter.connection, dead_letter.link_id, \
      dead_letter.record, dead_letter.side, dead_letter.reason, dead_letter.detail, dead_letter.at, dead_letter.held, \
-     dead_letter.raw IS NOT NULL AS is_message, dead_letter.size, dead_letter.times, dead_letter.last_at, \
+     CAST(CASE WHEN dead_letter.raw IS NULL THEN 0 ELSE 1 END AS BIGINT) AS is_message, dead_letter.size, \
+     dead_letter.times, dead_letter.last_at, \
      dead_letter.position";
 
-impl SqliteStore {
+impl SqlStore {
     /// Stores an enrolment; an earlier `enrolled_at` and a first round that is done are kept.
     pub(super) async fn put_enrolment(&self, row: &EnrolmentRow) -> Result<(), StoreError> {
         sqlx::query(
@@ -126,7 +127,7 @@ impl SqliteStore {
         let numbers = sqlx::query(
             "SELECT \
              (SELECT COUNT(*) FROM (SELECT lane_id FROM dirty UNION SELECT lane_id FROM lane \
-              WHERE wake_at IS NOT NULL)) AS waiting, \
+              WHERE wake_at IS NOT NULL) AS lanes) AS waiting, \
              (SELECT MIN(first_signal_at) FROM dirty) AS oldest, \
              (SELECT COUNT(*) FROM intent) AS intents, \
              (SELECT COUNT(*) FROM dead_letter WHERE closed_at IS NULL AND held = 0) AS dead_letters, \
@@ -151,7 +152,9 @@ impl SqliteStore {
                 .map_err(failed)?
                 .into_iter()
                 .collect(),
-            duplicates: self.pairs("SELECT stream, SUM(signals) FROM duplicate GROUP BY stream").await?,
+            duplicates: self
+                .pairs("SELECT stream, CAST(SUM(signals) AS BIGINT) FROM duplicate GROUP BY stream")
+                .await?,
             journal: number("journal")?,
             rejects: self.count_rejects().await?,
         })
@@ -168,8 +171,7 @@ impl SqliteStore {
              ON correlation.lane_id = lane.lane_id OR correlation.lane_id = lane.merged_into \
              WHERE correlation.link_id = $1";
         let mut connection = self.writer.acquire().await.map_err(failed)?;
-        // Deleted rows are otherwise only marked as free space, where the wrapped key could still be read.
-        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(failed)?;
+        dialect::before_erasing(&mut connection).await?;
         for statement in [
             format!("DELETE FROM word WHERE lane_id IN ({LANES})"),
             format!("DELETE FROM data_key WHERE key_id = $1 OR key_id IN ({LANES})"),
@@ -180,10 +182,7 @@ impl SqliteStore {
                 .await
                 .map_err(failed)?;
         }
-        for statement in ["PRAGMA secure_delete = OFF", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            sqlx::query(statement).fetch_all(&mut *connection).await.map_err(failed)?;
-        }
-        Ok(())
+        dialect::after_erasing(&mut connection).await
     }
 
     async fn pairs(&self, statement: &'static str) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -193,7 +192,7 @@ impl SqliteStore {
 }
 
 /// Reads a dead letter.
-pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
+pub(super) fn dead_letter(row: &Row) -> Result<DeadLetter, StoreError> {
     Ok(DeadLetter {
         held: get::<i64>(row, "held")? != 0,
         connection: read_connection(row)?,
@@ -207,7 +206,7 @@ pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
 }
 
 /// Reads what only dead letters of messages have; those of an earlier release lack some of it.
-fn message(row: &SqliteRow) -> Result<Option<MessageLetter>, StoreError> {
+fn message(row: &Row) -> Result<Option<MessageLetter>, StoreError> {
     let side: Option<&str> = get(row, "side")?;
     let (true, Some(side)) = (get::<i64>(row, "is_message")? != 0, side) else { return Ok(None) };
     let last_at: Option<i64> = get(row, "last_at")?;

@@ -3,19 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
+use calbridge_core::plan::Alias;
 use calbridge_core::signal::{Change, Position, SignalCause};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::SqliteStore;
-use super::dialect::{chunks, failed, push_list, span_ms};
+use super::SqlStore;
+use super::dialect::{self, Connection, Db};
 use super::rows::{corrupt, from_name, get, ms, name_of, parse, to_json};
+use super::statement::{again, chunks, failed, moved, push_list, span_ms};
 use crate::ports::{DueSignal, IntakeBatch, StoreError};
 
 /// Versions and positions that a dirty row keeps; a burst of Graph shows at most 4 versions of one record.
 const KEPT: usize = 16;
+
+/// Signals of a batch by connection and record.
+type Signals<'a> = BTreeMap<(&'a ConnectionId, String), Vec<&'a DueSignal>>;
 
 /// A dirty row being collapsed into.
 #[derive(Debug)]
@@ -141,15 +146,37 @@ impl Listed {
     }
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Makes signals, rejects, positions and counters durable in one transaction.
     pub(super) async fn accept_batch(&self, batch: &IntakeBatch, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let mut signals: BTreeMap<(&ConnectionId, String), Vec<&DueSignal>> = BTreeMap::new();
+        let mut signals: Signals<'_> = BTreeMap::new();
         for due in &batch.signals {
             signals.entry((&due.signal.connection, due.record.key())).or_default().push(due);
         }
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        let mut rows = existing_rows(&mut tx, &signals).await?;
+        again(|| self.accept_signals(batch, &signals, now)).await
+    }
+
+    async fn accept_signals(
+        &self,
+        batch: &IntakeBatch,
+        signals: &Signals<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut by_connection: BTreeMap<&ConnectionId, Vec<&str>> = BTreeMap::new();
+        for (id, key) in signals.keys() {
+            by_connection.entry(id).or_default().push(key);
+        }
+        let mut tx = dialect::begin(&self.writer).await?;
+        let held = dialect::hold_lanes_of(&mut tx, &by_connection).await?;
+        let mut rows = existing_rows(&mut tx, &by_connection, signals).await?;
+        if rows.iter().filter_map(|row| row.lane).any(|lane| !held.cover(lane)) {
+            return Err(moved("the lane of a record"));
+        }
+        let unknown = rows.iter().filter(|row| row.lane.is_none());
+        let unknown: Vec<_> = unknown.map(|row| (row.connection, Alias::Record(row.record.clone()))).collect();
+        if dialect::MANY_WRITERS && dialect::hold_new_names(&mut tx, &unknown).await? < unknown.len() {
+            return Err(moved("the name of a new record"));
+        }
         for (row, bursts) in rows.iter_mut().zip(signals.values()) {
             for due in bursts {
                 row.collapse(due);
@@ -180,15 +207,12 @@ impl SqliteStore {
 
 /// Reads lanes and rows of the records, in the order of `signals`; what is unknown comes back fresh.
 async fn existing_rows<'a>(
-    connection: &mut SqliteConnection,
-    signals: &BTreeMap<(&'a ConnectionId, String), Vec<&'a DueSignal>>,
+    connection: &mut Connection,
+    by_connection: &BTreeMap<&'a ConnectionId, Vec<&str>>,
+    signals: &Signals<'a>,
 ) -> Result<Vec<Row<'a>>, StoreError> {
-    let mut by_connection: BTreeMap<&ConnectionId, Vec<&str>> = BTreeMap::new();
-    for (id, key) in signals.keys() {
-        by_connection.entry(id).or_default().push(key);
-    }
     let mut found = HashMap::new();
-    for (id, keys) in &by_connection {
+    for (id, keys) in by_connection {
         for chunk in chunks(keys) {
             let mut query = QueryBuilder::new(
                 "SELECT lane_alias.value, lane_alias.lane_id AS alias_lane, dirty.versions, dirty.positions, \
@@ -227,11 +251,7 @@ async fn existing_rows<'a>(
 }
 
 /// Gives records that nobody knows a lane of their own and the name that leads to it.
-async fn open_provisional_lanes(
-    connection: &mut SqliteConnection,
-    rows: &mut [Row<'_>],
-    now: i64,
-) -> Result<(), StoreError> {
+async fn open_provisional_lanes(connection: &mut Connection, rows: &mut [Row<'_>], now: i64) -> Result<(), StoreError> {
     let mut unknown = Vec::new();
     for row in rows.iter_mut().filter(|row| row.lane.is_none()) {
         let lane = LaneId::new(Uuid::now_v7());
@@ -239,13 +259,13 @@ async fn open_provisional_lanes(
         unknown.push((lane.to_string(), row.connection, row.record));
     }
     for chunk in chunks(&unknown) {
-        let mut lanes = QueryBuilder::<Sqlite>::new("INSERT INTO lane (lane_id, connection, created_at) ");
+        let mut lanes = QueryBuilder::<Db>::new("INSERT INTO lane (lane_id, connection, created_at) ");
         lanes.push_values(chunk, |mut columns, (lane, id, _)| {
             columns.push_bind(lane.clone()).push_bind(id.as_str().to_owned()).push_bind(now);
         });
         lanes.build().execute(&mut *connection).await.map_err(failed)?;
         let mut aliases =
-            QueryBuilder::<Sqlite>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
+            QueryBuilder::<Db>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
         aliases.push_values(chunk, |mut columns, (lane, id, record)| {
             columns
                 .push_bind(id.as_str().to_owned())
@@ -259,9 +279,9 @@ async fn open_provisional_lanes(
     Ok(())
 }
 
-async fn write_rows(connection: &mut SqliteConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
+async fn write_rows(connection: &mut Connection, rows: &[Row<'_>]) -> Result<(), StoreError> {
     for chunk in chunks(rows) {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = QueryBuilder::<Db>::new(
             "INSERT INTO dirty (connection, record, lane_id, generation, signals, deleted, cause, versions, positions, \
              first_signal_at, burst_started_at, last_signal_at, due_at, claimed) ",
         );
@@ -296,10 +316,13 @@ async fn write_rows(connection: &mut SqliteConnection, rows: &[Row<'_>]) -> Resu
 }
 
 async fn write_positions(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     positions: &[(ConnectionId, Position)],
     now: i64,
 ) -> Result<(), StoreError> {
+    // Counters and positions in one order: batches of several streams may come at the same time.
+    let mut positions: Vec<_> = positions.iter().collect();
+    positions.sort_by(|(a, at), (b, bt)| (a, &at.stream).cmp(&(b, &bt.stream)));
     for (id, position) in positions {
         sqlx::query(
             "INSERT INTO checkpoint (connection, stream, value, updated_at) VALUES ($1, $2, $3, $4) \
@@ -316,7 +339,7 @@ async fn write_positions(
     Ok(())
 }
 
-async fn write_duplicates(connection: &mut SqliteConnection, batch: &IntakeBatch) -> Result<(), StoreError> {
+async fn write_duplicates(connection: &mut Connection, batch: &IntakeBatch) -> Result<(), StoreError> {
     for (stream, signals) in &batch.duplicates {
         // The batch that dropped them also moves their stream's position, which names the connection.
         let owner =

@@ -6,13 +6,13 @@ use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::plan::Outcome;
 use calbridge_core::side::Side;
 use calbridge_core::value::{Fields, Value};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 
-use super::SqliteStore;
-use super::dialect::{chunks, failed};
+use super::SqlStore;
+use super::dialect::{Connection, Db, Row};
 use super::rows::{connection as read_connection, from_json, from_name, get, instant, is_named, ms, name_of};
 use super::rows::{parse, reason, record, to_json};
+use super::statement::{chunks, failed};
 use crate::ports::{JournalEntry, StoreError};
 use crate::store::seal::{DataKey, Sealer};
 
@@ -21,7 +21,7 @@ const IMAGE: &str = "image";
 
 /// Returns the data key of a link, lane or dead letter, drawing one when there is none.
 pub(super) async fn data_key(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     sealer: &Sealer,
     owner: &ConnectionId,
     key_id: &str,
@@ -49,8 +49,8 @@ pub(super) async fn data_key(
 
 /// Appends journal rows; `lane` is the lane of the run, none for messages that lead to no meeting.
 pub(super) async fn append(
-    connection: &mut SqliteConnection,
-    store: &SqliteStore,
+    connection: &mut Connection,
+    store: &SqlStore,
     lane: Option<LaneId>,
     entries: &[JournalEntry],
 ) -> Result<(), StoreError> {
@@ -112,8 +112,8 @@ pub(super) async fn append(
 
 /// Makes a lane findable by the words of texts.
 pub(super) async fn index_words<'a>(
-    connection: &mut SqliteConnection,
-    store: &SqliteStore,
+    connection: &mut Connection,
+    store: &SqlStore,
     owner: &ConnectionId,
     lane: LaneId,
     texts: impl Iterator<Item = &'a str>,
@@ -124,7 +124,7 @@ pub(super) async fn index_words<'a>(
 
 /// Makes a lane findable by versions that it saw.
 pub(super) async fn index_versions(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     lane: LaneId,
     versions: &BTreeSet<String>,
@@ -133,7 +133,7 @@ pub(super) async fn index_versions(
 }
 
 async fn insert_names(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     table: &'static str,
     owner: &ConnectionId,
     lane: LaneId,
@@ -141,7 +141,7 @@ async fn insert_names(
 ) -> Result<(), StoreError> {
     let names: Vec<&String> = names.iter().collect();
     for chunk in chunks(&names) {
-        let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO ");
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO ");
         query.push(table);
         query.push_values(chunk, |mut columns, name| {
             columns.push_bind(owner.as_str().to_owned()).push_bind((*name).clone()).push_bind(lane.to_string());
@@ -176,7 +176,7 @@ pub(super) const JOURNAL_COLUMNS: &str = "journal.sequence, journal.connection, 
      journal.latency_ms, journal.error, journal.config_version, image.key_id, image.sealed, data_key.wrapped";
 
 /// Reads a journal row; images whose key was erased are left out.
-pub(super) fn entry(row: &SqliteRow, sealer: &Sealer) -> Result<JournalEntry, StoreError> {
+pub(super) fn entry(row: &Row, sealer: &Sealer) -> Result<JournalEntry, StoreError> {
     let number = |column| get::<i64>(row, column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let optional = |column| get::<Option<&str>>(row, column);
     let mut images = std::collections::BTreeMap::new();

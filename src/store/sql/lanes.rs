@@ -7,26 +7,26 @@ use calbridge_core::case::Instruction;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::Link;
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Row as _, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder};
 
-use super::SqliteStore;
-use super::dialect::{chunks, database_now, failed, push_list, span_ms};
+use super::SqlStore;
+use super::dialect::{self, Connection, Pool, database_now};
 use super::rows::{self, DIRTY_COLUMNS, LINK_COLUMNS, get, instant, ms, parse};
+use super::statement::{again, chunks, failed, push_list, span_ms};
 use crate::ports::{Claim, DirtyRow, Fence, StoreError};
 
 /// Lanes that are due and that nobody holds: a record's window closed, a wake-up came, or a worker died holding it.
-const DUE_LANES: &str = "WITH due AS ( \
+const DUE_LANES: &str = "SELECT lane.lane_id FROM lane JOIN (SELECT due.lane_id, MIN(due.due_at) AS first_due FROM ( \
          SELECT lane_id, due_at FROM dirty WHERE due_at <= $1 \
          UNION ALL SELECT lane_id, wake_at FROM lane WHERE wake_at <= $1 \
-         UNION ALL SELECT lane_id, 0 FROM lane WHERE owner <> '' AND lease_until <= $2) \
-     SELECT due.lane_id, MIN(due.due_at) AS first_due FROM due \
-     JOIN lane ON lane.lane_id = due.lane_id AND lane.lease_until <= $2 \
-     GROUP BY due.lane_id ORDER BY first_due LIMIT $3";
+         UNION ALL SELECT lane_id, 0 FROM lane WHERE owner <> '' AND lease_until <= $2) AS due GROUP BY due.lane_id \
+     ) AS waiting ON waiting.lane_id = lane.lane_id \
+     WHERE lane.lease_until <= $2 ORDER BY waiting.first_due LIMIT $3";
 
 /// An abandoned lane counts as due for so long: it need not wait for company.
 const OVERDUE: Duration = Duration::from_mins(1);
 
-impl SqliteStore {
+impl SqlStore {
     /// Takes due lanes, longest waiting first.
     pub(super) async fn claim_due(
         &self,
@@ -36,12 +36,22 @@ impl SqliteStore {
         limit: usize,
     ) -> Result<Vec<Claim>, StoreError> {
         let mut reader = self.readers.acquire().await.map_err(failed)?;
-        if due_lanes(&mut reader, now, 1).await?.is_empty() {
+        if due_lanes(&mut reader, "", now, 1).await?.is_empty() {
             return Ok(Vec::new());
         }
         drop(reader);
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        let lanes = due_lanes(&mut tx, now, limit).await?;
+        again(|| self.claim_now(owner, now, lease_for, limit)).await
+    }
+
+    async fn claim_now(
+        &self,
+        owner: &str,
+        now: DateTime<Utc>,
+        lease_for: Duration,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut tx = dialect::begin(&self.writer).await?;
+        let lanes = due_lanes(&mut tx, dialect::TAKE_LANES, now, limit).await?;
         let claims = self.take(&mut tx, &lanes, owner, lease_for).await?;
         tx.commit().await.map_err(failed)?;
         Ok(claims)
@@ -50,7 +60,7 @@ impl SqliteStore {
     /// Puts lanes under a new fence and reads all that waits in them; order kept.
     pub(super) async fn take(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         lanes: &[String],
         owner: &str,
         lease_for: Duration,
@@ -105,7 +115,7 @@ impl SqliteStore {
     /// Reads the links of lanes; where a lane has several generations, the one in force comes first.
     pub(super) async fn links_of<T: AsRef<str>>(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         lanes: &[T],
     ) -> Result<Vec<(LaneId, Link)>, StoreError> {
         let mut query = QueryBuilder::new("SELECT ");
@@ -156,13 +166,13 @@ impl SqliteStore {
                 WHERE lane.lease_until <= $1 ORDER BY dirty.due_at LIMIT 1) AS due_at, \
                (SELECT wake_at FROM lane WHERE wake_at IS NOT NULL AND lease_until <= $1 \
                 ORDER BY wake_at LIMIT 1) AS wake_at, \
-               EXISTS (SELECT 1 FROM lane WHERE owner <> '' AND lease_until <= $1) AS abandoned",
+               (SELECT COUNT(*) FROM lane WHERE owner <> '' AND lease_until <= $1) AS abandoned",
         )
         .bind(database_now)
         .fetch_one(&mut *reader)
         .await
         .map_err(failed)?;
-        let abandoned = row.try_get::<i64, _>("abandoned").map_err(failed)? != 0;
+        let abandoned = get::<i64>(&row, "abandoned")? != 0;
         let abandoned = abandoned.then(|| ms(self.clock.now()) - span_ms(OVERDUE));
         let times = [get(&row, "due_at")?, get(&row, "wake_at")?, abandoned];
         times.into_iter().flatten().min().map(instant).transpose()
@@ -170,7 +180,13 @@ impl SqliteStore {
 
     /// Prolongs leases; returns those whose lane has a newer fence or was given back.
     pub(super) async fn renew_leases(&self, fences: &[Fence], lease_for: Duration) -> Result<Vec<Fence>, StoreError> {
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        again(|| self.renew_now(fences, lease_for)).await
+    }
+
+    async fn renew_now(&self, fences: &[Fence], lease_for: Duration) -> Result<Vec<Fence>, StoreError> {
+        let mut tx = dialect::begin(&self.writer).await?;
+        let lanes: Vec<String> = fences.iter().map(|fence| fence.lane.to_string()).collect();
+        dialect::hold_lanes(&mut tx, &lanes).await?;
         let lease_until = database_now(&mut tx).await?.saturating_add(span_ms(lease_for));
         let mut lost = Vec::new();
         for fence in fences {
@@ -191,23 +207,24 @@ impl SqliteStore {
     }
 
     /// Returns the pool for reading.
-    pub(super) fn readers(&self) -> &SqlitePool {
+    pub(super) fn readers(&self) -> &Pool {
         &self.readers
     }
 }
 
 async fn due_lanes(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    locking: &'static str,
     now: DateTime<Utc>,
     limit: usize,
 ) -> Result<Vec<String>, StoreError> {
     let database_now = database_now(connection).await?;
-    let found = sqlx::query(DUE_LANES)
+    let statement = format!("{DUE_LANES}{locking}");
+    sqlx::query_scalar(AssertSqlSafe(statement))
         .bind(ms(now))
         .bind(database_now)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await
-        .map_err(failed)?;
-    found.iter().map(|row| get(row, "lane_id")).collect()
+        .map_err(failed)
 }

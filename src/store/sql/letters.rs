@@ -3,18 +3,19 @@
 use calbridge_core::case::Instruction;
 use calbridge_core::ids::{LaneId, MailboxId};
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::QueryBuilder;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::desk::{DEAD_LETTER_COLUMNS, dead_letter};
-use super::dialect::{chunks, failed, push_list};
+use super::dialect::{self, Db};
 use super::rows::{from_json, get, ms, parse, to_json};
+use super::statement::{again, chunks, failed, push_list};
 use crate::ports::{OpenLetter, StoreError};
 
-impl SqliteStore {
+impl SqlStore {
     /// Returns open dead letters, or what is held, newest first, with the names of their meetings.
     pub(super) async fn open_letters(&self, held: bool, limit: usize) -> Result<Vec<OpenLetter>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        let mut query = QueryBuilder::<Db>::new("SELECT ");
         query.push(DEAD_LETTER_COLUMNS);
         query.push(
             ", dead_letter.lane_id AS letter_lane, correlation.mailbox AS mailbox, \
@@ -25,7 +26,9 @@ impl SqliteStore {
              WHERE dead_letter.closed_at IS NULL AND dead_letter.held = ",
         );
         query.push_bind(i64::from(held));
-        query.push(" ORDER BY COALESCE(dead_letter.last_at, dead_letter.at) DESC, dead_letter.dead_letter_id DESC LIMIT ");
+        query.push(
+            " ORDER BY COALESCE(dead_letter.last_at, dead_letter.at) DESC, dead_letter.dead_letter_id DESC LIMIT ",
+        );
         query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = query.build().fetch_all(&self.readers).await.map_err(failed)?;
         rows.iter()
@@ -49,13 +52,21 @@ impl SqliteStore {
     ///
     /// Due since ever: whoever says something may have another clock than the engine.
     pub(super) async fn take_down(&self, lanes: &[LaneId], instruction: Instruction) -> Result<u64, StoreError> {
-        let names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut names: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+        names.sort_unstable();
+        again(|| self.take_down_now(&names, instruction)).await
+    }
+
+    async fn take_down_now(&self, names: &[String], instruction: Instruction) -> Result<u64, StoreError> {
+        let mut tx = dialect::begin(&self.writer).await?;
+        dialect::hold_lanes(&mut tx, names).await?;
         let mut found = 0;
-        for chunk in chunks(&names) {
-            let mut query = QueryBuilder::<Sqlite>::new("UPDATE lane SET instruction = ");
+        for chunk in chunks(names) {
+            let mut query = QueryBuilder::<Db>::new("UPDATE lane SET instruction = ");
             query.push_bind(to_json(&instruction));
-            query.push(", wake_at = 0 WHERE lane_id IN (SELECT COALESCE(merged_into, lane_id) FROM lane WHERE lane_id IN ");
+            query.push(
+                ", wake_at = 0 WHERE lane_id IN (SELECT COALESCE(merged_into, lane_id) FROM lane WHERE lane_id IN ",
+            );
             push_list(&mut query, chunk);
             query.push(")");
             found += query.build().execute(&mut *tx).await.map_err(failed)?.rows_affected();

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use calbridge_core::ids::{ConnectionId, LaneId};
 use calbridge_core::plan::Alias;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 
-use super::SqliteStore;
-use super::dialect::{chunks, database_now, failed};
+use super::SqlStore;
+use super::dialect::{self, Connection, Db, database_now};
 use super::rows::{get, parse};
+use super::statement::{again, chunks, failed, moved};
 use crate::ports::{Claim, Joined, StoreError};
 
 /// Another lane that knows one of our names.
@@ -22,7 +23,7 @@ struct Other {
     linked: bool,
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Registers names for a claimed lane and brings it together with lanes that know one of them already.
     ///
     /// Names are registered at once, so that of two workers that find the same new name only one goes on alone.
@@ -33,16 +34,27 @@ impl SqliteStore {
         owner: &str,
         lease_for: Duration,
     ) -> Result<Joined, StoreError> {
+        again(|| self.join_now(claim, aliases, owner, lease_for)).await
+    }
+
+    async fn join_now(
+        &self,
+        claim: &Claim,
+        aliases: &[Alias],
+        owner: &str,
+        lease_for: Duration,
+    ) -> Result<Joined, StoreError> {
         let ours = claim.fence.lane;
-        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        let held = sqlx::query("SELECT 1 FROM lane WHERE lane_id = $1 AND fence = $2 AND owner <> ''")
-            .bind(ours.to_string())
-            .bind(claim.fence.number)
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(failed)?;
-        if held.is_none() {
+        let mut tx = dialect::begin(&self.writer).await?;
+        let mut query = QueryBuilder::<Db>::new("SELECT lane_id FROM lane WHERE lane_id = ");
+        query.push_bind(ours.to_string()).push(" AND fence = ").push_bind(claim.fence.number);
+        query.push(" AND owner <> ''").push(dialect::HOLD_ROW);
+        if query.build().fetch_optional(&mut *tx).await.map_err(failed)?.is_none() {
             return Err(StoreError::Fenced);
+        }
+        if dialect::MANY_WRITERS {
+            let names: Vec<_> = aliases.iter().map(|alias| (&claim.connection, alias.clone())).collect();
+            dialect::hold_new_names(&mut tx, &names).await?;
         }
         register(&mut tx, &claim.connection, aliases, ours).await?;
         let others = others(&mut tx, &claim.connection, aliases, ours).await?;
@@ -80,14 +92,14 @@ impl SqliteStore {
 
 /// Makes names lead to a lane, except those that lead elsewhere already.
 pub(super) async fn register(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     aliases: &[Alias],
     lane: LaneId,
 ) -> Result<(), StoreError> {
     for chunk in chunks(aliases) {
         let mut query =
-            QueryBuilder::<Sqlite>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
+            QueryBuilder::<Db>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
         query.push_values(chunk, |mut columns, alias| {
             let (kind, value) = alias.parts();
             columns
@@ -107,7 +119,7 @@ pub(super) async fn register(
 ///
 /// The echo of a creation often comes before its commit and opens a provisional lane for the new record: it ends here.
 pub(super) async fn absorb_provisional(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     aliases: &[Alias],
     lane: LaneId,
@@ -120,9 +132,33 @@ pub(super) async fn absorb_provisional(
     Ok(())
 }
 
-/// Finds the other lanes that these names lead to, in the order of their ids.
+/// Finds the other lanes that these names lead to, in the order of their ids, and takes them for the transaction.
+///
+/// # Errors
+/// [`StoreError::Contended`] where another transaction has one of them, or moved a name meanwhile: waiting for it while we
+/// hold lanes ourselves could be waiting in a circle.
 async fn others(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    owner: &ConnectionId,
+    aliases: &[Alias],
+    lane: LaneId,
+) -> Result<Vec<Other>, StoreError> {
+    let found = look_for_others(connection, owner, aliases, lane).await?;
+    if !dialect::MANY_WRITERS || found.is_empty() {
+        return Ok(found);
+    }
+    let lanes: Vec<LaneId> = found.iter().map(|other| other.lane).collect();
+    let free = dialect::hold_free_lanes(connection, &lanes).await?;
+    // What was read before the lanes were ours may be out of date.
+    let found = look_for_others(connection, owner, aliases, lane).await?;
+    match found.iter().all(|other| free.contains(&other.lane)) {
+        true => Ok(found),
+        false => Err(moved("a lane with the same name")),
+    }
+}
+
+async fn look_for_others(
+    connection: &mut Connection,
     owner: &ConnectionId,
     aliases: &[Alias],
     lane: LaneId,
@@ -131,14 +167,14 @@ async fn others(
     let mut found = BTreeMap::new();
     for chunk in chunks(aliases) {
         // Joined rather than `IN`: a row value would make SQLite read every alias of the connection.
-        let mut query = QueryBuilder::<Sqlite>::new("WITH name (kind, value) AS (");
+        let mut query = QueryBuilder::<Db>::new("WITH name (kind, value) AS (");
         query.push_values(chunk, |mut columns, alias| {
             let (kind, value) = alias.parts();
             columns.push_bind(kind).push_bind(value);
         });
         query.push(
             ") SELECT DISTINCT lane.lane_id, lane.lease_until, \
-             EXISTS (SELECT 1 FROM correlation WHERE correlation.lane_id = lane.lane_id) AS linked FROM name \
+             (SELECT COUNT(*) FROM correlation WHERE correlation.lane_id = lane.lane_id) AS linked FROM name \
              JOIN lane_alias ON lane_alias.kind = name.kind AND lane_alias.value = name.value \
              AND lane_alias.connection = ",
         );
@@ -158,7 +194,7 @@ async fn others(
 }
 
 /// Moves everything that waits in or leads to a lane into another one.
-async fn absorb(connection: &mut SqliteConnection, from: LaneId, into: LaneId) -> Result<(), StoreError> {
+async fn absorb(connection: &mut Connection, from: LaneId, into: LaneId) -> Result<(), StoreError> {
     const MOVES: [&str; 5] = [
         "UPDATE dirty SET lane_id = $2 WHERE lane_id = $1",
         "UPDATE lane_alias SET lane_id = $2 WHERE lane_id = $1",

@@ -1,29 +1,29 @@
-//! The embedded database: one SQLite file in WAL mode, one writer, several readers.
+//! The store on a SQL database, written once for both.
 //!
-//! The parts, by what they own: `open` (files, lock, migrations, keys), `intake` (signals become dirty rows), `lanes`
-//! (claims, leases), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history,
-//! images, words), `rejects` (messages that are no signals), `rows` (how types become columns), `query` (trace), `desk` (enrolments, subscriptions, status).
+//! The module that includes this one names the database: its `dialect` says what the types are called, how a transaction
+//! that writes begins, and who waits for whom. So this folder is compiled once for each database, and a statement that only
+//! one of them understands cannot stay here unnoticed: `contract` runs on both.
 //!
-//! The SQL keeps to what PostgreSQL understands too; what cannot is in `dialect`.
+//! The parts, by what they own: `setup` (migrations, keys, epoch), `intake` (signals become dirty rows), `lanes` (claims,
+//! leases), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history, images,
+//! words), `rejects` (messages that are no signals), `rows` (how types become columns), `query` (trace), `desk`
+//! (enrolments, subscriptions, status), `statement` (shapes of statements, errors, trying again).
 
 mod budget;
 mod commit;
 mod desk;
-mod dialect;
 mod intake;
 mod journal;
 mod lanes;
 mod letters;
 mod merge;
-mod open;
 mod query;
 mod rejects;
 mod rows;
-#[cfg(test)]
-mod tests;
+mod setup;
+mod statement;
 
 use std::fmt;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,31 +32,31 @@ use calbridge_core::case::{Census, Instruction};
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
 use calbridge_core::plan::Alias;
 use chrono::{DateTime, Utc};
-use sqlx::SqlitePool;
 
-use super::seal::Sealer;
+use super::dialect::{self, Held, Pool};
 use crate::ports::{
     CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, IntakeBatch, Joined, OpenLetter, Store,
     StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
 };
+use crate::store::seal::Sealer;
 
-pub use open::StoreSettings;
+pub(super) use setup::Opened;
+pub(super) use statement::failed;
 
-/// The store on one SQLite file, or in memory.
-pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+/// The store on a SQL database.
+pub struct SqlStore {
+    pub(super) writer: Pool,
+    readers: Pool,
     sealer: Sealer,
     subject_fields: Vec<String>,
     epoch: String,
     clock: Arc<dyn Clock>,
-    /// Held as long as the store is open for writing; the lock goes with the file handle.
-    _lock: Option<File>,
+    _held: Held,
 }
 
-impl fmt::Debug for SqliteStore {
+impl fmt::Debug for SqlStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore")
+        f.debug_struct(dialect::NAME)
             .field("epoch", &self.epoch)
             .field("subject_fields", &self.subject_fields)
             .finish_non_exhaustive()
@@ -64,7 +64,7 @@ impl fmt::Debug for SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Store for SqlStore {
     fn epoch(&self) -> &str {
         &self.epoch
     }

@@ -6,21 +6,22 @@ use std::str::FromStr;
 use calbridge_core::ids::{LaneId, MailboxId, SalesforceId};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::desk::{DEAD_LETTER_COLUMNS, dead_letter};
-use super::dialect::{failed, push_list};
+use super::dialect::{Connection, Db};
 use super::journal::{JOURNAL_COLUMNS, entry};
 use super::rows::{DIRTY_COLUMNS, dirty_row, get, instant, ms, parse};
+use super::statement::{failed, push_list};
 use crate::ports::{StoreError, TraceQuery, Traced};
 
 /// A lane that was taken in by another one is found as that other one.
 const SURVIVOR: &str =
     "SELECT DISTINCT COALESCE(lane.merged_into, lane.lane_id) AS lane_id FROM lane WHERE lane.lane_id IN ";
 
-impl SqliteStore {
+impl SqlStore {
     /// Finds meetings, the one that something happened to last in front.
     pub(super) async fn find_meetings(&self, query: &TraceQuery, limit: usize) -> Result<Vec<Traced>, StoreError> {
         let mut connection = self.readers().acquire().await.map_err(failed)?;
@@ -32,13 +33,13 @@ impl SqliteStore {
             return Ok(Vec::new());
         }
         let found: Vec<String> = found.into_iter().collect();
-        let mut survivors = QueryBuilder::<Sqlite>::new(
+        let mut survivors = QueryBuilder::<Db>::new(
             "SELECT found.lane_id, (SELECT MAX(sequence) FROM journal WHERE journal.lane_id = found.lane_id) AS latest \
              FROM (",
         );
         survivors.push(SURVIVOR);
         push_list(&mut survivors, &found);
-        survivors.push(") AS found ORDER BY latest IS NULL, latest DESC, found.lane_id LIMIT ");
+        survivors.push(") AS found ORDER BY latest DESC NULLS LAST, found.lane_id LIMIT ");
         survivors.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         let rows = survivors.build().fetch_all(&mut *connection).await.map_err(failed)?;
         let mut meetings = Vec::with_capacity(rows.len());
@@ -49,11 +50,7 @@ impl SqliteStore {
     }
 
     /// Tries what a text may be, the most certain first; the first kind that finds something is the answer.
-    async fn lanes_by_text(
-        &self,
-        connection: &mut SqliteConnection,
-        text: &str,
-    ) -> Result<BTreeSet<String>, StoreError> {
+    async fn lanes_by_text(&self, connection: &mut Connection, text: &str) -> Result<BTreeSet<String>, StoreError> {
         if text.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -71,7 +68,7 @@ impl SqliteStore {
             "SELECT lane_id FROM correlation WHERE outlook_change_key IN ",
             "SELECT lane_id FROM seen_version WHERE version IN ",
         ] {
-            let mut query = QueryBuilder::<Sqlite>::new(statement);
+            let mut query = QueryBuilder::<Db>::new(statement);
             push_list(&mut query, &names);
             let lanes: Vec<String> = query.build_query_scalar().fetch_all(&mut *connection).await.map_err(failed)?;
             if !lanes.is_empty() {
@@ -86,16 +83,12 @@ impl SqliteStore {
     }
 
     /// Finds lanes whose subjects held all of these words, in any order.
-    async fn lanes_by_words(
-        &self,
-        connection: &mut SqliteConnection,
-        text: &str,
-    ) -> Result<BTreeSet<String>, StoreError> {
+    async fn lanes_by_words(&self, connection: &mut Connection, text: &str) -> Result<BTreeSet<String>, StoreError> {
         let hashes: Vec<String> = self.sealer.word_hashes(text).into_iter().collect();
         if hashes.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let mut query = QueryBuilder::<Db>::new(
             "SELECT COALESCE(lane.merged_into, lane.lane_id) FROM word JOIN lane ON lane.lane_id = word.lane_id \
              WHERE word.hash IN ",
         );
@@ -107,7 +100,7 @@ impl SqliteStore {
     }
 
     /// Reads everything known about one lane and those that it took in.
-    async fn story(&self, connection: &mut SqliteConnection, lane: &str) -> Result<Traced, StoreError> {
+    async fn story(&self, connection: &mut Connection, lane: &str) -> Result<Traced, StoreError> {
         let members: Vec<String> =
             sqlx::query_scalar("SELECT lane_id FROM lane WHERE lane_id = $1 OR merged_into = $1")
                 .bind(lane)
@@ -115,14 +108,14 @@ impl SqliteStore {
                 .await
                 .map_err(failed)?;
 
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        let mut query = QueryBuilder::<Db>::new("SELECT ");
         query.push(DIRTY_COLUMNS);
         query.push(" FROM dirty WHERE lane_id = ");
         query.push_bind(lane.to_owned());
         query.push(" ORDER BY record");
         let waiting = query.build().fetch_all(&mut *connection).await.map_err(failed)?;
 
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        let mut query = QueryBuilder::<Db>::new("SELECT ");
         query.push(JOURNAL_COLUMNS);
         query.push(
             " FROM journal LEFT JOIN image ON image.sequence = journal.sequence \
@@ -132,7 +125,7 @@ impl SqliteStore {
         query.push(" ORDER BY journal.sequence");
         let journal = query.build().fetch_all(&mut *connection).await.map_err(failed)?;
 
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+        let mut query = QueryBuilder::<Db>::new("SELECT ");
         query.push(DEAD_LETTER_COLUMNS);
         query.push(" FROM dead_letter WHERE closed_at IS NULL AND lane_id IN ");
         push_list(&mut query, &members);
@@ -141,7 +134,7 @@ impl SqliteStore {
 
         let due_at: Option<i64> = sqlx::query_scalar(
             "SELECT MIN(t) FROM (SELECT wake_at AS t FROM lane WHERE lane_id = $1 \
-             UNION ALL SELECT MIN(due_at) FROM dirty WHERE lane_id = $1)",
+             UNION ALL SELECT MIN(due_at) FROM dirty WHERE lane_id = $1) AS times",
         )
         .bind(lane)
         .fetch_one(&mut *connection)
@@ -160,7 +153,7 @@ impl SqliteStore {
 }
 
 /// Finds lanes that were told of a version which no run has covered yet.
-async fn waiting_with_version(connection: &mut SqliteConnection, text: &str) -> Result<BTreeSet<String>, StoreError> {
+async fn waiting_with_version(connection: &mut Connection, text: &str) -> Result<BTreeSet<String>, StoreError> {
     let quoted = super::rows::to_json(&text);
     let mut pattern = String::from("%");
     for c in quoted.chars() {
@@ -182,7 +175,7 @@ async fn waiting_with_version(connection: &mut SqliteConnection, text: &str) -> 
 
 /// Finds linked meetings that start in a mailbox on a day; all-day ones by their date in the mailbox's zone.
 async fn lanes_by_day(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     mailbox: &MailboxId,
     from: DateTime<Utc>,
     until: DateTime<Utc>,

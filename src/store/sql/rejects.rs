@@ -10,14 +10,14 @@ use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::Position;
 use chrono::{DateTime, Utc};
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::SqliteStore;
+use super::SqlStore;
 use super::desk::{DEAD_LETTER_COLUMNS, dead_letter};
-use super::dialect::failed;
+use super::dialect::{self, Connection};
 use super::journal;
 use super::rows::{from_name, get, instant, ms, reason, to_json};
+use super::statement::failed;
 use crate::ports::{DeadLetter, JournalEntry, JournalKind, Reject, RejectCount, StoreError};
 
 /// Different messages of one reason that are kept; the oldest goes when another one comes.
@@ -50,14 +50,18 @@ struct Kept<'a> {
     newest: usize,
 }
 
-impl SqliteStore {
+impl SqlStore {
     /// Takes note of messages that are no signals.
     pub(super) async fn record_rejects(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         rejects: &[Reject],
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        dialect::hold_rejects(connection).await?;
         let mut causes: BTreeMap<Cause<'_>, Counted> = BTreeMap::new();
         for reject in rejects {
             let stream = reject.position.as_ref().map_or("", |position| position.stream.as_str());
@@ -77,7 +81,7 @@ impl SqliteStore {
 
     async fn count_cause(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         (owner, side, stream, reason, detail): Cause<'_>,
         counted: Counted,
         now: DateTime<Utc>,
@@ -124,7 +128,7 @@ impl SqliteStore {
     /// Keeps the newest different messages of each reason that a person may want to see.
     async fn keep_messages(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         rejects: &[Reject],
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
@@ -160,7 +164,7 @@ impl SqliteStore {
 
     async fn keep_message(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         fingerprint: &str,
         Kept { reject, times, .. }: &Kept<'_>,
         now: DateTime<Utc>,
@@ -254,14 +258,14 @@ impl SqliteStore {
 }
 
 async fn forget_oldest(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     owner: &ConnectionId,
     side: Side,
     reason: Reason,
 ) -> Result<(), StoreError> {
     let gone: Vec<String> = sqlx::query_scalar(
         "SELECT dead_letter_id FROM dead_letter WHERE connection = $1 AND side = $2 AND reason = $3 \
-         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, times DESC, dead_letter_id DESC LIMIT -1 OFFSET $4",
+         AND fingerprint IS NOT NULL AND closed_at IS NULL ORDER BY last_at DESC, times DESC, dead_letter_id DESC LIMIT 9223372036854775807 OFFSET $4",
     )
     .bind(owner.as_str())
     .bind(side.name())

@@ -14,9 +14,9 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
-use super::dialect::failed;
+use super::dialect::{Db, Row};
+use super::statement::failed;
 use crate::ports::{DirtyRow, StoreError};
 use crate::store::seal::{DataKey, Sealer};
 
@@ -81,9 +81,9 @@ pub(super) fn corrupt(what: &str, why: &str) -> StoreError {
 }
 
 /// Reads a column.
-pub(super) fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, StoreError>
+pub(super) fn get<'r, T>(row: &'r Row, column: &str) -> Result<T, StoreError>
 where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    T: sqlx::Decode<'r, Db> + sqlx::Type<Db>,
 {
     row.try_get(column).map_err(failed)
 }
@@ -93,7 +93,7 @@ pub(super) const DIRTY_COLUMNS: &str = "dirty.connection, dirty.record, dirty.la
      dirty.deleted, dirty.cause, dirty.versions, dirty.positions, dirty.first_signal_at, dirty.last_signal_at";
 
 /// Reads a row of the queue, and its lane.
-pub(super) fn dirty_row(row: &SqliteRow) -> Result<(LaneId, DirtyRow), StoreError> {
+pub(super) fn dirty_row(row: &Row) -> Result<(LaneId, DirtyRow), StoreError> {
     let versions: Vec<Version> = from_json("versions", get(row, "versions")?)?;
     let dirty = DirtyRow {
         notice: Notice {
@@ -125,7 +125,7 @@ pub(super) const LINK_COLUMNS: &str = "correlation.lane_id, correlation.body, co
      correlation.revision, data_key.wrapped";
 
 /// Reads a link and its lane. A link whose data key was erased has no bases and no intents.
-pub(super) fn link(row: &SqliteRow, sealer: &Sealer) -> Result<(LaneId, Link), StoreError> {
+pub(super) fn link(row: &Row, sealer: &Sealer) -> Result<(LaneId, Link), StoreError> {
     let mut link: Link = from_json("link", get(row, "body")?)?;
     link.revision = u64::try_from(get::<i64>(row, "revision")?).unwrap_or_default();
     if let Some(wrapped) = get::<Option<&[u8]>>(row, "wrapped")? {
@@ -196,6 +196,6 @@ pub(super) fn searchable(version: &Version) -> Option<String> {
 }
 
 /// Reads a connection column.
-pub(super) fn connection(row: &SqliteRow) -> Result<ConnectionId, StoreError> {
+pub(super) fn connection(row: &Row) -> Result<ConnectionId, StoreError> {
     Ok(ConnectionId::new(get::<String>(row, "connection")?))
 }

@@ -1,71 +1,130 @@
-//! What differs between databases, and the shapes of statements with many rows.
+//! What is SQLite's own. A transaction that writes is the only one of its kind, so nothing else needs a lock.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use calbridge_core::ids::{ConnectionId, LaneId};
+use calbridge_core::plan::Alias;
+use sqlx::error::DatabaseError;
+use sqlx::{Sqlite, Transaction};
 
+use super::sql::failed;
 use crate::ports::StoreError;
 
-/// Sizes of multi-row statements.
-///
-/// A statement is compiled once for each size and then kept, so there are few sizes; the largest stays far below SQLite's
-/// limit of 32766 parameters (<https://www.sqlite.org/limits.html>) at 20 columns a row.
-const CHUNK_SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+pub(super) use sqlx::SqliteConnection as Connection;
+pub(super) use sqlx::SqlitePool as Pool;
+pub(super) use sqlx::sqlite::SqliteRow as Row;
 
-/// Cuts rows into chunks of few different sizes.
-pub(super) fn chunks<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let size = CHUNK_SIZES.into_iter().find(|size| *size <= rest.len())?;
-        let (chunk, after) = rest.split_at(size);
-        rest = after;
-        Some(chunk)
-    })
-}
+/// The database in sqlx's terms.
+pub(super) type Db = Sqlite;
 
-/// Appends `(a, b, c)` as bound texts.
-pub(super) fn push_list<T: AsRef<str>>(query: &mut QueryBuilder<Sqlite>, values: &[T]) {
-    query.push("(");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value.as_ref().to_owned());
-    }
-    query.push(")");
+/// The lock file, held as long as the store is open for writing; the lock goes with the file handle.
+pub(super) type Held = Option<File>;
+
+/// Name in `Debug` output.
+pub(super) const NAME: &str = "SqliteStore";
+
+/// Several transactions may write at the same time.
+pub(super) const MANY_WRITERS: bool = false;
+
+/// Number, name and text of each migration.
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
+    (2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
+    (5, "holds", include_str!("../../../migrations/sqlite/0005_holds.sql")),
+];
+
+/// Ends a query for lanes that the transaction is going to take.
+pub(super) const TAKE_LANES: &str = "";
+
+/// Ends a query for the one lane that a transaction works on.
+pub(super) const HOLD_ROW: &str = "";
+
+/// Begins a transaction that writes.
+pub(super) async fn begin(pool: &Pool) -> Result<Transaction<'static, Db>, StoreError> {
+    pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
 }
 
 /// Reads the database's clock: leases compare it, so that two engines never compare their own clocks.
-pub(super) async fn database_now(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+pub(super) async fn database_now(connection: &mut Connection) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)").fetch_one(connection).await.map_err(failed)
 }
 
-/// Returns a span in milliseconds.
-pub(super) fn span_ms(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 4)
+/// Tells whether another transaction was in the way; the wait for the file's lock is in the connection's options.
+pub(super) fn is_contention(_error: &dyn DatabaseError) -> bool {
+    false
 }
 
-/// Turns a database error into ours; constraint messages name columns, never values.
-pub(super) fn failed(error: sqlx::Error) -> StoreError {
-    match error {
-        sqlx::Error::Database(error) => StoreError::Database(error.message().to_owned()),
-        other => StoreError::Database(other.to_string()),
+/// Tells whether the database has a table.
+pub(super) async fn has_table(pool: &Pool, name: &str) -> Result<bool, StoreError> {
+    let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1")
+        .bind(name)
+        .fetch_one(pool)
+        .await
+        .map_err(failed)?;
+    Ok(found > 0)
+}
+
+/// Lanes that a transaction has to itself: all of them.
+pub(super) struct HeldLanes;
+
+impl HeldLanes {
+    /// Tells whether a lane is one of them.
+    pub(super) fn cover(&self, _lane: LaneId) -> bool {
+        true
     }
 }
 
-/// Tells whether an insert or update met a row with the same key.
-pub(super) fn is_taken(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+/// Waits until the transaction has the lanes of records to itself.
+pub(super) async fn hold_lanes_of(
+    _connection: &mut Connection,
+    _records: &BTreeMap<&ConnectionId, Vec<&str>>,
+) -> Result<HeldLanes, StoreError> {
+    Ok(HeldLanes)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Waits until the transaction has lanes to itself.
+pub(super) async fn hold_lanes(_connection: &mut Connection, _lanes: &[String]) -> Result<(), StoreError> {
+    Ok(())
+}
 
-    #[test]
-    fn chunks_cover_every_row_once_and_in_order() {
-        let rows: Vec<usize> = (0..600).collect();
-        let sizes: Vec<usize> = chunks(&rows).map(<[usize]>::len).collect();
-        assert_eq!(sizes, [256, 256, 64, 16, 4, 4]);
-        assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
-        assert_eq!(chunks::<u8>(&[]).count(), 0);
+/// Takes those of the lanes to itself that no other transaction has; returns which.
+pub(super) async fn hold_free_lanes(_connection: &mut Connection, lanes: &[LaneId]) -> Result<Vec<LaneId>, StoreError> {
+    Ok(lanes.to_vec())
+}
+
+/// Waits until nobody else may give these names to a lane; returns how many of them lead to none.
+pub(super) async fn hold_new_names(
+    _connection: &mut Connection,
+    names: &[(&ConnectionId, Alias)],
+) -> Result<usize, StoreError> {
+    Ok(names.len())
+}
+
+/// Waits until nobody else takes from budgets.
+pub(super) async fn hold_budgets(
+    _connection: &mut Connection,
+    _budgets: &BTreeSet<(&str, &str)>,
+) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// Waits until nobody else takes note of rejects.
+pub(super) async fn hold_rejects(_connection: &mut Connection) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// Makes sure that what is deleted next leaves no readable bytes.
+pub(super) async fn before_erasing(connection: &mut Connection) -> Result<(), StoreError> {
+    // Deleted rows are otherwise only marked as free space, where the wrapped key could still be read.
+    sqlx::query("PRAGMA secure_delete = ON").execute(connection).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Makes sure that what was deleted is gone from the files.
+pub(super) async fn after_erasing(connection: &mut Connection) -> Result<(), StoreError> {
+    for statement in ["PRAGMA secure_delete = OFF", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        sqlx::query(statement).fetch_all(&mut *connection).await.map_err(failed)?;
     }
+    Ok(())
 }

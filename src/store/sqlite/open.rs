@@ -1,4 +1,4 @@
-//! Opening: files, the lock that keeps a second engine out, migrations, keys, the epoch.
+//! Opening: settings, files, the lock that keeps a second engine out.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -7,16 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqlSafeStr, SqlitePool};
-use uuid::Uuid;
 
 use super::SqliteStore;
-use super::dialect::failed;
-use super::rows::ms;
+use super::sql::{Opened, failed};
 use crate::ports::{Clock, StoreError};
-use crate::store::seal::{KeySource, Sealer, store_key};
+use crate::store::seal::KeySource;
 
 /// Statements kept compiled on each connection: about 60 texts, some of them in five sizes.
 const COMPILED_STATEMENTS: usize = 300;
@@ -94,29 +90,25 @@ impl SqliteStore {
             // NORMAL may lose the last commits at a power failure: an intent whose write was already sent.
             .synchronous(SqliteSynchronous::Full);
         let writer = pool(1).connect_with(writing).await.map_err(failed)?;
-        migrator().run(&writer).await.map_err(|error| StoreError::Database(format!("migration: {error}")))?;
         let readers = match file {
             Some(_) => pool(settings.readers.max(1)).connect_lazy_with(settings.options().read_only(true)),
             // A store in memory belongs to its one connection.
             None => writer.clone(),
         };
-
-        let known = meta(&writer, "key_check").await?;
-        let key = store_key(&settings.key, file.as_deref(), known.is_none())?;
-        let sealer = Sealer::new(&key);
-        match known {
-            Some(known) => fits(&sealer, &known)?,
-            None => put_meta(&writer, "key_check", sealer.check()).await?,
-        }
-        let epoch = if let Some(epoch) = meta(&writer, "epoch").await? {
-            epoch
-        } else {
-            put_meta(&writer, "created_at", &ms(clock.now()).to_string()).await?;
-            new_epoch(&writer).await?
+        let opened = Opened {
+            writer,
+            readers,
+            held: lock,
+            key: &settings.key,
+            file: file.as_deref(),
+            subject_fields: settings.subject_fields,
+            clock,
         };
+        let store = Self::prepare(opened).await?;
         // Nobody else can hold a lane of a locked file: what a killed engine held is due at once.
-        sqlx::query("UPDATE lane SET lease_until = 0 WHERE owner <> ''").execute(&writer).await.map_err(failed)?;
-        Ok(Self { writer, readers, sealer, subject_fields: settings.subject_fields, epoch, clock, _lock: lock })
+        let freed = sqlx::query("UPDATE lane SET lease_until = 0 WHERE owner <> ''").execute(&store.writer).await;
+        freed.map_err(failed)?;
+        Ok(store)
     }
 
     /// Opens an existing database for reading, beside an engine or after it; every write to it fails.
@@ -145,44 +137,24 @@ impl SqliteStore {
         };
         if !file.exists() {
             return Err(StoreError::Database(format!(
-                "there is no database `{}`; start `calbridge run` first, or mend `store.path`",
+                "there is no database `{}`; start `calbridge run` first, or mend `store.url`",
                 file.display()
             )));
         }
-        let readers =
-            pool(settings.readers.max(1)).connect_with(settings.options().read_only(read_only)).await.map_err(failed)?;
-        let epoch = meta(&readers, "epoch").await?.ok_or_else(|| StoreError::Corrupt {
-            what: "database".to_owned(),
-            why: format!("`{}` was not made by calbridge", file.display()),
-        })?;
-        let sealer = Sealer::new(&*store_key(&settings.key, Some(&file), false)?);
-        if let Some(known) = meta(&readers, "key_check").await? {
-            fits(&sealer, &known)?;
-        }
-        Ok(Self {
+        let readers = pool(settings.readers.max(1))
+            .connect_with(settings.options().read_only(read_only))
+            .await
+            .map_err(failed)?;
+        let opened = Opened {
             writer: readers.clone(),
             readers,
-            sealer,
+            held: None,
+            key: &settings.key,
+            file: Some(&file),
             subject_fields: settings.subject_fields,
-            epoch,
             clock,
-            _lock: None,
-        })
-    }
-
-    /// Renews the epoch after a restore: dedup keys of the time before drop nothing any more.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn renew_epoch(&mut self) -> Result<(), StoreError> {
-        self.epoch = new_epoch(&self.writer).await?;
-        Ok(())
-    }
-
-    /// Finishes what is under way and closes the files; the write-ahead log is folded into the database.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        };
+        Self::attach(opened, &file.display().to_string()).await
     }
 }
 
@@ -210,7 +182,7 @@ fn in_use(database: &Path, file: &mut File) -> StoreError {
         _ => "unknown".to_owned(),
     };
     StoreError::InUse(format!(
-        "the database `{}` is in use by process {holder}; stop that one, or give this one another `store.path`",
+        "the database `{}` is in use by process {holder}; stop that one, or give this one another `store.url`",
         database.display()
     ))
 }
@@ -245,47 +217,4 @@ fn lock(database: &Path, now: DateTime<Utc>) -> Result<File, StoreError> {
         .and_then(|()| file.flush())
         .map_err(unusable)?;
     Ok(file)
-}
-
-fn migrator() -> Migrator {
-    let file = |version, name: &'static str, text: &'static str| {
-        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
-    };
-    Migrator::with_migrations(vec![
-        file(1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
-        file(2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
-        file(5, "holds", include_str!("../../../migrations/sqlite/0005_holds.sql")),
-    ])
-}
-
-fn fits(sealer: &Sealer, known: &str) -> Result<(), StoreError> {
-    if sealer.check() == known {
-        return Ok(());
-    }
-    Err(StoreError::Corrupt {
-        what: "store key".to_owned(),
-        why: "it is not the key that this database was made with; put the right key file back".to_owned(),
-    })
-}
-
-async fn meta(pool: &SqlitePool, name: &str) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(pool).await.map_err(failed)
-}
-
-async fn put_meta(pool: &SqlitePool, name: &str, value: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(name)
-    .bind(value)
-    .execute(pool)
-    .await
-    .map_err(failed)?;
-    Ok(())
-}
-
-async fn new_epoch(pool: &SqlitePool) -> Result<String, StoreError> {
-    let epoch = Uuid::new_v4().simple().to_string();
-    put_meta(pool, "epoch", &epoch).await?;
-    Ok(epoch)
 }

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use calbridge_core::ids::StreamId;
-use calbridge_core::plan::Outcome;
 use tempfile::TempDir;
 
 use super::{SqliteStore, StoreSettings};
 use crate::clock::EngineClock;
-use crate::ports::{Commit, IntakeBatch, Store, StoreError};
-use crate::store::contract::{self, CANARY, accept, at, claim, claim_one, commit, decided, finished, link, outlook};
+use crate::ports::{IntakeBatch, Store, StoreError};
+use crate::store::contract::{self, CANARY, at, claim_one, commit, finished, link, outlook};
 use crate::store::contract::{intent, linked_meeting, main_connection, position, salesforce, signal};
+use crate::store::contract_list::{cases, crowds};
 use crate::store::seal::KeySource;
-use crate::store::{contract_lanes, contract_people, contract_trace};
+use crate::store::{contract_crowd, contract_lanes, contract_people, contract_trace};
 
 fn clock() -> Arc<EngineClock> {
     Arc::new(EngineClock::wall())
@@ -48,46 +48,21 @@ macro_rules! conformance {
     };
 }
 
-conformance! {
-    contract_people:
-        a_census_counts_what_others_want_and_what_they_used_up,
-        no_more_is_used_up_than_there_is_and_a_refused_plan_leaves_no_trace,
-        what_is_held_is_listed_until_it_is_held_no_more,
-        an_instruction_wakes_its_lane_and_stays_until_it_is_followed;
-    contract:
-        a_burst_becomes_one_row_that_is_due_after_the_quiet_window,
-        an_unending_burst_is_due_at_its_longest_wait,
-        a_deletion_in_a_burst_is_not_forgotten,
-        a_signal_during_a_run_survives_it_and_counts_once,
-        thousands_of_records_are_accepted_in_one_batch,
-        positions_duplicates_and_rejects_are_kept,
-        a_flood_of_messages_is_counted_and_only_the_newest_of_each_reason_are_kept,
-        a_link_comes_back_as_it_was_written,
-        a_link_is_not_written_over_a_newer_revision,
-        two_links_never_share_a_record_but_a_tombstone_gives_it_free,
-        a_fenced_commit_leaves_no_trace_and_its_neighbours_stand,
-        a_dead_letter_stays_one_until_its_meeting_is_mended;
-    contract_lanes:
-        a_held_lane_is_not_given_to_a_second_worker,
-        a_dead_workers_lane_is_taken_over_even_without_a_signal,
-        the_longest_waiting_lanes_come_first_and_no_more_than_asked,
-        a_lane_that_waits_runs_at_its_time_or_at_the_next_signal,
-        two_new_records_of_one_meeting_become_one_lane,
-        an_unlinked_record_joins_the_lane_of_its_link,
-        two_links_that_share_a_name_stay_apart,
-        the_echo_of_a_creation_ends_in_the_lane_that_created,
-        a_stamp_found_in_a_record_leads_to_its_link,
-        history_from_before_a_join_is_part_of_the_story;
-    contract_trace:
-        a_meeting_is_found_by_every_name_it_has,
-        a_meeting_is_found_by_words_of_any_subject_it_had,
-        a_meeting_is_found_by_versions_it_had,
-        a_deleted_meeting_and_one_that_was_never_linked_are_found,
-        a_mailboxs_day_lists_the_meetings_that_start_in_it,
-        an_enrolment_keeps_its_first_day,
-        subscriptions_are_kept_until_dropped,
-        status_counts_what_waits;
+macro_rules! at_once {
+    ($($case:ident),* $(,)?) => {
+        mod at_once { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $case() {
+                let folder = tempfile::tempdir().unwrap();
+                let store = std::sync::Arc::new(super::open(folder.path()).await);
+                super::contract_crowd::$case([store.clone(), store]).await;
+            }
+        )* }
+    };
 }
+
+cases!(conformance);
+crowds!(at_once);
 
 async fn filled(folder: &TempDir) -> SqliteStore {
     let store = open(folder.path()).await;
@@ -228,35 +203,4 @@ async fn opening_twice_migrates_once_and_the_view_shows_no_values() {
     let (state, starts, rows): (String, String, i64) =
         sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting").fetch_one(&store.writer).await.unwrap();
     assert_eq!((state.as_str(), starts.as_str(), rows), ("live", "2026-03-02 09:00:00", 1));
-}
-
-#[tokio::test]
-async fn workers_that_claim_at_once_share_no_lane() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(folder.path()).await);
-    let records: Vec<_> = (0..60).map(|n| outlook(&format!("e{n}"))).collect();
-    accept(&*store, records.iter().map(|record| signal(record, 0)).collect()).await;
-    let workers = (0..8).map(|_| {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move {
-            let mut held = Vec::new();
-            loop {
-                let claims = store.claim("worker", at(5_000), contract::LEASE, 3).await.unwrap();
-                if claims.is_empty() {
-                    return held;
-                }
-                for claim in claims {
-                    let run = Commit { journal: vec![decided(None, Outcome::Skip)], ..finished(&claim) };
-                    commit(&*store, &claim, run).await.unwrap();
-                    held.push(claim.fence.lane);
-                }
-            }
-        })
-    });
-    let mut held: Vec<_> = futures::future::join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
-    held.sort();
-    let runs = held.len();
-    held.dedup();
-    assert_eq!((held.len(), runs), (60, 60));
-    assert!(claim(&*store, 1_000_000).await.is_empty());
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use calbridge::engine;
 use calbridge::ports::{StoreStatus, TraceQuery};
 use calbridge::trace;
+use calbridge_core::case::Instruction;
 use calbridge_sandbox::faults::Switches;
 use calbridge_sandbox::history::{Cloud, Effect};
-use calbridge_core::case::Instruction;
 use chrono::TimeDelta;
 use serde_json::Value;
 

@@ -183,7 +183,12 @@ pub(super) fn deletion(run: &mut Run<'_>, left: &Snapshot, reason: Reason) -> Re
 }
 
 /// Decides whether a change of the Outlook record may leave.
-pub(super) fn change(run: &mut Run<'_>, outlook: &Snapshot, cause: &Snapshot, author: &Author) -> Result<Passage, Stop> {
+pub(super) fn change(
+    run: &mut Run<'_>,
+    outlook: &Snapshot,
+    cause: &Snapshot,
+    author: &Author,
+) -> Result<Passage, Stop> {
     let people = recipients(outlook);
     if people == 0 {
         return Ok(Passage::Open);
@@ -269,7 +274,8 @@ pub(super) fn goes_round(run: &mut Run<'_>, written: Side, author: &Author) -> b
     let now = run.now;
     let policy = &run.rules.policy;
     let guard = policy.guard;
-    let (reaction, since_day, since_10) = (policy.timers.reaction, now - TimeDelta::days(1), now - TimeDelta::minutes(10));
+    let (reaction, since_day, since_10) =
+        (policy.timers.reaction, now - TimeDelta::days(1), now - TimeDelta::minutes(10));
     let from = written.other();
     let care = &mut run.link_mut().care;
     let reacts = care.wrote.get(from).is_some_and(|at| now - at < reaction);
@@ -285,9 +291,7 @@ pub(super) fn goes_round(run: &mut Run<'_>, written: Side, author: &Author) -> b
     }
     let lately = care.unexplained.iter().filter(|at| **at > since_10).count();
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    if lately >= limit(guard.unexplained_in_10_minutes)
-        || care.unexplained.len() >= limit(guard.unexplained_in_a_day)
-    {
+    if lately >= limit(guard.unexplained_in_10_minutes) || care.unexplained.len() >= limit(guard.unexplained_in_a_day) {
         return true;
     }
     care.unexplained.push_back(now);

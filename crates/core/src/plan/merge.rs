@@ -140,11 +140,7 @@ struct Write {
 ///
 /// # Errors
 /// The meeting goes round in circles and ends as a dead letter, or a look-up is missing.
-fn hold_back(
-    run: &mut Run<'_>,
-    pair: &Pair<'_>,
-    writes: &mut BTreeMap<Side, Write>,
-) -> Result<Option<Passage>, Stop> {
+fn hold_back(run: &mut Run<'_>, pair: &Pair<'_>, writes: &mut BTreeMap<Side, Write>) -> Result<Option<Passage>, Stop> {
     let mut held_back = None;
     let mut authors = BTreeMap::new();
     if let Some(write) = writes.get(&Side::Outlook) {

@@ -98,12 +98,8 @@ fn rules(swarm: &Swarm) -> Rules {
     });
     // Mails are not part of this world: meetings with attendees flow one way. Nor are authors: anybody may edit by turns.
     let guard = Guard { unexplained_in_10_minutes: u32::MAX, unexplained_in_a_day: u32::MAX, ..Guard::default() };
-    let policy = Policy {
-        outlook_conditional_writes: swarm.conditional,
-        mail: MailPolicy::Never,
-        guard,
-        ..Policy::default()
-    };
+    let policy =
+        Policy { outlook_conditional_writes: swarm.conditional, mail: MailPolicy::Never, guard, ..Policy::default() };
     Rules { mapping, policy }
 }
 
