@@ -101,7 +101,8 @@ impl Engine {
                 group: GROUP,
                 workers: config.sync.workers,
                 gather: GATHER,
-                idle_look: Duration::from_secs(30),
+                // Another instance, or a person, may have put work into the database.
+                idle_look: Duration::from_secs(1),
             },
             sweeps: SweepSettings { outlook: config.sweep.outlook, salesforce: config.sweep.salesforce },
         }))
