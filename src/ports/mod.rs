@@ -18,8 +18,8 @@ pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, 
 pub use listener::{Batch, ListenError, Listener, Receipt, Reject};
 pub use seen::{CacheError, Seen, SeenCache, SeenKey};
 pub use store::{
-    Claim, Commit, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined, JournalEntry, JournalKind,
-    MessageLetter, RejectCount, Store, StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
+    Claim, Commit, DUTY_LEASE, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined, JournalEntry,
+    JournalKind, MessageLetter, RejectCount, Store, StoreError, StoreStatus, SubscriptionRow, TraceQuery, Traced,
 };
 
 /// Tells the time; the only way by which the engine learns it.

@@ -13,8 +13,8 @@ use calbridge_core::side::Side;
 use futures::future::join_all;
 
 use super::contract::{
-    LEASE, NO_LEASE, accept, at, claim, commit, decided, finished, link, main_connection, outlook, position, salesforce,
-    signal,
+    LEASE, NO_LEASE, accept, at, claim, commit, decided, finished, link, main_connection, outlook, position,
+    salesforce, signal,
 };
 use crate::ports::{Claim, Commit, IntakeBatch, Joined, Reject, Store, StoreError};
 
@@ -34,7 +34,8 @@ async fn crowd<R: Future<Output = ()> + Send + 'static>(stores: &Stores, work: i
 /// Claims everything that is due and checks that each record is waiting in one lane only.
 async fn everything(store: &dyn Store) -> Vec<Claim> {
     let claims = store.claim("at the end", at(1_000_000), LEASE, 10_000).await.unwrap();
-    let records: Vec<&RecordId> = claims.iter().flat_map(|claim| &claim.notices).map(|row| &row.notice.record).collect();
+    let records: Vec<&RecordId> =
+        claims.iter().flat_map(|claim| &claim.notices).map(|row| &row.notice.record).collect();
     let distinct: BTreeSet<&RecordId> = records.iter().copied().collect();
     assert_eq!(records.len(), distinct.len(), "no record waits twice");
     claims

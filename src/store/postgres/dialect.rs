@@ -43,6 +43,7 @@ pub(super) const MANY_WRITERS: bool = true;
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first light", include_str!("../../../migrations/postgres/0001_first_light.sql")),
     (2, "messages set aside", include_str!("../../../migrations/postgres/0002_messages_set_aside.sql")),
+    (4, "duties", include_str!("../../../migrations/postgres/0004_duties.sql")),
 ];
 
 /// Ends a query for lanes that the transaction is going to take: those that others take at this moment are passed over.
@@ -58,11 +59,13 @@ const LOCKS: i32 = 0x6361_6c62;
 const NAME_BUCKETS: i32 = 256;
 /// Second half of the key of the list of rejects: behind the buckets.
 const REJECTS: i32 = NAME_BUCKETS;
+/// Second half of the key of the list of duties; its transactions take nothing else.
+const DUTIES: i32 = NAME_BUCKETS + 1;
 
 /// Begins a transaction that writes.
 pub(super) async fn begin(pool: &Pool) -> Result<Transaction<'static, Db>, StoreError> {
     // Named, because a database may have another one as its default.
-    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(failed)
+    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(failed)
 }
 
 /// Reads the database's clock: leases compare it, so that two engines never compare their own clocks.
@@ -130,13 +133,12 @@ pub(super) async fn hold_lanes(connection: &mut Connection, lanes: &[String]) ->
 /// Takes those of the lanes to itself that no other transaction has; returns which.
 pub(super) async fn hold_free_lanes(connection: &mut Connection, lanes: &[LaneId]) -> Result<Vec<LaneId>, StoreError> {
     let texts: Vec<String> = lanes.iter().map(ToString::to_string).collect();
-    let free: Vec<String> = sqlx::query_scalar(
-        "SELECT lane_id FROM lane WHERE lane_id = ANY($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED",
-    )
-    .bind(texts)
-    .fetch_all(connection)
-    .await
-    .map_err(failed)?;
+    let free: Vec<String> =
+        sqlx::query_scalar("SELECT lane_id FROM lane WHERE lane_id = ANY($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED")
+            .bind(texts)
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
     Ok(lanes.iter().copied().filter(|lane| free.contains(&lane.to_string())).collect())
 }
 
@@ -200,9 +202,18 @@ fn bucket(parts: &[&String]) -> i32 {
 
 /// Waits until nobody else takes note of rejects.
 pub(super) async fn hold_rejects(connection: &mut Connection) -> Result<(), StoreError> {
+    hold(connection, REJECTS).await
+}
+
+/// Waits until nobody else divides duties.
+pub(super) async fn hold_duties(connection: &mut Connection) -> Result<(), StoreError> {
+    hold(connection, DUTIES).await
+}
+
+async fn hold(connection: &mut Connection, what: i32) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
         .bind(LOCKS)
-        .bind(REJECTS)
+        .bind(what)
         .execute(connection)
         .await
         .map_err(failed)?;

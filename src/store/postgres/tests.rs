@@ -188,12 +188,11 @@ async fn no_field_value_occurs_in_any_row_and_the_view_shows_none() {
     let mut everything = String::new();
     for table in tables {
         // Sealed bytes come as hexadecimal digits.
-        let rows: Option<String> = sqlx::query_scalar(AssertSqlSafe(format!(
-            "SELECT STRING_AGG(t::TEXT, ' ') FROM \"{table}\" AS t"
-        )))
-        .fetch_one(&mut admin)
-        .await
-        .unwrap();
+        let rows: Option<String> =
+            sqlx::query_scalar(AssertSqlSafe(format!("SELECT STRING_AGG(t::TEXT, ' ') FROM \"{table}\" AS t")))
+                .fetch_one(&mut admin)
+                .await
+                .unwrap();
         everything += &rows.unwrap_or_default().to_lowercase();
     }
     let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();

@@ -365,11 +365,7 @@ async fn clear(
     names(get(&row, "versions")?)
 }
 
-async fn open_dead_letter(
-    connection: &mut Connection,
-    lane: LaneId,
-    dead: &DeadLetter,
-) -> Result<(), StoreError> {
+async fn open_dead_letter(connection: &mut Connection, lane: LaneId, dead: &DeadLetter) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO dead_letter (dead_letter_id, connection, lane_id, link_id, record, side, reason, detail, at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
@@ -392,11 +388,7 @@ async fn open_dead_letter(
     Ok(())
 }
 
-async fn close_dead_letters(
-    connection: &mut Connection,
-    lane: LaneId,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+async fn close_dead_letters(connection: &mut Connection, lane: LaneId, now: DateTime<Utc>) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE dead_letter SET closed_at = $2 WHERE closed_at IS NULL \
          AND lane_id IN (SELECT lane_id FROM lane WHERE lane_id = $1 OR merged_into = $1)",

@@ -159,7 +159,9 @@ impl SqlStore {
                 .map_err(failed)?
                 .into_iter()
                 .collect(),
-            duplicates: self.pairs("SELECT stream, CAST(SUM(signals) AS BIGINT) FROM duplicate GROUP BY stream").await?,
+            duplicates: self
+                .pairs("SELECT stream, CAST(SUM(signals) AS BIGINT) FROM duplicate GROUP BY stream")
+                .await?,
             journal: number("journal")?,
             rejects: self.count_rejects().await?,
         })

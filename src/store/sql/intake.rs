@@ -251,11 +251,7 @@ async fn existing_rows<'a>(
 }
 
 /// Gives records that nobody knows a lane of their own and the name that leads to it.
-async fn open_provisional_lanes(
-    connection: &mut Connection,
-    rows: &mut [Row<'_>],
-    now: i64,
-) -> Result<(), StoreError> {
+async fn open_provisional_lanes(connection: &mut Connection, rows: &mut [Row<'_>], now: i64) -> Result<(), StoreError> {
     let mut unknown = Vec::new();
     for row in rows.iter_mut().filter(|row| row.lane.is_none()) {
         let lane = LaneId::new(Uuid::now_v7());

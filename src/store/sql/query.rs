@@ -50,11 +50,7 @@ impl SqlStore {
     }
 
     /// Tries what a text may be, the most certain first; the first kind that finds something is the answer.
-    async fn lanes_by_text(
-        &self,
-        connection: &mut Connection,
-        text: &str,
-    ) -> Result<BTreeSet<String>, StoreError> {
+    async fn lanes_by_text(&self, connection: &mut Connection, text: &str) -> Result<BTreeSet<String>, StoreError> {
         if text.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -87,11 +83,7 @@ impl SqlStore {
     }
 
     /// Finds lanes whose subjects held all of these words, in any order.
-    async fn lanes_by_words(
-        &self,
-        connection: &mut Connection,
-        text: &str,
-    ) -> Result<BTreeSet<String>, StoreError> {
+    async fn lanes_by_words(&self, connection: &mut Connection, text: &str) -> Result<BTreeSet<String>, StoreError> {
         let hashes: Vec<String> = self.sealer.word_hashes(text).into_iter().collect();
         if hashes.is_empty() {
             return Ok(BTreeSet::new());

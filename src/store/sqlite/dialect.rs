@@ -105,6 +105,11 @@ pub(super) async fn hold_rejects(_connection: &mut Connection) -> Result<(), Sto
     Ok(())
 }
 
+/// Waits until nobody else divides duties.
+pub(super) async fn hold_duties(_connection: &mut Connection) -> Result<(), StoreError> {
+    Ok(())
+}
+
 /// Makes sure that what is deleted next leaves no readable bytes.
 pub(super) async fn before_erasing(connection: &mut Connection) -> Result<(), StoreError> {
     // Deleted rows are otherwise only marked as free space, where the wrapped key could still be read.

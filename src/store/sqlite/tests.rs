@@ -11,8 +11,8 @@ use crate::clock::EngineClock;
 use crate::ports::{IntakeBatch, Store, StoreError};
 use crate::store::contract::{self, CANARY, at, claim_one, commit, finished, link, outlook};
 use crate::store::contract::{intent, linked_meeting, main_connection, position, salesforce, signal};
-use crate::store::seal::KeySource;
 use crate::store::contract_list::{cases, crowds};
+use crate::store::seal::KeySource;
 use crate::store::{contract_crowd, contract_lanes, contract_trace};
 
 fn clock() -> Arc<EngineClock> {

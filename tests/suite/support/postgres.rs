@@ -103,7 +103,8 @@ impl Server {
         let Some(programs) = programs() else {
             assert!(!required, "PostgreSQL is required and its programs are not found");
             // Past the capture of the test harness, so that a run without PostgreSQL does not look like one with it.
-            let _told = writeln!(std::io::stderr(), "skipped: there is no PostgreSQL here, what needs it is not tested");
+            let _told =
+                writeln!(std::io::stderr(), "skipped: there is no PostgreSQL here, what needs it is not tested");
             return None;
         };
         // The port may be taken by somebody else between asking for it and using it.
@@ -127,12 +128,8 @@ impl Server {
             Command::new("sh")
         };
         command.args(["-c", KEEPER, "sh"]).arg(programs).arg(&folder).arg(port.to_string());
-        let mut keeper = command
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell starts");
+        let mut keeper =
+            command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell starts");
         let mut line = String::new();
         let said = BufReader::new(keeper.stdout.take().expect("it is piped")).read_line(&mut line);
         if said.is_err() || line.trim() != "ready" {
