@@ -319,7 +319,7 @@ options! {
     "store.url": StoreUrl, Always, "", "postgres://calbridge@db.example.com/calbridge",
         "The database, which holds the links and the journal: `sqlite:PATH`, a file for one instance, or `postgres://USER@HOST[:PORT]/DATABASE` for several instances that share the work. PostgreSQL takes `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` behind a `?`; without `sslmode` it is `verify-full`, on loopback `prefer`.",
         "On a new database links are rebuilt from the marks inside the events, history is lost.";
-    "store.password": Secret, Optional, "", "(secret)",
+    "store.password": Secret, Optional, "", "(from the environment)",
         "Password of the PostgreSQL user. None for servers that ask for none.",
         "The engine does not start: the server refuses the user.";
     "store.password_file": SecretFile, Optional, "", "/run/secrets/store-password",

@@ -99,9 +99,10 @@ impl Lanes {
 
     async fn wait_until(&self, at: DateTime<Utc>, stop: &CancellationToken) {
         let others = async {
-            match self.store.is_shared() {
-                true => tokio::time::sleep(LOOK_FOR_OTHERS).await,
-                false => std::future::pending().await,
+            if self.store.is_shared() {
+                tokio::time::sleep(LOOK_FOR_OTHERS).await;
+            } else {
+                std::future::pending().await
             }
         };
         tokio::select! {

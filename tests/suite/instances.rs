@@ -139,7 +139,11 @@ async fn two_instances_share_the_work_and_one_takes_over_all_of_it_when_the_othe
 
     rehearsal.assert_clean();
     let status = rehearsal.status().await;
-    assert_eq!((status.dead_letters, status.links.get("live")), (0, Some(&(6 * people as u64))), "{status:?}");
+    assert_eq!(
+        (status.dead_letters, status.links.get("live")),
+        (0, Some(&(6 * u64::try_from(people).unwrap()))),
+        "{status:?}"
+    );
     let ledger = Ledger::read(rehearsal).await;
     assert_eq!(ledger.writes_without_cause(), Vec::<String>::new(), "no write without a cause, none twice");
     assert_eq!(third.stop().await.code, 0);

@@ -15,7 +15,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use calbridge_core::ids::{ConnectionId, LaneId};
-use calbridge_core::plan::Alias;
 use sha2::{Digest as _, Sha256};
 use sqlx::error::DatabaseError;
 use sqlx::{Postgres, Transaction};
@@ -145,14 +144,13 @@ pub(super) async fn hold_free_lanes(connection: &mut Connection, lanes: &[LaneId
 /// Waits until nobody else may give these names to a lane; returns how many of them lead to none.
 pub(super) async fn hold_new_names(
     connection: &mut Connection,
-    names: &[(&ConnectionId, Alias)],
+    names: &[(&ConnectionId, (&'static str, String))],
 ) -> Result<usize, StoreError> {
     let (mut owners, mut kinds, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for (owner, alias) in names {
-        let (kind, value) = alias.parts();
+    for (owner, (kind, value)) in names {
         owners.push(owner.as_str().to_owned());
-        kinds.push(kind.to_owned());
-        values.push(value);
+        kinds.push((*kind).to_owned());
+        values.push(value.clone());
     }
     let new = unknown_names(connection, &owners, &kinds, &values).await?;
     if new.is_empty() {
