@@ -9,6 +9,7 @@ exec </dev/null
 
 target=${CARGO_TARGET_DIR:-target}
 export CALBRIDGE_TEST_REQUIRE_REDIS=1
+export CALBRIDGE_TEST_REQUIRE_POSTGRES=1
 export CALBRIDGE_TEST_RUN="$$-$RANDOM$RANDOM"
 [ "${CI:-}" = true ] && export CARGO_INCREMENTAL=0
 # Tests of the suite mostly wait for the timers of the engine under test: more of them than cores at a time.
@@ -103,6 +104,8 @@ install_needs() {
     done
     local packages=()
     command -v redis-server >/dev/null || packages+=(redis-server)
+    # Debian keeps the server's programs off the path, one folder a version.
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null || packages+=(postgresql)
     mapfile -t -O "${#packages[@]}" packages < <(scripts/clients.sh --needs)
     if [ ${#packages[@]} -gt 0 ]; then
         command -v apt-get >/dev/null || fail "please install: ${packages[*]}"
@@ -124,6 +127,7 @@ install_needs() {
     fi
     cargo --version
     redis-server --version
+    psql --version
 }
 
 # One selection for everything that runs: features are the union of what the whole workspace and its tests need, so each

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod duties;
 pub mod engine;
 pub mod http;
 pub mod outlook;

@@ -81,8 +81,8 @@ impl Stage {
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), setup.speed));
         let database = folder.path().join("calbridge.db");
         let settings = format!(
-            "connection:\n  id: {CONNECTION}\nsync:\n  first_contact: outlook\nstore:\n  path: {}\n",
-            serde_json::to_string(&database.display().to_string())?
+            "connection:\n  id: {CONNECTION}\nsync:\n  first_contact: outlook\nstore:\n  url: {}\n",
+            serde_json::to_string(&format!("sqlite:{}", database.display()))?
         );
         let endpoints = serde_json::to_string(sandbox.endpoints())?;
         let file = folder.path().join("calbridge.yaml");

@@ -7,6 +7,9 @@ use url::{Host, Url};
 
 use super::options::Kind;
 
+/// What the address of a SQLite file begins with.
+pub(super) const SQLITE: &str = "sqlite:";
+
 /// Returns what is wrong with the form of a value, and the mend; none when it is fine.
 pub(super) fn fault(kind: Kind, text: &str) -> Option<String> {
     let words: &str = match kind {
@@ -24,6 +27,7 @@ pub(super) fn fault(kind: Kind, text: &str) -> Option<String> {
             Ok(url) if matches!(url.scheme(), "redis" | "rediss") && url.host().is_some() => return None,
             _ => "give it as `redis://HOST:PORT/0`, or `rediss://` for TLS",
         },
+        Kind::StoreUrl => return store(text),
         Kind::Host if is_host(text) => return None,
         Kind::Host => "give the host name alone, without scheme and port",
         Kind::HostPort => match text.rsplit_once(':') {
@@ -87,6 +91,39 @@ fn url(text: &str, safe: &str, plain: &str) -> Option<String> {
     }
 }
 
+/// Looks at the address of a database.
+fn store(text: &str) -> Option<String> {
+    const OPTIONS: [&str; 5] = ["sslmode", "sslrootcert", "sslcert", "sslkey", "host"];
+    const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+    const FORM: &str = "give it as `sqlite:PATH`, or as `postgres://USER@HOST/DATABASE`";
+    if let Some(path) = text.strip_prefix(SQLITE) {
+        return match path.trim_start_matches('/') {
+            "" => Some("name the file, as in `sqlite:/data/calbridge.db`".to_owned()),
+            ":memory:" => Some("what is in memory ends with the process; name a file".to_owned()),
+            _ => None,
+        };
+    }
+    let Some(url) = Url::parse(text).ok().filter(|url| url.scheme() == "postgres") else {
+        return Some(FORM.to_owned());
+    };
+    if url.password().is_some() {
+        return Some("take the password out; `store.password_file` is for it".to_owned());
+    }
+    let database = url.path().trim_start_matches('/');
+    if url.host_str().is_none_or(str::is_empty) || url.username().is_empty() || database.is_empty() {
+        return Some(FORM.to_owned());
+    }
+    for (key, value) in url.query_pairs() {
+        if !OPTIONS.contains(&&*key) {
+            return Some(format!("behind the `?` it takes only `{}`", OPTIONS.join("`, `")));
+        }
+        if key == "sslmode" && !MODES.contains(&&*value) {
+            return Some(format!("`sslmode` is one of `{}`", MODES.join("`, `")));
+        }
+    }
+    None
+}
+
 fn is_guid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::parse_str(text).is_ok()
 }
@@ -115,6 +152,22 @@ mod tests {
             (Kind::AmqpUrl, "amqp://127.0.0.1:5672", "amqp://hub.example.com:5672"),
             (Kind::AmqpUrl, "amqps://hub.example.com", "https://hub.example.com"),
             (Kind::SecretUrl, "redis://h:6379/0", "http://h"),
+            (Kind::StoreUrl, "sqlite:/data/calbridge.db", "/data/calbridge.db"),
+            (Kind::StoreUrl, "sqlite:calbridge.db", "sqlite::memory:"),
+            (
+                Kind::StoreUrl,
+                "postgres://c@db.example.com:5433/calbridge",
+                "postgres://c:pass@db.example.com/calbridge",
+            ),
+            (Kind::StoreUrl, "postgres://c@localhost/c?sslmode=disable", "postgres://c@localhost/c?sslmode=never"),
+            (
+                Kind::StoreUrl,
+                "postgres://c@localhost/c?host=/run/postgresql",
+                "postgres://c@localhost/c?application_name=x",
+            ),
+            (Kind::StoreUrl, "postgres://c@[::1]/c", "mysql://c@localhost/c"),
+            (Kind::StoreUrl, "postgres://c@h/c", "postgres://h/c"),
+            (Kind::StoreUrl, "postgres://c@h/d", "postgres://c@h"),
             (Kind::Host, "contoso.servicebus.windows.net", "sb://contoso.servicebus.windows.net/"),
             (Kind::HostPort, "api.pubsub.salesforce.com:7443", "api.pubsub.salesforce.com"),
             (Kind::HostPort, "localhost:1", "localhost:0"),

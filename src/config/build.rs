@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::model::{
     Config, Enrolment, EventHubs, LogConfig, LogFormat, MappingSource, Network, Outlook, Redis, Rehearsal, Salesforce,
-    SalesforceAuth, StoreConfig, Sweep, SyncConfig, Web,
+    SalesforceAuth, StoreConfig, StorePlace, Sweep, SyncConfig, Web,
 };
 use super::options::{Kind, OPTIONS};
 use super::values::Values;
@@ -34,7 +34,10 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
         sync: SyncConfig { workers: values.count("sync.workers"), lease: secs(values, "sync.lease_secs") },
         sweep: Sweep { outlook: secs(values, "sweep.outlook_secs"), salesforce: secs(values, "sweep.salesforce_secs") },
         store: StoreConfig {
-            path: values.path("store.path").unwrap_or_default(),
+            place: match values.optional_text("store.url") {
+                Some(url) => StorePlace::Postgres { url, password: values.secret("store.password") },
+                None => StorePlace::File(values.path("store.url").unwrap_or_default()),
+            },
             key_file: values.path("store.key_file"),
         },
         redis: Redis {
@@ -60,7 +63,10 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
         places: OPTIONS
             .iter()
             .filter(|option| {
-                matches!(option.kind, Kind::Url | Kind::SecretUrl | Kind::Host | Kind::HostPort | Kind::AmqpUrl)
+                matches!(
+                    option.kind,
+                    Kind::Url | Kind::SecretUrl | Kind::StoreUrl | Kind::Host | Kind::HostPort | Kind::AmqpUrl
+                )
             })
             .filter_map(|option| Some((option.key, values.place(option.key)?.clone())))
             .collect(),

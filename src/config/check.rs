@@ -38,6 +38,7 @@ pub(super) fn check(
         ("outlook", "client_secret"),
         ("event_hubs", "connection_string"),
         ("salesforce", "client_secret"),
+        ("store", "password"),
         ("redis", "url"),
     ] {
         secrets::only_once(top, section, key, problems);
@@ -174,6 +175,21 @@ fn read(
             warnings.extend(secrets::open_to_all(files, option.key, &path, &found.place));
             Some((Checked::Secret(Secret::in_file(secret, path)), found.place))
         }
+        Kind::StoreUrl => {
+            let found = section.text(key)?;
+            if let Some(mend) = address::fault(option.kind, &found.value) {
+                let message = format!("`{}` is `{}`; {mend}", option.key, brief(&found.value));
+                problems.push(ConfigProblem::new(&found.place, FORM, message));
+                return None;
+            }
+            match found.value.strip_prefix(address::SQLITE) {
+                Some(path) => {
+                    let file = Found { value: path.to_owned(), place: found.place };
+                    Some((Checked::Path(path_of(&file)), file.place))
+                }
+                None => Some((Checked::Text(found.value), found.place)),
+            }
+        }
         Kind::Path => {
             let found = section.text(key)?;
             let path = path_of(&found);
@@ -248,6 +264,17 @@ fn contradictions(values: &Values, problems: &mut Vec<ConfigProblem>) {
     at_most("sync.quiet_ms", 1, "sync.max_wait_ms", 1);
     at_most("sync.retry_min_ms", 1, "sync.retry_max_secs", 1000);
     at_most("outlook.subscription_renew_before_mins", 1, "outlook.subscription_lifetime_mins", 1);
+    let Some(place) = values.place("store.url") else { return };
+    let on_a_server = values.optional_text("store.url").is_some();
+    if on_a_server && values.path("store.key_file").is_none() {
+        let message = "`store.key_file` is missing; with PostgreSQL name a file for the key, the same for all instances: \
+                       it is made at the first start";
+        problems.push(ConfigProblem::new(place, CONTRADICTION, message.to_owned()));
+    }
+    if !on_a_server && values.secret("store.password").is_some() {
+        let message = "`store.password` is for PostgreSQL, and `store.url` names a file; take it out";
+        problems.push(ConfigProblem::new(place, CONTRADICTION, message.to_owned()));
+    }
 }
 
 fn unit(key: &str) -> &'static str {

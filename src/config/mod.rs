@@ -23,7 +23,7 @@ mod values;
 pub use load::{DEFAULT_MAPPING, DEFAULT_YAML, Disk, Files, Sources, load, load_file};
 pub use model::{
     Config, Enrolment, EventHubs, LogConfig, LogFormat, MappingSource, Network, Outlook, Redis, Rehearsal, Salesforce,
-    SalesforceAuth, StoreConfig, Sweep, SyncConfig, Web,
+    SalesforceAuth, StoreConfig, StorePlace, Sweep, SyncConfig, Web,
 };
 pub use problem::ConfigProblem;
 

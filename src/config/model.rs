@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calbridge_core::document::Place;
@@ -192,10 +192,34 @@ pub struct Sweep {
 /// The database.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The SQLite file.
-    pub path: PathBuf,
-    /// File with the key that seals values; none makes one beside the database.
+    /// Where it is.
+    pub place: StorePlace,
+    /// File with the key that seals values; none makes one beside a SQLite file.
     pub key_file: Option<PathBuf>,
+}
+
+impl StoreConfig {
+    /// Returns the SQLite file, where the database is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.place {
+            StorePlace::File(path) => Some(path),
+            StorePlace::Postgres { .. } => None,
+        }
+    }
+}
+
+/// Where the database is.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// A SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL server.
+    Postgres {
+        /// `postgres://USER@HOST/DATABASE`, without a password.
+        url: String,
+        /// The user's password, where the server asks for one.
+        password: Option<Secret>,
+    },
 }
 
 /// Memory of notifications seen.

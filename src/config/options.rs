@@ -49,6 +49,8 @@ pub enum Kind {
     AmqpUrl,
     /// `67.0` and its like.
     ApiVersion,
+    /// `sqlite:PATH` or `postgres://USER@HOST/DATABASE`.
+    StoreUrl,
     /// A path.
     Path,
     /// A path of a file that must be there.
@@ -87,6 +89,7 @@ impl Kind {
             Self::HubUrl => "`EventHub:https://...`".to_owned(),
             Self::AmqpUrl => "address (`amqps://`; `amqp://` on loopback only)".to_owned(),
             Self::ApiVersion => "version such as `66.0`".to_owned(),
+            Self::StoreUrl => "`sqlite:PATH` or `postgres://USER@HOST/DATABASE`".to_owned(),
             Self::Path => "path".to_owned(),
             Self::ReadableFile => "path of a file".to_owned(),
             Self::Secret => "secret".to_owned(),
@@ -120,6 +123,7 @@ impl Kind {
                 | Self::Listen
                 | Self::HubUrl
                 | Self::AmqpUrl
+                | Self::StoreUrl
                 | Self::Secret
                 | Self::SecretFile
         )
@@ -152,7 +156,7 @@ macro_rules! options {
 
 use Kind::{
     AmqpUrl, ApiVersion, Choice, Decimal, Enrolments, Flag, Guid, Host, HostPort, HubUrl, Instant, Listen, Name, Path,
-    ReadableFile, Secret, SecretFile, SecretUrl, Tenant, Text, Url, Whole,
+    ReadableFile, Secret, SecretFile, SecretUrl, StoreUrl, Tenant, Text, Url, Whole,
 };
 use Need::{Always, Optional, OrElse, When, WhenOrElse};
 
@@ -349,11 +353,17 @@ options! {
         "How often the org is compared as a whole, to find what change events missed.",
         "Too short costs API calls; too long: a missed change crosses late.";
 
-    "store.path": Path, Always, "", "/var/lib/calbridge/calbridge.db",
-        "The SQLite file. It must survive restarts: it holds the links and the journal.",
-        "On a new file links are rebuilt from the marks inside the events, history is lost.";
+    "store.url": StoreUrl, Always, "", "postgres://calbridge@db.example.com/calbridge",
+        "The database, which holds the links and the journal: `sqlite:PATH`, a file for one instance, or `postgres://USER@HOST[:PORT]/DATABASE` for several instances that share the work. PostgreSQL takes `sslmode`, `sslrootcert`, `sslcert`, `sslkey` and `host` behind a `?`; without `sslmode` it is `verify-full`, on loopback `prefer`.",
+        "On a new database links are rebuilt from the marks inside the events, history is lost.";
+    "store.password": Secret, Optional, "", "(from the environment)",
+        "Password of the PostgreSQL user. None for servers that ask for none.",
+        "The engine does not start: the server refuses the user.";
+    "store.password_file": SecretFile, Optional, "", "/run/secrets/store-password",
+        "File whose content is the password of the PostgreSQL user.",
+        "The engine does not start.";
     "store.key_file": Path, Optional, "", "/run/secrets/calbridge.key",
-        "File with the key that seals values in the store. None makes one beside the database at the first start.",
+        "File with the key that seals values in the store, made at the first start where it is missing. With SQLite none makes one beside the database; with PostgreSQL it must be given, the same for all instances.",
         "With another key sealed values of the past cannot be read.";
 
     "redis.url": SecretUrl, Optional, "", "redis://redis:6379/0",

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-use super::model::Config;
+use super::model::{Config, StorePlace};
 use super::problem::{ConfigProblem, UNREACHABLE};
 
 /// How long a connection may take: far above any network, short enough for a person who waits.
@@ -45,6 +45,13 @@ fn targets(config: &Config) -> Vec<(&'static str, String, u16)> {
         ("outlook.graph_url", Some(config.outlook.graph_url.as_str())),
         ("salesforce.login_url", Some(config.salesforce.login_url.as_str())),
         ("event_hubs.custom_endpoint", config.event_hubs.custom_endpoint.as_deref()),
+        (
+            "store.url",
+            match &config.store.place {
+                StorePlace::Postgres { url, .. } => Some(url.as_str()),
+                StorePlace::File(_) => None,
+            },
+        ),
         ("redis.url", config.redis.url.as_ref().map(ExposeSecret::expose_secret)),
     ];
     for (key, url) in urls {
@@ -69,6 +76,7 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
         "amqps" => Some(5671),
         "amqp" => Some(5672),
         "redis" | "rediss" => Some(6379),
+        "postgres" => Some(5432),
         _ => url.port_or_known_default(),
     };
     let host = url.host_str()?.trim_matches(['[', ']']).to_owned();

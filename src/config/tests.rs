@@ -86,21 +86,21 @@ fn the_smallest_file_is_enough_and_defaults_are_those_of_the_core() {
     assert_eq!(config.redis.ttl, Duration::from_hours(96));
     assert_eq!(config.enrolments[0].mailbox, "anna@contoso.com");
     assert!(config.redis.url.is_none());
-    assert_eq!(config.store.path, Path::new("calbridge.db"));
+    assert_eq!(config.store.file(), Some(Path::new("calbridge.db")));
 }
 
 #[test]
 fn a_file_overrides_defaults_and_its_paths_count_from_its_folder() {
     let text = with(
         "",
-        "sync: { mode: observe, first_contact: outlook, quiet_ms: 1_000 }\nstore: { path: data/c.db }\n\
+        "sync: { mode: observe, first_contact: outlook, quiet_ms: 1_000 }\nstore: { url: \"sqlite:data/c.db\" }\n\
          log: { format: json }\nrehearsal: { start_at: \"2026-11-23T09:00:00+01:00\", speed: 60 }",
     );
     let config = load_text(&text, &[], &Shelf::default()).unwrap();
     assert_eq!(config.policy.mode, Mode::Observe);
     assert_eq!(config.policy.first_contact, FirstContact::Outlook);
     assert_eq!(config.policy.timers.quiet, TimeDelta::seconds(1));
-    assert_eq!(config.store.path, Path::new("conf/data/c.db"));
+    assert_eq!(config.store.file(), Some(Path::new("conf/data/c.db")));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.rehearsal.start_at.unwrap().to_rfc3339(), "2026-11-23T08:00:00+00:00");
 }

@@ -10,14 +10,17 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{Engine, IntakeSettings, LaneSettings, MakeListener, Parts, SweepSettings, WantedEnrolment};
-use crate::config::{Config, SalesforceAuth};
+use crate::config::{Config, SalesforceAuth, StorePlace};
 use crate::http::{self, HttpError, HttpOptions};
 use crate::outlook::{self, AuthSettings, HubSettings, Outlook, SubscriptionSettings};
 use crate::ports::{CacheError, Calendar, Clock, EnrolmentRow, Finding, RemoteError, SeenCache, Store, StoreError};
 use crate::rate_limit::{Quota, RateLimits};
 use crate::salesforce::pubsub::ChangeEvents;
 use crate::salesforce::{self, Client, Grant, SalesforceCalendar, SettingsError};
-use crate::store::{KeySource, MemorySeenCache, RedisSeenCache, RedisSettings, SqliteStore, StoreSettings};
+use crate::store::{
+    KeySource, MemorySeenCache, PostgresSettings, PostgresStore, RedisSeenCache, RedisSettings, SqliteStore,
+    StoreSettings,
+};
 
 /// Why an engine cannot start.
 #[derive(Debug, Error)]
@@ -62,7 +65,7 @@ impl Engine {
     /// # Errors
     /// [`StartError`].
     pub async fn build(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(store_settings(config), Arc::clone(&clock)).await?);
+        let store = open(config, Arc::clone(&clock)).await?;
         Self::on(config, clock, store)
     }
 
@@ -114,7 +117,10 @@ impl Engine {
 /// # Errors
 /// [`StoreError`].
 pub async fn open_read_only(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(SqliteStore::open_read_only(store_settings(config), clock).await?))
+    Ok(match database(config) {
+        Database::File(settings) => Arc::new(SqliteStore::open_read_only(settings, clock).await?),
+        Database::Server(settings) => Arc::new(PostgresStore::open_read_only(settings, clock).await?),
+    })
 }
 
 /// Opens the database to take down what a person says, beside a running engine too.
@@ -127,7 +133,11 @@ pub async fn open_desk(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn
 
 /// Says which other process has the database open for an engine, if one has.
 pub fn holder(config: &Config) -> Option<StoreError> {
-    SqliteStore::held(&store_settings(config))
+    match database(config) {
+        Database::File(settings) => SqliteStore::held(&settings),
+        // Several engines share a server's database.
+        Database::Server(_) => None,
+    }
 }
 
 /// Does on both sides what an engine will do, without writing.
@@ -140,10 +150,22 @@ pub async fn check(config: &Config, clock: Arc<dyn Clock>) -> Result<Vec<Finding
         tokio::join!(adapters.calendars.outlook.check(), adapters.calendars.salesforce.check());
     let signed_in = salesforce.first().is_some_and(|finding| finding.ok);
     findings.extend(salesforce);
+    if let Database::Server(settings) = database(config) {
+        findings.push(store_finding(settings, clock).await);
+    }
     if signed_in {
         findings.extend(users(config, &*adapters.calendars.salesforce).await);
     }
     Ok(findings)
+}
+
+/// Looks whether the database server lets us in and has, or may have, our tables; changes nothing.
+async fn store_finding(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Finding {
+    let what = "store: database".to_owned();
+    match PostgresStore::look(settings, clock).await {
+        Ok(detail) => Finding { what, ok: true, detail, code: None },
+        Err(error) => Finding { what, ok: false, detail: error.to_string(), code: Some(error.code()) },
+    }
 }
 
 /// Looks for the Salesforce user of every enrolment; one finding for all that are there, one for each that is not.
@@ -178,15 +200,39 @@ async fn users(config: &Config, salesforce: &dyn Calendar) -> Vec<Finding> {
     findings
 }
 
-fn store_settings(config: &Config) -> StoreSettings {
-    let subject = config.mapping.mapping.rules().iter().filter(|rule| rule.outlook == "subject");
-    StoreSettings {
-        key: config.store.key_file.clone().map_or(KeySource::BesideDatabase, KeySource::File),
-        subject_fields: subject
-            .flat_map(|rule| [rule.name.clone(), rule.outlook.clone(), rule.salesforce.clone()])
-            .collect(),
-        ..StoreSettings::new(config.store.path.display().to_string())
+/// Opens the database for an engine.
+async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match database(config) {
+        Database::File(settings) => Arc::new(SqliteStore::open(settings, clock).await?),
+        Database::Server(settings) => Arc::new(PostgresStore::open(settings, clock).await?),
+    })
+}
+
+/// How the database is opened.
+enum Database {
+    File(StoreSettings),
+    Server(PostgresSettings),
+}
+
+fn database(config: &Config) -> Database {
+    let key = config.store.key_file.clone().map_or(KeySource::BesideDatabase, KeySource::File);
+    let subject_fields = subject_fields(config);
+    match &config.store.place {
+        StorePlace::File(path) => {
+            Database::File(StoreSettings { key, subject_fields, ..StoreSettings::new(path.display().to_string()) })
+        }
+        StorePlace::Postgres { url, password } => Database::Server(PostgresSettings {
+            password: password.as_ref().map(|secret| secret.text().clone()),
+            ca_file: config.network.ca_file.clone(),
+            subject_fields,
+            ..PostgresSettings::new(url.clone(), key)
+        }),
     }
+}
+
+fn subject_fields(config: &Config) -> Vec<String> {
+    let subject = config.mapping.mapping.rules().iter().filter(|rule| rule.outlook == "subject");
+    subject.flat_map(|rule| [rule.name.clone(), rule.outlook.clone(), rule.salesforce.clone()]).collect()
 }
 
 pub(super) fn adapters(config: &Config, clock: &Arc<dyn Clock>) -> Result<Adapters, StartError> {

@@ -29,12 +29,24 @@ pub(super) struct Enroller {
     pub(super) calendars: BothSides<Arc<dyn Calendar>>,
     pub(super) wanted: Vec<WantedEnrolment>,
     pub(super) told: watch::Sender<Vec<EnrolmentRow>>,
+    /// Whether this instance is the one that asks the remotes.
+    pub(super) ours: watch::Receiver<bool>,
 }
+
+/// How often an instance looks at the pairs that another one stores.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Enroller {
     /// Tells the stored pairs at once, then asks the remotes until every wanted mailbox has its pair or is unknown.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         self.tell().await;
+        while !*self.ours.borrow_and_update() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => self.tell_news().await,
+                changed = self.ours.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
         let mut pause = Duration::from_secs(1);
         loop {
             match self.pair().await {
@@ -85,6 +97,18 @@ impl Enroller {
             zone: mailbox.zone.unwrap_or_else(|| "UTC".to_owned()),
             first_round_done: false,
         })
+    }
+
+    /// Tells what another instance stored since we looked.
+    async fn tell_news(&self) {
+        match self.store.enrolments(&self.connection).await {
+            Ok(rows) if *self.told.borrow() != rows => {
+                events::enrolled(rows.len());
+                self.told.send_replace(rows);
+            }
+            Ok(_) => {}
+            Err(error) => events::store_failed(&format!("read enrolments: {error}")),
+        }
     }
 
     async fn tell(&self) {

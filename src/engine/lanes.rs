@@ -27,6 +27,9 @@ pub struct LaneSettings {
     pub idle_look: Duration,
 }
 
+/// How often an instance looks for what others put into the queue, in real time: nobody wakes it for that.
+const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
+
 /// Hands due lanes to executors.
 pub(super) struct Lanes {
     pub(super) store: Arc<dyn Store>,
@@ -95,8 +98,16 @@ impl Lanes {
     }
 
     async fn wait_until(&self, at: DateTime<Utc>, stop: &CancellationToken) {
+        let others = async {
+            if self.store.is_shared() {
+                tokio::time::sleep(LOOK_FOR_OTHERS).await;
+            } else {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             () = self.clock.sleep_until(at) => {}
+            () = others => {}
             () = self.woken.notified() => {}
             () = stop.cancelled() => {}
         }

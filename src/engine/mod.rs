@@ -17,6 +17,7 @@ use std::time::Duration;
 use calbridge_core::ids::ConnectionId;
 use calbridge_core::policy::Rules;
 use calbridge_core::side::BothSides;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,7 @@ pub use lanes::LaneSettings;
 pub use look::{Looked, look};
 pub use rounds::SweepSettings;
 
+use crate::duties::Duties;
 use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, ListenError, Listener, SeenCache, Store};
 use crate::telemetry::events;
 
@@ -102,6 +104,16 @@ impl Engine {
         let tasks = TaskTracker::new();
         let swept_every = parts.sweeps.salesforce;
 
+        let duty = |kind: &str, name: &str| Duties {
+            store: Arc::clone(&parts.store),
+            connection: parts.connection.clone(),
+            kind: kind.to_owned(),
+            names: vec![name.to_owned()],
+        };
+        let (may_enrol, asking) = duty("enrolment", "enrolment").watch(stop.clone());
+        tasks.spawn(asking);
+        let (may_sweep, asking) = duty("rounds", "rounds").watch(stop.clone());
+        tasks.spawn(asking);
         tasks.spawn(
             enrol::Enroller {
                 connection: parts.connection.clone(),
@@ -110,11 +122,24 @@ impl Engine {
                 calendars: parts.calendars.clone(),
                 wanted: parts.wanted,
                 told: parts.enrolments,
+                ours: may_enrol,
             }
             .run(stop.clone()),
         );
         for make in parts.listeners {
-            tasks.spawn(supervise(make, batches.clone(), stop.clone()));
+            let make: Arc<dyn Fn() -> Box<dyn Listener> + Send + Sync> = Arc::from(make);
+            let (listener, out, stop) = (make(), batches.clone(), stop.clone());
+            if !listener.is_alone() {
+                tasks.spawn(supervise(make, out, stop));
+                continue;
+            }
+            let duty = duty(&format!("listener/{}", listener.name()), "all of it");
+            tasks.spawn(async move {
+                let start = move |_: &str, stop| -> BoxFuture<'static, ()> {
+                    Box::pin(supervise(Arc::clone(&make), out.clone(), stop))
+                };
+                duty.tend(&stop, start).await;
+            });
         }
         tasks.spawn(
             rounds::Rounds {
@@ -125,6 +150,7 @@ impl Engine {
                 enrolments: enrolments.clone(),
                 intake: batches.clone(),
                 sweeps: parts.sweeps,
+                ours: may_sweep,
             }
             .run(rounds_asked, stop.clone()),
         );
@@ -189,7 +215,11 @@ impl Engine {
 }
 
 /// Runs a listener again and again until stopped; each start reads its position from the store.
-async fn supervise(make: MakeListener, out: mpsc::Sender<Batch>, stop: CancellationToken) {
+async fn supervise(
+    make: Arc<dyn Fn() -> Box<dyn Listener> + Send + Sync>,
+    out: mpsc::Sender<Batch>,
+    stop: CancellationToken,
+) {
     let mut pause = Duration::from_millis(250);
     while !stop.is_cancelled() {
         let listener = make();

@@ -11,6 +11,7 @@ use calbridge_core::ids::{ConnectionId, MailboxId, StreamId};
 use calbridge_core::side::{BothSides, Side};
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, Receipt, RemoteError, Retry, Store};
@@ -56,12 +57,25 @@ pub(super) struct Rounds {
     pub(super) enrolments: watch::Receiver<Vec<EnrolmentRow>>,
     pub(super) intake: mpsc::Sender<Batch>,
     pub(super) sweeps: SweepSettings,
+    /// Whether this instance is the one that sweeps, and that runs the rounds which instances that died owed.
+    pub(super) ours: watch::Receiver<bool>,
 }
+
+/// How often the instance that sweeps looks for rounds that nobody runs. One that is owed at two looks is taken to be left
+/// behind; where it was only slow, its mailbox is listed twice.
+const LOOK_FOR_OWED: Duration = Duration::from_mins(1);
 
 impl Rounds {
     /// Runs until stopped.
-    pub(super) async fn run(self, mut asked: mpsc::UnboundedReceiver<RoundRequest>, stop: CancellationToken) {
-        let mut owed: BTreeSet<RoundRequest> = self.owed_from_before().await;
+    pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<RoundRequest>, stop: CancellationToken) {
+        let mut owed: BTreeSet<RoundRequest> = BTreeSet::new();
+        if *self.ours.borrow_and_update() {
+            owed = self.owed_from_before().await;
+        }
+        let mut owed_at_last_look: BTreeSet<RoundRequest> = BTreeSet::new();
+        // Without other instances there is nobody who could leave a round behind.
+        let mut look = tokio::time::interval(LOOK_FOR_OWED);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outlook_sweep = self.clock.now() + self.sweeps.outlook;
         let mut salesforce_sweep = self.clock.now() + self.sweeps.salesforce;
         loop {
@@ -80,8 +94,24 @@ impl Rounds {
                     Some(request) => { owed.insert(request); }
                     None => return,
                 },
+                changed = self.ours.changed(), if self.store.is_shared() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if *self.ours.borrow_and_update() {
+                        owed.extend(self.owed_from_before().await);
+                    }
+                }
+                _ = look.tick(), if self.store.is_shared() && *self.ours.borrow() => {
+                    let still = self.owed_from_before().await;
+                    owed.extend(still.intersection(&owed_at_last_look).cloned());
+                    owed_at_last_look = still;
+                }
                 () = self.clock.sleep_until(outlook_sweep) => {
                     outlook_sweep = self.clock.now() + self.sweeps.outlook;
+                    if !*self.ours.borrow() {
+                        continue;
+                    }
                     owed.extend(self.mailboxes().into_iter().map(|mailbox| RoundRequest {
                         side: Side::Outlook,
                         mailbox: Some(mailbox),
@@ -90,6 +120,9 @@ impl Rounds {
                 }
                 () = self.clock.sleep_until(salesforce_sweep) => {
                     salesforce_sweep = self.clock.now() + self.sweeps.salesforce;
+                    if !*self.ours.borrow() {
+                        continue;
+                    }
                     owed.insert(RoundRequest { side: Side::Salesforce, mailbox: None, cause: SignalCause::Sweep });
                 }
                 () = stop.cancelled() => return,

@@ -33,6 +33,8 @@ use crate::ports::{Batch, Clock, EnrolmentRow, ListenError, Listener, Receipt, R
 const AT_ONCE: usize = 4;
 /// First pause after a failure; doubles.
 const FIRST_RETRY: TimeDelta = TimeDelta::seconds(5);
+/// How often the store is asked for nudges that other instances heard, in real time.
+const LOOK_FOR_NUDGES: std::time::Duration = std::time::Duration::from_secs(1);
 /// Longest pause after failures.
 const LONGEST_RETRY: TimeDelta = TimeDelta::minutes(5);
 
@@ -155,6 +157,24 @@ impl Listener for SubscriptionListener {
     }
 }
 
+/// Waits for nudges: from the listener of this process, or, where instances share the work, from any of theirs.
+async fn next_nudges(nudges: &Nudges, store: &dyn Store, connection: &ConnectionId) -> BTreeMap<MailboxId, Nudge> {
+    if !store.is_shared() {
+        return nudges.take().await;
+    }
+    loop {
+        tokio::time::sleep(LOOK_FOR_NUDGES).await;
+        match store.take_nudges(connection).await {
+            Ok(left) if !left.is_empty() => {
+                let nudge = |gone| if gone { Nudge::Recreate } else { Nudge::Renew };
+                return left.into_iter().map(|(mailbox, gone)| (mailbox, nudge(gone))).collect();
+            }
+            Ok(_) => {}
+            Err(error) => warn!(error = %error, "cannot look for word from other instances"),
+        }
+    }
+}
+
 impl SubscriptionListener {
     async fn keep(mut self, out: &mpsc::Sender<Batch>) -> Result<(), ListenError> {
         let mut kept = BTreeMap::new();
@@ -177,7 +197,7 @@ impl SubscriptionListener {
                     watched = changed.is_ok();
                     self.reconcile(&mut kept).await?;
                 }
-                nudges = self.nudges.take() => {
+                nudges = next_nudges(&self.nudges, &*self.store, &self.connection) => {
                     for (mailbox, nudge) in nudges {
                         if let Some(kept) = kept.get_mut(&mailbox) {
                             kept.due = self.clock.now();

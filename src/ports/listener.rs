@@ -95,6 +95,10 @@ pub enum ListenError {
 pub trait Listener: Send {
     /// Returns the stable name, for logs and `status`.
     fn name(&self) -> String;
+    /// Tells whether only one instance at a time may run it; one that divides its work among instances by itself says no.
+    fn is_alone(&self) -> bool {
+        true
+    }
     /// Runs until stopped or broken; reads its start position from the store.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, 
 pub use listener::{Batch, ListenError, Listener, Receipt, Reject};
 pub use seen::{CacheError, Seen, SeenCache, SeenKey};
 pub use store::{
-    CensusQuestion, Claim, Commit, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined,
+    CensusQuestion, Claim, Commit, DUTY_LEASE, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined,
     JournalEntry, JournalKind, MessageLetter, OpenLetter, RejectCount, Store, StoreError, StoreStatus, SubscriptionRow,
     TraceQuery, Traced,
 };

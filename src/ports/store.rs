@@ -1,6 +1,6 @@
 //! The store: everything durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -410,6 +410,9 @@ pub struct StoreStatus {
     pub rejects: Vec<RejectCount>,
 }
 
+/// For how long a duty is an instance's, by the database's clock, in real time; after so long a dead one's are taken over.
+pub const DUTY_LEASE: Duration = Duration::from_secs(10);
+
 /// Everything durable: SQLite embedded, PostgreSQL for several instances.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -492,6 +495,42 @@ pub trait Store: Send + Sync {
 
     /// Returns the stored subscriptions of a connection.
     async fn subscriptions(&self, connection: &ConnectionId) -> Result<Vec<SubscriptionRow>, StoreError>;
+
+    /// Tells whether other instances may work on the same data at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Divides duties of a kind among the instances that ask for it: renews ours, gives back what is beyond a fair share and
+    /// not among those `running`, and takes what nobody has. Returns what this instance is to do for [`DUTY_LEASE`], unless
+    /// it asks again; an instance that names no duties leaves.
+    ///
+    /// A store of one instance gives it everything.
+    async fn share(
+        &self,
+        _connection: &ConnectionId,
+        _kind: &str,
+        duties: &[String],
+        _running: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        Ok(duties.iter().cloned().collect())
+    }
+
+    /// Leaves word for the instance that keeps the subscriptions: look at this mailbox's now; `gone` says that it was
+    /// removed. A store of one instance need not carry it.
+    async fn leave_nudge(
+        &self,
+        _connection: &ConnectionId,
+        _mailbox: &MailboxId,
+        _gone: bool,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Takes what was left for the instance that keeps the subscriptions.
+    async fn take_nudges(&self, _connection: &ConnectionId) -> Result<Vec<(MailboxId, bool)>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Returns numbers for people.
     async fn status(&self) -> Result<StoreStatus, StoreError>;

@@ -41,8 +41,16 @@ async fn everything(store: &dyn Store) -> Vec<Claim> {
     claims
 }
 
+fn ms(number: usize) -> i64 {
+    i64::try_from(number).unwrap()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap()
+}
+
 fn signals_in(claims: &[Claim]) -> usize {
-    claims.iter().flat_map(|claim| &claim.notices).map(|row| row.signals as usize).sum()
+    claims.iter().flat_map(|claim| &claim.notices).map(|row| usize::try_from(row.signals).unwrap()).sum()
 }
 
 pub(crate) async fn workers_that_claim_at_once_share_no_lane(stores: Stores) {
@@ -75,7 +83,7 @@ pub(crate) async fn workers_that_claim_at_once_share_no_lane(stores: Stores) {
     held.sort();
     held.dedup();
     assert_eq!((held.len(), runs), (60, 60));
-    assert_eq!(stores[0].status().await.unwrap().journal as usize + left.len(), 60);
+    assert_eq!(stores[0].status().await.unwrap().journal + count(left.len()), 60);
 }
 
 pub(crate) async fn signals_taken_in_at_once_are_all_counted(stores: Stores) {
@@ -85,14 +93,14 @@ pub(crate) async fn signals_taken_in_at_once_are_all_counted(stores: Stores) {
         for batch in 0..BATCHES {
             // Each worker in another order, so that they meet everywhere.
             let order = (0..RECORDS).map(|n| (n * 7 + worker * 11 + batch * 13) % RECORDS);
-            accept(&*store, order.map(|n| signal(&outlook(&format!("e{n}")), batch as i64)).collect()).await;
+            accept(&*store, order.map(|n| signal(&outlook(&format!("e{n}")), ms(batch))).collect()).await;
         }
     })
     .await;
     let claims = everything(&*stores[0]).await;
     assert_eq!(claims.len(), RECORDS, "one lane a record");
     for row in claims.iter().flat_map(|claim| &claim.notices) {
-        assert_eq!((row.signals as usize, row.generation as usize), (WORKERS * BATCHES, WORKERS * BATCHES));
+        assert_eq!((i64::from(row.signals), row.generation), (ms(WORKERS * BATCHES), ms(WORKERS * BATCHES)));
         assert_eq!(row.notice.versions.len(), BATCHES);
     }
 }
@@ -108,7 +116,7 @@ pub(crate) async fn signals_during_runs_are_neither_lost_nor_counted_twice(store
             for round in 0..ROUNDS {
                 if worker < WORKERS / 2 {
                     let order = (0..RECORDS).map(|n| (n * 7 + worker + round) % RECORDS);
-                    accept(&*store, order.map(|n| signal(&outlook(&format!("e{n}")), round as i64)).collect()).await;
+                    accept(&*store, order.map(|n| signal(&outlook(&format!("e{n}")), ms(round))).collect()).await;
                     continue;
                 }
                 let claims = store.claim("worker", at(100_000), LEASE, RECORDS / 4).await.unwrap();
@@ -179,7 +187,7 @@ pub(crate) async fn the_echo_of_a_creation_ends_in_its_lane_whichever_is_first(s
             let mine: Vec<usize> = (worker / 2 * EACH..(worker / 2 + 1) * EACH).collect();
             if worker % 2 == 0 {
                 let run = |n: usize| {
-                    let link = link(n as u128 + 1, Some(original(n)), Some(created(n)));
+                    let link = link(u128::try_from(n).unwrap() + 1, Some(original(n)), Some(created(n)));
                     (claims[n].fence, Commit { link: Some(link), ..finished(&claims[n]) })
                 };
                 for some in mine.chunks(5) {
@@ -215,28 +223,28 @@ pub(crate) async fn rejects_of_two_listeners_are_counted_once_each(stores: Store
                 raw: text.as_bytes().to_vec(),
                 size: text.len(),
                 items: 1,
-                position: Some(position(&format!("hub/{worker}"), number as i64)),
+                position: Some(position(&format!("hub/{worker}"), ms(number))),
             };
             let batch = IntakeBatch {
                 rejects: vec![
                     reject("the same from everybody", Reason::Undecodable),
                     reject(&format!("{worker}, {number}"), Reason::Undecodable),
                 ],
-                positions: vec![(main_connection(), position(&format!("hub/{worker}"), number as i64))],
+                positions: vec![(main_connection(), position(&format!("hub/{worker}"), ms(number)))],
                 duplicates: [(position("hub/shared", 0).stream, 1)].into(),
                 ..IntakeBatch::default()
             };
-            store.accept(&batch, at(number as i64)).await.unwrap();
+            store.accept(&batch, at(ms(number))).await.unwrap();
         }
     })
     .await;
     let status = stores[0].status().await.unwrap();
-    assert_eq!(status.rejects.iter().map(|cause| cause.count).sum::<u64>(), 2 * (WORKERS * BATCHES) as u64);
-    assert_eq!(status.duplicates.get("hub/shared"), Some(&((WORKERS * BATCHES) as u64)));
+    assert_eq!(status.rejects.iter().map(|cause| cause.count).sum::<u64>(), count(2 * WORKERS * BATCHES));
+    assert_eq!(status.duplicates.get("hub/shared"), Some(&count(WORKERS * BATCHES)));
     let letters = dead_letters(&*stores[1], 100).await;
     assert_eq!(letters.len(), 20, "the newest different ones are kept");
     let most = letters.iter().filter_map(|letter| letter.message.as_ref()).map(|message| message.times).max();
-    assert!(most <= Some((WORKERS * BATCHES) as u64));
+    assert!(most <= Some(count(WORKERS * BATCHES)));
 }
 
 pub(crate) async fn a_second_instance_takes_over_and_the_first_is_fenced(stores: Stores) {

@@ -41,6 +41,7 @@ macro_rules! cases {
                 a_meeting_is_found_by_versions_it_had,
                 a_deleted_meeting_and_one_that_was_never_linked_are_found,
                 a_mailboxs_day_lists_the_meetings_that_start_in_it,
+                a_name_of_any_length_and_content_is_kept_and_found,
                 an_enrolment_keeps_its_first_day,
                 subscriptions_are_kept_until_dropped,
                 status_counts_what_waits;

@@ -3,17 +3,17 @@
 use calbridge_core::case::Enrolment;
 use calbridge_core::ids::{MailboxId, SalesforceId};
 use calbridge_core::link::{BaseField, Link, LinkState};
-use calbridge_core::plan::Outcome;
+use calbridge_core::plan::{Alias, Outcome};
 use calbridge_core::reason::Reason;
 use calbridge_core::signal::Version;
 use calbridge_core::value::{Value, When};
 use chrono::{NaiveDate, TimeDelta};
 
 use super::contract::{
-    CANARY, accept, at, claim_one, commit, decided, finished, intent, link, linked_meeting, main_connection, outlook,
-    salesforce, signal,
+    CANARY, LEASE, accept, at, claim_one, commit, decided, finished, intent, link, linked_meeting, main_connection,
+    outlook, salesforce, signal,
 };
-use crate::ports::{Commit, EnrolmentRow, Store, SubscriptionRow, TraceQuery, Traced};
+use crate::ports::{Commit, EnrolmentRow, JournalEntry, Store, SubscriptionRow, TraceQuery, Traced};
 
 pub(crate) async fn find(store: &dyn Store, text: &str) -> Vec<Traced> {
     store.trace(&TraceQuery::Text(text.to_owned()), 10).await.unwrap()
@@ -93,7 +93,7 @@ pub(crate) async fn a_deleted_meeting_and_one_that_was_never_linked_are_found(st
     let written = decided(None, Outcome::Skip);
     let read = &found[0].journal[0];
     assert_eq!(read.lane, Some(claim.fence.lane));
-    let comparable = crate::ports::JournalEntry { sequence: 0, lane: None, ..read.clone() };
+    let comparable = JournalEntry { sequence: 0, lane: None, ..read.clone() };
     assert_eq!(comparable, written, "a journal row comes back as it was written, images included");
 }
 
@@ -131,6 +131,27 @@ pub(crate) async fn a_mailboxs_day_lists_the_meetings_that_start_in_it(store: &d
     }
     assert_eq!(events[0], ["all the 2nd", "at nine UTC on the 2nd"]);
     assert_eq!(events[1], ["all the 3rd"]);
+}
+
+/// Names and messages from outside may be longer than an index takes, and hold what a database's texts cannot.
+pub(crate) async fn a_name_of_any_length_and_content_is_kept_and_found(store: &dyn Store) {
+    let uid: String = (0..3_000_u32).map(|n| char::from_u32(0x4e00 + n * 7 % 20_000).unwrap()).collect();
+    let long = Link { ical_uid: uid.clone(), ..link(1, Some(outlook("e1")), None) };
+    let odd = Link { ical_uid: "a\0b".to_owned(), ..link(2, Some(outlook("e2")), None) };
+    for link in [long, odd] {
+        let stored = linked_meeting(store, &link).await;
+        let found = find(store, &link.ical_uid).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].link, Some(stored), "the link itself is as it was");
+    }
+    accept(store, vec![signal(&outlook("copy"), 20_000)]).await;
+    let copy = claim_one(store, 30_000).await;
+    let joined = store.join(&copy, &[Alias::ICalUid(uid, String::new())], "worker", LEASE).await;
+    assert!(matches!(joined, Ok(crate::ports::Joined::Merged(_))), "{joined:?}");
+    let Ok(crate::ports::Joined::Merged(claim)) = joined else { return };
+    let failed = JournalEntry { error: Some("a\0b".to_owned()), ..decided(None, Outcome::Skip) };
+    let run = Commit { journal: vec![failed], ..finished(&claim) };
+    commit(store, &claim, run).await.unwrap();
 }
 
 pub(crate) async fn an_enrolment_keeps_its_first_day(store: &dyn Store) {

@@ -261,7 +261,7 @@ async fn addresses_that_do_not_answer_are_told_with_their_lines_and_do_not_keep_
         "  login_url: https://acme.my.salesforce.com",
         &format!("  login_url: https://{closed}\n  pubsub_endpoint: {closed}"),
     );
-    let text = format!("{text}web: {{ address: \"{web}\" }}\nstore: {{ path: calbridge.db }}\n");
+    let text = format!("{text}web: {{ address: \"{web}\" }}\nstore: {{ url: \"sqlite:calbridge.db\" }}\n");
     std::fs::write(&file, &text).unwrap();
     let path = file.to_str().unwrap();
     let line = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).unwrap() + 1;
@@ -370,7 +370,7 @@ async fn a_second_run_on_the_same_database_ends_with_2_and_names_the_holder() {
 async fn a_database_that_is_not_there_is_told_by_the_commands_that_only_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("calbridge.yaml");
-    std::fs::write(&file, with_line(GOOD, 15, "store: { path: calbridge.db }")).unwrap();
+    std::fs::write(&file, with_line(GOOD, 15, "store: { url: \"sqlite:calbridge.db\" }")).unwrap();
     for arguments in [&["status"][..], &["trace", "anything"]] {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--config", file.to_str().unwrap()]);

@@ -220,7 +220,7 @@ impl Run {
         if !log.iter().any(|line| line.contains("reading a partition")) {
             return BTreeSet::from([Found::Starting]);
         }
-        let path = self.bench.rehearsal.config.store.path.clone();
+        let path = self.bench.rehearsal.config.store.file().unwrap().to_path_buf();
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
         let intents = sqlx::query("SELECT token, action, record FROM intent").fetch_all(&pool).await.unwrap();

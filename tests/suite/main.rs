@@ -16,6 +16,7 @@ mod health;
 mod hostile_files;
 mod hostile_hub;
 mod hostile_pubsub;
+mod instances;
 mod kills;
 mod load;
 mod logs;

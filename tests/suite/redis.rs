@@ -189,7 +189,7 @@ async fn a_new_database_beside_an_old_redis_drops_nothing() {
     make(&bench.rehearsal).await;
     let old_epoch = bench.rehearsal.store().await.epoch().to_owned();
     assert_eq!(running.stop().await.code, 0);
-    let database = bench.rehearsal.config.store.path.clone();
+    let database = bench.rehearsal.config.store.file().unwrap().to_path_buf();
     for end in ["", "-wal", "-shm", ".key", ".lock"] {
         let mut file = database.clone().into_os_string();
         file.push(end);

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -22,20 +23,22 @@ use azure_messaging_eventhubs::models::{EventHubPartitionProperties, ReceivedEve
 use azure_messaging_eventhubs::{
     ConsumerClient, EventHubsError, EventReceiver, OpenReceiverOptions, StartLocation, StartPosition,
 };
-use calbridge_core::ids::StreamId;
+use calbridge_core::ids::{ConnectionId, StreamId};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Signal};
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::hub_connection::{HubSettings, close, hub_error, is_unreadable, open, partitions, within};
 use super::notification::Reader;
+use super::{Nudge, Nudges};
+use crate::duties::{Duties, Tended};
 use crate::outlook::auth::{HubCredential, TokenSource};
 use crate::outlook::error::{self, remote};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
@@ -77,6 +80,10 @@ impl Listener for HubListener {
         "event_hubs".to_owned()
     }
 
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     async fn run(self: Box<Self>, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), ListenError> {
         let found = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -87,39 +94,75 @@ impl Listener for HubListener {
             error::SETTINGS => ListenError::Fatal(error.to_string()),
             _ => ListenError::Passing(error.to_string()),
         })?;
-        let mut readers = JoinSet::new();
-        for partition in partitions {
-            let stream =
-                StreamId::new(format!("event_hubs/{}/{}/{partition}", self.settings.hub, self.settings.consumer_group));
-            let stored = self.store.checkpoint(&self.reader.connection, &stream).await;
-            let stored = stored.map_err(|error| ListenError::Passing(error.to_string()))?;
+        let duties = Duties {
+            store: Arc::clone(&self.store),
+            connection: self.reader.connection.clone(),
+            kind: format!("event_hubs/{}/{}", self.settings.hub, self.settings.consumer_group),
+            names: partitions,
+        };
+        let (nudges, store) = (self.reader.nudges.clone(), Arc::clone(&self.store));
+        let connection = self.reader.connection.clone();
+        let (listener, reading) = (Arc::new(*self), stop.clone());
+        let start = move |partition: &str, stop: CancellationToken| -> BoxFuture<'static, ()> {
             let span = info_span!("partition", eventhub.partition = %partition);
-            let reader = PartitionReader {
-                settings: self.settings.clone(),
-                credential: Arc::new(HubCredential::new(Arc::clone(&self.tokens))),
-                reader: self.reader.clone(),
-                stream,
-                partition,
-                out: out.clone(),
-                confirmed: stored.as_deref().and_then(|text| text.parse().ok()),
-                handed: None,
-                in_flight: VecDeque::new(),
-                pause: FIRST_PAUSE,
-                stuck: None,
-                oldest: 0,
-            };
-            let stop = stop.clone();
-            readers.spawn(reader.run(stop).instrument(span));
+            let (listener, out, partition) = (Arc::clone(&listener), out.clone(), partition.to_owned());
+            Box::pin(async move { listener.read_partition(partition, out, stop).await }.instrument(span))
+        };
+        let tended = tokio::select! {
+            tended = duties.tend(&reading, start) => tended,
+            never = forward_nudges(nudges, store, connection) => match never {},
+        };
+        match tended {
+            Tended::Stopped => Ok(()),
+            // The others were stopped too, so the engine starts all of them again together.
+            Tended::Ended => Err(ListenError::Passing("a partition reader ended".to_owned())),
+            Tended::Panicked => Err(ListenError::Passing("a partition reader panicked".to_owned())),
         }
-        // Dropping the set ends the other readers, so the engine starts all of them again together.
-        match readers.join_next().await {
-            Some(Ok(())) if stop.is_cancelled() => {
-                while readers.join_next().await.is_some() {}
-                Ok(())
+    }
+}
+
+/// Carries nudges to whichever instance keeps the subscriptions; has nothing to do where that is always this one.
+async fn forward_nudges(nudges: Nudges, store: Arc<dyn Store>, connection: ConnectionId) -> Infallible {
+    if !store.is_shared() {
+        return std::future::pending().await;
+    }
+    loop {
+        for (mailbox, nudge) in nudges.take().await {
+            while let Err(error) = store.leave_nudge(&connection, &mailbox, nudge == Nudge::Recreate).await {
+                warn!(error = %error, "cannot leave word for the instance that keeps the subscriptions");
+                tokio::time::sleep(FIRST_PAUSE).await;
             }
-            Some(Err(error)) if error.is_panic() => Err(ListenError::Passing("a partition reader panicked".to_owned())),
-            _ => Err(ListenError::Passing("a partition reader ended".to_owned())),
         }
+    }
+}
+
+impl HubListener {
+    /// Reads a partition from its stored position until stopped.
+    async fn read_partition(&self, partition: String, out: mpsc::Sender<Batch>, stop: CancellationToken) {
+        let stream =
+            StreamId::new(format!("event_hubs/{}/{}/{partition}", self.settings.hub, self.settings.consumer_group));
+        let stored = match self.store.checkpoint(&self.reader.connection, &stream).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                warn!(error = %error, "cannot read how far the partition is covered");
+                return;
+            }
+        };
+        let reader = PartitionReader {
+            settings: self.settings.clone(),
+            credential: Arc::new(HubCredential::new(Arc::clone(&self.tokens))),
+            reader: self.reader.clone(),
+            stream,
+            partition,
+            out,
+            confirmed: stored.as_deref().and_then(|text| text.parse().ok()),
+            handed: None,
+            in_flight: VecDeque::new(),
+            pause: FIRST_PAUSE,
+            stuck: None,
+            oldest: 0,
+        };
+        reader.run(stop).await;
     }
 }
 

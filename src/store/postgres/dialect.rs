@@ -15,7 +15,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use calbridge_core::ids::{ConnectionId, LaneId};
-use calbridge_core::plan::Alias;
 use sha2::{Digest as _, Sha256};
 use sqlx::error::DatabaseError;
 use sqlx::{Postgres, Transaction};
@@ -43,6 +42,7 @@ pub(super) const MANY_WRITERS: bool = true;
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first light", include_str!("../../../migrations/postgres/0001_first_light.sql")),
     (2, "messages set aside", include_str!("../../../migrations/postgres/0002_messages_set_aside.sql")),
+    (4, "duties", include_str!("../../../migrations/postgres/0004_duties.sql")),
     (5, "holds", include_str!("../../../migrations/postgres/0005_holds.sql")),
 ];
 
@@ -59,11 +59,13 @@ const LOCKS: i32 = 0x6361_6c62;
 const NAME_BUCKETS: i32 = 256;
 /// Second half of the key of the list of rejects: behind the buckets.
 const REJECTS: i32 = NAME_BUCKETS;
+/// Second half of the key of the list of duties; its transactions take nothing else.
+const DUTIES: i32 = NAME_BUCKETS + 1;
 
 /// Begins a transaction that writes.
 pub(super) async fn begin(pool: &Pool) -> Result<Transaction<'static, Db>, StoreError> {
     // Named, because a database may have another one as its default.
-    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(failed)
+    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(failed)
 }
 
 /// Reads the database's clock: leases compare it, so that two engines never compare their own clocks.
@@ -143,14 +145,13 @@ pub(super) async fn hold_free_lanes(connection: &mut Connection, lanes: &[LaneId
 /// Waits until nobody else may give these names to a lane; returns how many of them lead to none.
 pub(super) async fn hold_new_names(
     connection: &mut Connection,
-    names: &[(&ConnectionId, Alias)],
+    names: &[(&ConnectionId, (&'static str, String))],
 ) -> Result<usize, StoreError> {
     let (mut owners, mut kinds, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for (owner, alias) in names {
-        let (kind, value) = alias.parts();
+    for (owner, (kind, value)) in names {
         owners.push(owner.as_str().to_owned());
-        kinds.push(kind.to_owned());
-        values.push(value);
+        kinds.push((*kind).to_owned());
+        values.push(value.clone());
     }
     let new = unknown_names(connection, &owners, &kinds, &values).await?;
     if new.is_empty() {
@@ -217,9 +218,18 @@ pub(super) async fn hold_budgets(
 
 /// Waits until nobody else takes note of rejects.
 pub(super) async fn hold_rejects(connection: &mut Connection) -> Result<(), StoreError> {
+    hold(connection, REJECTS).await
+}
+
+/// Waits until nobody else divides duties.
+pub(super) async fn hold_duties(connection: &mut Connection) -> Result<(), StoreError> {
+    hold(connection, DUTIES).await
+}
+
+async fn hold(connection: &mut Connection, what: i32) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock($1, $2)")
         .bind(LOCKS)
-        .bind(REJECTS)
+        .bind(what)
         .execute(connection)
         .await
         .map_err(failed)?;

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use url::{Host, Url};
 
 use super::PostgresStore;
-use super::dialect::Pool;
+use super::dialect::{Pool, has_table};
 use super::sql::{Opened, failed};
 use crate::ports::{Clock, StoreError};
 use crate::store::seal::KeySource;
@@ -69,6 +69,15 @@ impl PostgresSettings {
         // The parser's own words may repeat the text.
         let unusable = || StoreError::Database("`store.url` is no `postgres://USER@HOST/DATABASE`".to_owned());
         let url = Url::parse(&self.url).map_err(|_unparsed| unusable())?;
+        if url.scheme() != "postgres" {
+            return Err(unusable());
+        }
+        if matches!(self.key, KeySource::BesideDatabase) {
+            return Err(StoreError::Corrupt {
+                what: "store key".to_owned(),
+                why: "there is no place beside a server's database; name a file in `store.key_file`".to_owned(),
+            });
+        }
         let mut options = PgConnectOptions::from_str(&self.url).map_err(|_unparsed| unusable())?;
         if let Some(password) = &self.password {
             options = options.password(password.expose_secret());
@@ -138,6 +147,34 @@ impl PostgresStore {
         let name = settings.name(&settings.options()?);
         let pool = connect(&settings, false).await?;
         Self::attach(opened(&settings, pool, clock), &name).await
+    }
+
+    /// Looks what an engine would find, for `calbridge check`; changes nothing.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`], and where tables are missing and the user may not make them.
+    pub async fn look(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<String, StoreError> {
+        let options = settings.options()?;
+        let name = settings.name(&options);
+        let pool = connect(&settings, true).await?;
+        if has_table(&pool, "meta").await? {
+            let store = Self::attach(opened(&settings, pool, clock), &name).await?;
+            store.close().await;
+            return Ok(format!("`{name}` answers and is ready"));
+        }
+        // Since PostgreSQL 15 only the owner of a database may make tables in its schema `public`.
+        let may: bool = sqlx::query_scalar("SELECT has_schema_privilege(current_schema(), 'CREATE')")
+            .fetch_one(&pool)
+            .await
+            .map_err(failed)?;
+        pool.close().await;
+        if !may {
+            let user = options.get_username();
+            return Err(StoreError::Database(format!(
+                "user `{user}` may not make tables in `{name}`; make it the database's owner"
+            )));
+        }
+        Ok(format!("`{name}` answers and is empty: the first `calbridge run` makes its tables"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The conformance suite on a real PostgreSQL, with one store and with two, and what only a server has.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,6 +160,56 @@ async fn what_a_dead_instance_held_waits_for_its_lease_and_not_for_a_restart() {
     assert!(store.renew(&[held.fence], Duration::ZERO).await.unwrap().is_empty());
     let again = claim_one(&store, 5_000).await;
     assert_eq!(again.fence.lane, held.fence.lane);
+}
+
+/// Asks until nothing is to be given back any more, as an instance does whose tasks end at once.
+async fn share(store: &PostgresStore, running: &mut BTreeSet<String>) -> usize {
+    let all: Vec<String> = (0..5).map(|n| n.to_string()).collect();
+    for _ in 0..2 {
+        *running = store.share(&contract::main_connection(), "hub", &all, running).await.unwrap();
+    }
+    running.len()
+}
+
+#[tokio::test]
+async fn duties_are_shared_fairly_given_back_when_they_rest_and_taken_over_from_the_dead() {
+    let Some(database) = Database::create().await else { return };
+    let (one, two) = (open(&database).await, open(&database).await);
+    let (mut first, mut second) = (BTreeSet::new(), BTreeSet::new());
+    assert_eq!(share(&one, &mut first).await, 5, "alone it has all");
+    assert_eq!(share(&two, &mut second).await, 0, "they run elsewhere");
+    let all: Vec<String> = first.iter().cloned().collect();
+    let connection = contract::main_connection();
+    let told = one.share(&connection, "hub", &all, &first).await.unwrap();
+    assert_eq!(told.len(), 3, "it is to give two back");
+    assert_eq!(share(&two, &mut second).await, 0, "and has them until they rest");
+    assert_eq!(share(&one, &mut first).await, 3);
+    assert_eq!((share(&two, &mut second).await, share(&one, &mut first).await), (2, 3));
+    assert!(first.is_disjoint(&second));
+    assert_eq!(two.share(&connection, "other kind", &all, &BTreeSet::new()).await.unwrap().len(), 5);
+
+    // The first one falls silent: its time ends by the database's clock.
+    let mut admin = database.admin().await;
+    for statement in [
+        "UPDATE duty SET lease_until = 0 WHERE kind = 'hub' AND name = ANY($1)",
+        "UPDATE duty_member SET alive_until = 0 WHERE kind = 'hub' AND $1 = $1 AND instance <> (SELECT MAX(owner) FROM duty \
+         WHERE lease_until > 0 AND kind = 'hub')",
+    ] {
+        let names: Vec<String> = first.iter().cloned().collect();
+        sqlx::query(statement).bind(names).execute(&mut admin).await.unwrap();
+    }
+    assert_eq!(share(&two, &mut second).await, 5);
+    assert_eq!(share(&one, &mut first).await, 0, "it comes back and must not go on");
+    // One that leaves in good order is not waited for.
+    assert!(two.share(&connection, "hub", &[], &BTreeSet::new()).await.unwrap().is_empty());
+    assert_eq!(share(&one, &mut first).await, 5);
+
+    let mailbox = calbridge_core::ids::MailboxId::new("mbx-1");
+    for gone in [true, false] {
+        one.leave_nudge(&connection, &mailbox, gone).await.unwrap();
+    }
+    assert_eq!(two.take_nudges(&connection).await.unwrap(), [(mailbox, true)], "the stronger one stays");
+    assert!(one.take_nudges(&connection).await.unwrap().is_empty());
 }
 
 #[tokio::test]

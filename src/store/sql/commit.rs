@@ -19,8 +19,8 @@ use super::dialect::{self, Connection, Db};
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
 use super::rows::{
-    connection as read_connection, from_json, get, link_body, meeting_time, ms, searchable, state_parts, subjects,
-    to_json,
+    connection as read_connection, from_json, get, link_body, meeting_time, ms, name_parts, searchable, state_parts,
+    storable, stored_name, subjects, to_json,
 };
 use super::statement::{again, chunks, failed, is_taken};
 use crate::ports::{Commit, DeadLetter, Fence, JournalKind, StoreError};
@@ -174,7 +174,7 @@ impl SqlStore {
             .push_bind(key_id.clone())
             .push_bind(link.connection.as_str().to_owned())
             .push_bind(lane.to_string())
-            .push_bind(link.ical_uid.clone())
+            .push_bind(stored_name(&link.ical_uid))
             .push_bind(link.original_start.clone())
             .push_bind(i64::from(link.generation))
             .push_bind(outlook.and_then(|replica| replica.record.mailbox()).map(ToString::to_string))
@@ -231,7 +231,7 @@ async fn hold_everything(connection: &mut Connection, commits: &[(Fence, Commit)
     for (_, commit) in commits {
         // Only a commit that names a link brings names that nobody else may know yet; a join took the others.
         if let Some(link) = &commit.link {
-            new.extend(names(commit).into_iter().map(|alias| (&link.connection, alias)));
+            new.extend(names(commit).into_iter().map(|alias| (&link.connection, name_parts(&alias))));
         }
     }
     dialect::hold_new_names(connection, &new).await?;
@@ -396,7 +396,7 @@ async fn open_dead_letter(connection: &mut Connection, lane: LaneId, dead: &Dead
     .bind(dead.record.as_ref().map(RecordId::key))
     .bind(dead.record.as_ref().map(|record| record.side().name()))
     .bind(dead.reason.name())
-    .bind(&dead.detail)
+    .bind(storable(&dead.detail))
     .bind(ms(dead.at))
     .bind(i64::from(dead.held))
     .execute(connection)

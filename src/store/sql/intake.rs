@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
-use calbridge_core::plan::Alias;
 use calbridge_core::signal::{Change, Position, SignalCause};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -173,8 +172,7 @@ impl SqlStore {
             return Err(moved("the lane of a record"));
         }
         let unknown = rows.iter().filter(|row| row.lane.is_none());
-        let unknown: Vec<_> = unknown.map(|row| (row.connection, Alias::Record(row.record.clone()))).collect();
-        if dialect::MANY_WRITERS && dialect::hold_new_names(&mut tx, &unknown).await? < unknown.len() {
+        if dialect::MANY_WRITERS && !are_new(&mut tx, unknown).await? {
             return Err(moved("the name of a new record"));
         }
         for (row, bursts) in rows.iter_mut().zip(signals.values()) {
@@ -248,6 +246,12 @@ async fn existing_rows<'a>(
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Waits until nobody else may give these records a lane; tells whether none of them has one by then.
+async fn are_new<'a>(connection: &mut Connection, rows: impl Iterator<Item = &'a Row<'a>>) -> Result<bool, StoreError> {
+    let names: Vec<_> = rows.map(|row| (row.connection, ("record", row.record.key()))).collect();
+    Ok(dialect::hold_new_names(connection, &names).await? == names.len())
 }
 
 /// Gives records that nobody knows a lane of their own and the name that leads to it.

@@ -11,7 +11,7 @@ use sqlx::QueryBuilder;
 use super::SqlStore;
 use super::dialect::{Connection, Db, Row};
 use super::rows::{connection as read_connection, from_json, from_name, get, instant, is_named, ms, name_of};
-use super::rows::{parse, reason, record, to_json};
+use super::rows::{parse, reason, record, storable, to_json};
 use super::statement::{chunks, failed};
 use crate::ports::{JournalEntry, StoreError};
 use crate::store::seal::{DataKey, Sealer};
@@ -79,7 +79,7 @@ pub(super) async fn append(
         .bind(i64::from(entry.calls))
         .bind(i64::from(entry.mails))
         .bind(entry.latency_ms)
-        .bind(entry.error.as_deref())
+        .bind(entry.error.as_deref().map(storable))
         .bind(&entry.config_version)
         .bind(entry.mail_author.as_deref())
         .fetch_one(&mut *connection)

@@ -12,7 +12,7 @@ use sqlx::QueryBuilder;
 
 use super::SqlStore;
 use super::dialect::{self, Connection, Db, database_now};
-use super::rows::{get, parse};
+use super::rows::{get, name_parts, parse, stored_name};
 use super::statement::{again, chunks, failed, moved};
 use crate::ports::{Claim, Joined, StoreError};
 
@@ -53,7 +53,7 @@ impl SqlStore {
             return Err(StoreError::Fenced);
         }
         if dialect::MANY_WRITERS {
-            let names: Vec<_> = aliases.iter().map(|alias| (&claim.connection, alias.clone())).collect();
+            let names: Vec<_> = aliases.iter().map(|alias| (&claim.connection, name_parts(alias))).collect();
             dialect::hold_new_names(&mut tx, &names).await?;
         }
         register(&mut tx, &claim.connection, aliases, ours).await?;
@@ -101,7 +101,7 @@ pub(super) async fn register(
         let mut query =
             QueryBuilder::<Db>::new("INSERT INTO lane_alias (connection, kind, value, lane_id, remote_id) ");
         query.push_values(chunk, |mut columns, alias| {
-            let (kind, value) = alias.parts();
+            let (kind, value) = name_parts(alias);
             columns
                 .push_bind(owner.as_str().to_owned())
                 .push_bind(kind)
@@ -151,10 +151,10 @@ async fn others(
     let free = dialect::hold_free_lanes(connection, &lanes).await?;
     // What was read before the lanes were ours may be out of date.
     let found = look_for_others(connection, owner, aliases, lane).await?;
-    match found.iter().all(|other| free.contains(&other.lane)) {
-        true => Ok(found),
-        false => Err(moved("a lane with the same name")),
+    if found.iter().all(|other| free.contains(&other.lane)) {
+        return Ok(found);
     }
+    Err(moved("a lane with the same name"))
 }
 
 async fn look_for_others(
@@ -169,7 +169,7 @@ async fn look_for_others(
         // Joined rather than `IN`: a row value would make SQLite read every alias of the connection.
         let mut query = QueryBuilder::<Db>::new("WITH name (kind, value) AS (");
         query.push_values(chunk, |mut columns, alias| {
-            let (kind, value) = alias.parts();
+            let (kind, value) = name_parts(alias);
             columns.push_bind(kind).push_bind(value);
         });
         query.push(
@@ -219,7 +219,7 @@ async fn absorb(connection: &mut Connection, from: LaneId, into: LaneId) -> Resu
 fn remote_id(alias: &Alias) -> String {
     match alias {
         Alias::Record(record) => record.remote_id().to_owned(),
-        Alias::ICalUid(uid, _) => uid.clone(),
+        Alias::ICalUid(uid, _) => stored_name(uid),
         Alias::Stamp(link) => link.to_string(),
     }
 }

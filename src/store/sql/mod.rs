@@ -7,11 +7,12 @@
 //! The parts, by what they own: `setup` (migrations, keys, epoch), `intake` (signals become dirty rows), `lanes` (claims,
 //! leases), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history, images,
 //! words), `rejects` (messages that are no signals), `rows` (how types become columns), `query` (trace), `desk`
-//! (enrolments, subscriptions, status), `statement` (shapes of statements, errors, trying again).
+//! (enrolments, subscriptions, status), `duties` (what one instance at a time does), `statement` (shapes of statements, errors, trying again).
 
 mod budget;
 mod commit;
 mod desk;
+mod duties;
 mod intake;
 mod journal;
 mod lanes;
@@ -23,13 +24,14 @@ mod rows;
 mod setup;
 mod statement;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use calbridge_core::case::{Census, Instruction};
-use calbridge_core::ids::{ConnectionId, LaneId, RecordId, StreamId};
+use calbridge_core::ids::{ConnectionId, LaneId, MailboxId, RecordId, StreamId};
 use calbridge_core::plan::Alias;
 use chrono::{DateTime, Utc};
 
@@ -51,6 +53,8 @@ pub struct SqlStore {
     subject_fields: Vec<String>,
     epoch: String,
     clock: Arc<dyn Clock>,
+    /// Names this opening of the database among those of other instances.
+    instance: String,
     _held: Held,
 }
 
@@ -160,6 +164,28 @@ impl Store for SqlStore {
 
     async fn subscriptions(&self, connection: &ConnectionId) -> Result<Vec<SubscriptionRow>, StoreError> {
         self.read_subscriptions(connection).await
+    }
+
+    fn is_shared(&self) -> bool {
+        dialect::MANY_WRITERS
+    }
+
+    async fn share(
+        &self,
+        connection: &ConnectionId,
+        kind: &str,
+        duties: &[String],
+        running: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        self.share_duties(connection, kind, duties, running).await
+    }
+
+    async fn leave_nudge(&self, connection: &ConnectionId, mailbox: &MailboxId, gone: bool) -> Result<(), StoreError> {
+        self.put_nudge(connection, mailbox, gone).await
+    }
+
+    async fn take_nudges(&self, connection: &ConnectionId) -> Result<Vec<(MailboxId, bool)>, StoreError> {
+        self.drain_nudges(connection).await
     }
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {

@@ -13,7 +13,7 @@ use super::SqlStore;
 use super::desk::{DEAD_LETTER_COLUMNS, dead_letter};
 use super::dialect::{Connection, Db};
 use super::journal::{JOURNAL_COLUMNS, entry};
-use super::rows::{DIRTY_COLUMNS, dirty_row, get, instant, ms, parse};
+use super::rows::{DIRTY_COLUMNS, dirty_row, get, instant, ms, parse, storable, stored_name};
 use super::statement::{failed, push_list};
 use crate::ports::{StoreError, TraceQuery, Traced};
 
@@ -54,7 +54,7 @@ impl SqlStore {
         if text.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let mut names = vec![text.to_owned()];
+        let mut names = vec![stored_name(text)];
         // Salesforce shows 15 characters, its API 18; ids of ours are accepted in any letter case and with braces.
         names.extend(SalesforceId::parse(text).ok().map(|id| id.to_string()));
         names.extend(Uuid::parse_str(text).ok().map(|id| id.to_string()));
@@ -75,6 +75,7 @@ impl SqlStore {
                 return Ok(lanes.into_iter().collect());
             }
         }
+        let text = &storable(text);
         let lanes = waiting_with_version(connection, text).await?;
         if !lanes.is_empty() {
             return Ok(lanes);

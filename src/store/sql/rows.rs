@@ -6,6 +6,7 @@ use std::str::FromStr;
 use calbridge_core::case::Notice;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::{BaseField, Intent, Link, LinkState, Unaudited};
+use calbridge_core::plan::Alias;
 use calbridge_core::reason::Reason;
 use calbridge_core::side::BothSides;
 use calbridge_core::signal::{SignalCause, Version};
@@ -13,6 +14,7 @@ use calbridge_core::value::{Value, When};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::dialect::{Db, Row};
@@ -22,6 +24,30 @@ use crate::store::seal::{DataKey, Sealer};
 
 /// Name under which a link's values are sealed.
 const LINK_VALUES: &str = "link values";
+
+/// Longest name that is stored as it is, in bytes: PostgreSQL's indexes take no entry above 2,704 bytes
+/// (<https://www.postgresql.org/docs/current/btree.html>), and an invitation from outside may bear an `iCalUId` of any
+/// length.
+const LONGEST_NAME: usize = 1024;
+
+/// Returns a name as it is stored and searched: a longer one as its digest, so that equal ones stay equal.
+pub(super) fn stored_name(name: &str) -> String {
+    if name.len() <= LONGEST_NAME {
+        return storable(name);
+    }
+    Sha256::digest(name).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Returns a text of others as both databases take it: PostgreSQL's texts hold no NUL.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// Returns a name's kind and value as stored.
+pub(super) fn name_parts(alias: &Alias) -> (&'static str, String) {
+    let (kind, value) = alias.parts();
+    (kind, stored_name(&value))
+}
 
 /// Returns an instant as stored.
 pub(super) fn ms(at: DateTime<Utc>) -> i64 {

@@ -75,6 +75,7 @@ impl SqlStore {
             subject_fields: opened.subject_fields,
             epoch,
             clock: opened.clock,
+            instance: Uuid::now_v7().to_string(),
             _held: opened.held,
         }
     }

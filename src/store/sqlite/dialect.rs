@@ -1,10 +1,11 @@
 //! What is SQLite's own. A transaction that writes is the only one of its kind, so nothing else needs a lock.
 
+#![expect(clippy::unused_async, reason = "the same names as on a database that has something to wait for")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 
 use calbridge_core::ids::{ConnectionId, LaneId};
-use calbridge_core::plan::Alias;
 use sqlx::error::DatabaseError;
 use sqlx::{Sqlite, Transaction};
 
@@ -96,7 +97,7 @@ pub(super) async fn hold_free_lanes(_connection: &mut Connection, lanes: &[LaneI
 /// Waits until nobody else may give these names to a lane; returns how many of them lead to none.
 pub(super) async fn hold_new_names(
     _connection: &mut Connection,
-    names: &[(&ConnectionId, Alias)],
+    names: &[(&ConnectionId, (&'static str, String))],
 ) -> Result<usize, StoreError> {
     Ok(names.len())
 }
@@ -111,6 +112,11 @@ pub(super) async fn hold_budgets(
 
 /// Waits until nobody else takes note of rejects.
 pub(super) async fn hold_rejects(_connection: &mut Connection) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// Waits until nobody else divides duties.
+pub(super) async fn hold_duties(_connection: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod ledger;
 pub(crate) mod look;
 pub(crate) mod meetings;
 pub(crate) mod people;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod production;
 pub(crate) mod redis;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use contract::Watch;
+use postgres::Database;
 
 /// Real time after which a wait counts as hung; far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -43,6 +45,8 @@ pub(crate) struct Rehearsal {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Config,
     folder: TempDir,
+    /// The database on the server, where the rehearsal is on one; otherwise it is a file in the folder.
+    database: Option<Database>,
     watch: Watch,
     engine: Option<(JoinHandle<()>, CancellationToken)>,
 }
@@ -57,6 +61,18 @@ impl Rehearsal {
 
     /// Starts a sandbox only.
     pub(crate) async fn without_engine(options: Options, settings: &str) -> Self {
+        Self::without_engine_on(None, options, settings).await
+    }
+
+    /// Starts a sandbox, and an engine on it whose database is on a server.
+    pub(crate) async fn start_on(database: Database, options: Options, settings: &str) -> Self {
+        let mut rehearsal = Self::without_engine_on(Some(database), options, settings).await;
+        rehearsal.start_engine().await;
+        rehearsal
+    }
+
+    /// Starts a sandbox only, for engines on a database of a server, or on a file.
+    pub(crate) async fn without_engine_on(database: Option<Database>, options: Options, settings: &str) -> Self {
         calbridge_sandbox::tls::install_crypto_provider();
         log_if_asked();
         let speed = options.speed;
@@ -64,13 +80,13 @@ impl Rehearsal {
         let watch = Watch::on(sandbox.world());
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let config = read_settings(&sandbox, &folder, settings);
-        Self { sandbox, clock, config, folder, watch, engine: None }
+        let config = read_settings(&sandbox, &store_settings(&folder, database.as_ref()), settings);
+        Self { sandbox, clock, config, folder, database, watch, engine: None }
     }
 
     /// Gives the next engine other settings; those of before are forgotten, the database is kept.
     pub(crate) fn with_settings(mut self, settings: &str) -> Self {
-        self.config = read_settings(&self.sandbox, &self.folder, settings);
+        self.config = read_settings(&self.sandbox, &self.store_settings(), settings);
         self
     }
 
@@ -147,6 +163,16 @@ impl Rehearsal {
         open.into_iter().map(|open| open.letter).collect()
     }
 
+    /// Returns the settings of the store, in YAML.
+    pub(crate) fn store_settings(&self) -> String {
+        store_settings(&self.folder, self.database.as_ref())
+    }
+
+    /// Returns the database on the server, where the rehearsal is on one.
+    pub(crate) fn database(&self) -> &Database {
+        self.database.as_ref().expect("the rehearsal is on a server")
+    }
+
     /// Returns the folder of the database, for files of a test.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
@@ -205,10 +231,21 @@ impl Rehearsal {
     }
 }
 
-fn read_settings(sandbox: &Sandbox, folder: &TempDir, settings: &str) -> Config {
+fn store_settings(folder: &TempDir, database: Option<&Database>) -> String {
+    let folder = folder.path().display();
+    match database {
+        None => format!("store:\n  url: sqlite:{folder}/calbridge.db\n"),
+        Some(database) => format!(
+            "store:\n  url: {}\n  password: {}\n  key_file: {folder}/calbridge.key\n",
+            database.url(),
+            postgres::PASSWORD
+        ),
+    }
+}
+
+fn read_settings(sandbox: &Sandbox, store: &str, settings: &str) -> Config {
     let endpoints = serde_json::to_string(sandbox.endpoints()).expect("endpoints are plain data");
-    let database = folder.path().join("calbridge.db");
-    let text = format!("{SETTINGS}store:\n  path: {}\n{settings}", database.display());
+    let text = format!("{SETTINGS}{store}{settings}");
     Config::for_sandbox(&endpoints, Some((PathBuf::from("rehearsal.yaml"), text)), &Disk)
         .unwrap_or_else(|problems| panic!("the settings are sound: {problems:#?}"))
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+use super::postgres::Database;
 use super::{PATIENCE, Rehearsal, SETTINGS};
 
 /// How often a condition that no event announces is looked at.
@@ -57,7 +58,12 @@ impl Ended {
 impl Bench {
     /// Starts a sandbox and writes the files; `settings` are YAML beside the database's path and the web address.
     pub(crate) async fn set_up(options: Options, settings: &str) -> Self {
-        let rehearsal = Rehearsal::without_engine(options, settings).await;
+        Self::set_up_on(None, options, settings).await
+    }
+
+    /// Does the same with a database on a server, or a file.
+    pub(crate) async fn set_up_on(database: Option<Database>, options: Options, settings: &str) -> Self {
+        let rehearsal = Rehearsal::without_engine_on(database, options, settings).await;
         let folder = rehearsal.folder().to_path_buf();
         let endpoints = folder.join("endpoints.json");
         let text = serde_json::to_string_pretty(rehearsal.sandbox.endpoints()).unwrap();
@@ -70,8 +76,19 @@ impl Bench {
 
     /// Writes other settings for the next start.
     pub(crate) fn settings(&self, settings: &str) {
-        let text = format!("{SETTINGS}store:\n  path: calbridge.db\nweb:\n  address: {}\n{settings}", self.web);
+        let store = self.rehearsal.store_settings();
+        let text = format!("{SETTINGS}{store}web:\n  address: {}\n{settings}", self.web);
         std::fs::write(&self.config, text).unwrap();
+    }
+
+    /// Starts a further `calbridge run` on the same database, with a web address of its own, and waits for nothing.
+    pub(crate) fn start_another(&self, name: &str, settings: &str) -> Running {
+        let file = self.rehearsal.folder().join(format!("{name}.yaml"));
+        let store = self.rehearsal.store_settings();
+        let text = format!("{SETTINGS}{store}web:\n  address: {}\n{settings}", free_address());
+        std::fs::write(&file, text).unwrap();
+        let (endpoints, config) = (self.endpoints.to_str().unwrap(), file.to_str().unwrap());
+        Running::start(&["run", "--sandbox-endpoints", endpoints, "--config", config])
     }
 
     /// Changes the endpoints file, as a person who mistypes a credential does.

@@ -31,7 +31,7 @@ impl SecretFiles {
         std::fs::write(&files.salesforce, format!("{}\n", salesforce.client_secret)).unwrap();
         let mut text = format!(
             "connection: {{ id: rehearsal }}
-store: {{ path: calbridge.db }}
+store: {{ url: sqlite:calbridge.db }}
 network: {{ ca_file: {ca} }}
 outlook:
   tenant_id: {tenant}
