@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use calbridge_core::case::{Answer, Enrolment, Lookup, Notice};
+use calbridge_core::case::{Answer, Enrolment, Fact, Lookup, Notice};
 use calbridge_core::ids::{ConnectionId, LaneId, LinkId, MailboxId, RecordId, StreamId, WriteToken};
 use calbridge_core::link::{Intent, Link};
 use calbridge_core::observed::Observed;
@@ -109,6 +109,20 @@ impl Receipt {
             let _gone = sender.send(());
         }
     }
+}
+
+/// Names under which a change event's values hold the parts of a time that it tells without telling the whole.
+///
+/// An update of a Salesforce event carries only what changed: of a moved meeting, its start and not its length.
+pub mod time_parts {
+    /// Whether it lasts whole days; a flag.
+    pub const ALL_DAY: &str = "time.all_day";
+    /// When it starts, in RFC 3339; a text.
+    pub const START: &str = "time.start";
+    /// Its first day, `YYYY-MM-DD`; a text.
+    pub const DAY: &str = "time.day";
+    /// Its length in minutes, for whole days 1440 each; a number.
+    pub const MINUTES: &str = "time.minutes";
 }
 
 /// Why a listener stopped by itself.
@@ -328,6 +342,8 @@ pub struct Claim {
     pub connection: ConnectionId,
     /// What the dirty rows say.
     pub notices: Vec<DirtyRow>,
+    /// What change events said about its records, in the order of their stream, rows that were cleared before included.
+    pub facts: Vec<Fact>,
     /// The link, if the lane has one.
     pub link: Option<Link>,
     /// Consecutive failed runs.
@@ -357,6 +373,8 @@ pub struct Commit {
     pub link: Option<Link>,
     /// Rows to clear, with the generation that was claimed.
     pub cleared: Vec<(RecordId, i64)>,
+    /// Drop what change events said about the lane's records before that; none drops nothing.
+    pub facts_from: Option<DateTime<Utc>>,
     /// Names that lead to this lane from now on.
     pub aliases: Vec<Alias>,
     /// History.

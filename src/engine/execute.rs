@@ -24,7 +24,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::engine::journal;
+use crate::engine::{facts, journal};
 use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
 use crate::telemetry::events::{self, RunEnded};
 
@@ -273,12 +273,14 @@ impl Executor {
         let failed = plan.outcome == Outcome::Wait;
         let writes = !plan.steps.is_empty();
         let mut journal = journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now);
-        if failed && let (Some(row), Some(why)) = (journal.first_mut(), work.failure()) {
+        let run = journal.iter_mut().find(|row| row.outcome.is_some());
+        if failed && let (Some(row), Some(why)) = (run, work.failure()) {
             row.error = Some(format!("{}: {}", why.code, why.message));
         }
         Commit {
             link: plan.next.clone(),
             cleared: cleared.map(|row| (row.notice.record.clone(), row.generation)).collect(),
+            facts_from: Some(facts::needed_from(plan, now)),
             aliases: plan.aliases.clone(),
             journal,
             dead_letter: (plan.outcome == Outcome::DeadLetter).then(|| DeadLetter {
@@ -340,6 +342,10 @@ impl Executor {
         if plan.echoes > 0 {
             let side = link.and_then(|link| link.last_writer).map_or(Side::Outlook, Side::other);
             events::echoes_recognised(side, u64::from(plan.echoes));
+        }
+        let lost = plan.decisions.iter().filter(|decision| decision.reason == Reason::OverwrittenUnseen).count();
+        if lost > 0 {
+            events::overwritten_unseen(connection, meeting, lost as u64);
         }
         for record in work.reads.keys() {
             events::calls_spent(record.side(), 1);
@@ -469,7 +475,7 @@ impl Work {
             notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
             enrolments: enrolments.to_vec(),
             lookups: self.lookups.clone(),
-            facts: Vec::new(),
+            facts: facts::whole(&self.claim.facts, self.claim.link.as_ref()),
             tries: self.claim.tries,
         }
     }

@@ -6,6 +6,8 @@
 #[cfg(test)]
 pub(crate) mod contract;
 #[cfg(test)]
+mod contract_facts;
+#[cfg(test)]
 mod contract_lanes;
 #[cfg(test)]
 mod contract_trace;

@@ -20,6 +20,7 @@ mod load;
 mod logs;
 mod observe;
 mod office;
+mod overwritten;
 mod privacy;
 mod redis;
 mod restarts;

@@ -295,7 +295,7 @@ impl Subscription {
             return Ok(());
         };
         let decoded = match self.schema(&body.schema_id, stub, session, settings).await? {
-            Ok(schema) => avro::decode(&schema, &body.payload),
+            Ok(schema) => avro::decode(&schema, &body.payload, &self.source.fields),
             Err(why) => Err(why),
         };
         let now = self.clock.now();

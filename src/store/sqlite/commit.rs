@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::dialect::{chunks, failed, is_taken};
+use super::facts::forget;
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
 use super::rows::{
@@ -87,6 +88,9 @@ impl SqliteStore {
             covered.extend(clear(connection, &owner, lane, record, *generation).await?);
         }
         index_versions(connection, &owner, lane, &covered).await?;
+        if let Some(from) = commit.facts_from {
+            forget(connection, &owner, lane, from).await?;
+        }
         append(connection, self, Some(lane), &commit.journal).await?;
         match &commit.dead_letter {
             Some(dead) => open_dead_letter(connection, lane, dead).await?,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use calbridge_core::case::Fact;
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::Link;
 use chrono::{DateTime, Utc};
@@ -58,6 +59,7 @@ impl SqliteStore {
         let mut fences: HashMap<LaneId, (ConnectionId, i64, u32)> = HashMap::new();
         let mut notices: HashMap<LaneId, Vec<DirtyRow>> = HashMap::new();
         let mut links: HashMap<LaneId, Link> = HashMap::new();
+        let mut facts: HashMap<LaneId, Vec<Fact>> = HashMap::new();
         for chunk in chunks(lanes) {
             let mut query = QueryBuilder::new("UPDATE lane SET fence = fence + 1, owner = ");
             query.push_bind(owner.to_owned());
@@ -84,6 +86,10 @@ impl SqliteStore {
             for (lane, link) in self.links_of(&mut *connection, chunk).await? {
                 links.entry(lane).or_insert(link);
             }
+
+            for (lane, fact) in self.facts_of(&mut *connection, chunk).await? {
+                facts.entry(lane).or_default().push(fact);
+            }
         }
         let mut claims = Vec::with_capacity(lanes.len());
         for lane in lanes {
@@ -93,7 +99,9 @@ impl SqliteStore {
             };
             let mut notices = notices.remove(&lane).unwrap_or_default();
             notices.sort_by(|a, b| a.notice.record.cmp(&b.notice.record));
-            claims.push(Claim { fence: Fence { lane, number }, connection, notices, link: links.remove(&lane), tries });
+            let facts = facts.remove(&lane).unwrap_or_default();
+            let link = links.remove(&lane);
+            claims.push(Claim { fence: Fence { lane, number }, connection, notices, facts, link, tries });
         }
         Ok(claims)
     }

@@ -1,7 +1,7 @@
 //! The embedded database: one SQLite file in WAL mode, one writer, several readers.
 //!
 //! The parts, by what they own: `open` (files, lock, migrations, keys), `intake` (signals become dirty rows), `lanes`
-//! (claims, leases), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history,
+//! (claims, leases), `facts` (what change events said), `merge` (lanes that turn out to be one meeting), `commit` (what a run decided), `journal` (history,
 //! images, words), `rejects` (messages that are no signals), `rows` (how types become columns), `query` (trace), `desk` (enrolments, subscriptions, status).
 //!
 //! The SQL keeps to what PostgreSQL understands too; what cannot is in `dialect`.
@@ -9,6 +9,7 @@
 mod commit;
 mod desk;
 mod dialect;
+mod facts;
 mod intake;
 mod journal;
 mod lanes;

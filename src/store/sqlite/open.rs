@@ -238,6 +238,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         file(1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
         file(2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
+        file(3, "change facts", include_str!("../../../migrations/sqlite/0003_change_facts.sql")),
     ])
 }
 

@@ -13,7 +13,7 @@ use crate::ports::{Commit, IntakeBatch, Store, StoreError};
 use crate::store::contract::{self, CANARY, accept, at, claim, claim_one, commit, decided, finished, link, outlook};
 use crate::store::contract::{intent, linked_meeting, main_connection, position, salesforce, signal};
 use crate::store::seal::KeySource;
-use crate::store::{contract_lanes, contract_trace};
+use crate::store::{contract_facts, contract_lanes, contract_trace};
 
 fn clock() -> Arc<EngineClock> {
     Arc::new(EngineClock::wall())
@@ -62,6 +62,14 @@ conformance! {
         two_links_never_share_a_record_but_a_tombstone_gives_it_free,
         a_fenced_commit_leaves_no_trace_and_its_neighbours_stand,
         a_dead_letter_stays_one_until_its_meeting_is_mended;
+    contract_facts:
+        facts_come_in_the_order_of_the_stream_and_again_until_they_are_dropped,
+        a_change_event_delivered_again_adds_nothing,
+        what_says_nothing_about_mapped_fields_is_not_kept,
+        a_change_during_a_run_is_given_to_the_next_one,
+        facts_follow_their_record_into_the_lane_that_takes_it_in,
+        a_meeting_that_is_over_keeps_its_facts_until_told_otherwise,
+        values_come_back_as_they_were_told;
     contract_lanes:
         a_held_lane_is_not_given_to_a_second_worker,
         a_dead_workers_lane_is_taken_over_even_without_a_signal,
@@ -167,7 +175,8 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
         items: 1,
         position: None,
     };
-    let batch = IntakeBatch { rejects: vec![reject], ..IntakeBatch::default() };
+    let signals = vec![contract_facts::change("t/1", CANARY, 0)];
+    let batch = IntakeBatch { signals, rejects: vec![reject], ..IntakeBatch::default() };
     store.accept(&batch, at(0)).await.unwrap();
     let files = || {
         std::fs::read_dir(folder.path())
@@ -190,6 +199,7 @@ async fn erased_values_are_gone_and_the_story_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(&folder).await;
     let id = contract_trace::find(&store, "uid-1").await[0].link.as_ref().unwrap().id;
+    accept(&store, vec![contract_facts::change("t/1", CANARY, 2_000)]).await;
     store.erase_values(id).await.unwrap();
     assert!(contract_trace::find(&store, CANARY).await.is_empty());
     let found = contract_trace::find(&store, "uid-1").await;
@@ -197,6 +207,10 @@ async fn erased_values_are_gone_and_the_story_stays() {
     assert!(link.base.is_empty() && link.intents.salesforce.is_none());
     assert!(found[0].journal[0].images.is_empty());
     assert_eq!(found[0].journal[0].fields, ["subject", "time"]);
+    accept(&store, vec![contract_facts::change("t/2", "later", 3_000)]).await;
+    let claim = claim_one(&store, 20_000).await;
+    let told: Vec<&str> = claim.facts.iter().map(|fact| fact.facts.transaction.as_str()).collect();
+    assert_eq!(told, ["t/2"], "what came before is erased too, what comes later is sealed anew");
 }
 
 #[tokio::test]
@@ -219,7 +233,7 @@ async fn opening_twice_migrates_once_and_the_view_shows_no_values() {
     let store = open(folder.path()).await;
     let applied: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(&store.writer).await.unwrap();
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     let (state, starts, rows): (String, String, i64) =
         sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting").fetch_one(&store.writer).await.unwrap();
     assert_eq!((state.as_str(), starts.as_str(), rows), ("live", "2026-03-02 09:00:00", 1));
