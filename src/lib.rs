@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod outlook;
+pub mod points;
 pub mod ports;
 pub mod rate_limit;
 pub mod salesforce;

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::{facts, journal};
+use crate::points::{Point, pass};
 use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
 use crate::telemetry::events::{self, RunEnded};
 
@@ -74,7 +75,9 @@ impl Executor {
     /// Reads every record that a lane needs and has not read yet, across lanes in shared calls.
     async fn read(&self, group: &mut [Work]) {
         let wanted: BTreeSet<RecordId> = group.iter().flat_map(Work::unread).collect();
+        pass(Point::BeforeRead);
         let found = self.fetch(wanted).await;
+        pass(Point::AfterRead);
         for work in group {
             for record in work.unread() {
                 if let Some(observed) = found.get(&record) {
@@ -109,7 +112,10 @@ impl Executor {
                 joined.push(work);
                 continue;
             }
-            match self.store.join(&work.claim, &names, &self.owner, self.lease).await {
+            pass(Point::BeforeJoin);
+            let joining = self.store.join(&work.claim, &names, &self.owner, self.lease).await;
+            pass(Point::AfterJoin);
+            match joining {
                 Ok(Joined::Alone) => joined.push(work),
                 Ok(Joined::Merged(claim)) => {
                     work.claim = *claim;
@@ -185,7 +191,9 @@ impl Executor {
             if searches.is_empty() {
                 continue;
             }
+            pass(Point::BeforeSearch);
             let found = self.calendars.get(side).search(&searches).await;
+            pass(Point::AfterSearch);
             for (lookup, answer) in searches.into_iter().zip(found) {
                 let answer = self.without_linked(&lookup, answer).await;
                 answers.insert(lookup, answer);
@@ -250,7 +258,9 @@ impl Executor {
             work.plan = Some(plan);
             works.push(work);
         }
+        pass(Point::BeforeRecord);
         let results = self.store.commit(commits, now).await;
+        pass(Point::AfterRecord);
         let mut to_write = Vec::new();
         for (work, result) in works.into_iter().zip(results) {
             match result {
@@ -307,7 +317,9 @@ impl Executor {
     async fn write(&self, group: Vec<Work>, rules: &Rules) {
         let intents: Vec<Intent> =
             group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect();
+        pass(Point::BeforeSend);
         let results = self.send(intents).await;
+        pass(Point::AfterAnswer);
         let now = self.clock.now();
         let mut commits = Vec::new();
         for work in &group {
@@ -316,7 +328,10 @@ impl Executor {
             }
         }
         let lanes: Vec<_> = commits.iter().map(|(fence, _)| fence.lane).collect();
-        for (lane, result) in lanes.into_iter().zip(self.store.commit(commits, now).await) {
+        pass(Point::BeforeSettle);
+        let results = self.store.commit(commits, now).await;
+        pass(Point::AfterSettle);
+        for (lane, result) in lanes.into_iter().zip(results) {
             // The intent stays open then; the next run of the lane reads the record and decides by the token.
             if let Err(error) = result {
                 events::commit_refused(lane, &error);

@@ -9,6 +9,7 @@ mod commands;
 mod compose;
 mod contract;
 mod copies;
+mod crash_points;
 mod crossings;
 mod enrolment;
 mod health;

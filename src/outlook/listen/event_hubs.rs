@@ -38,6 +38,7 @@ use super::hub_connection::{HubSettings, close, hub_error, is_unreadable, open, 
 use super::notification::Reader;
 use crate::outlook::auth::{HubCredential, TokenSource};
 use crate::outlook::error::{self, remote};
+use crate::points::{Point, pass};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
 
 /// First pause after a failure; doubles, and starts anew after a batch was handed over.
@@ -481,6 +482,7 @@ impl PartitionReader {
         if !taken {
             return Err(Ended::NotTaken);
         }
+        pass(Point::HubReceipt);
         if last.is_some() {
             self.confirmed = last;
         }
