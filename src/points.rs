@@ -125,6 +125,8 @@ mod tests {
     fn points_have_names_of_their_own_and_passing_one_unarmed_does_nothing() {
         let names: std::collections::BTreeSet<_> = Point::ALL.iter().map(|point| point.name()).collect();
         assert_eq!(names.len(), Point::ALL.len());
-        Point::ALL.iter().for_each(|point| pass(*point));
+        for point in Point::ALL {
+            pass(*point);
+        }
     }
 }

@@ -137,11 +137,11 @@ fn overwritten(
     now: DateTime<Utc>,
 ) -> JournalEntry {
     let replica = claim.link.as_ref().and_then(|link| link.replicas.salesforce.as_ref());
-    let written = claim.link.iter().flat_map(|link| &link.unaudited).map(|write| &write.record);
+    let written = claim.link.as_ref().and_then(|link| link.unaudited.last()).map(|write| &write.record);
     let image = |value: &Value| Fields::from([(lost.rule.clone(), value.clone())]);
     JournalEntry {
         side: Some(Side::Salesforce),
-        record: replica.map(|replica| &replica.record).or(written.last()).cloned(),
+        record: replica.map(|replica| &replica.record).or(written).cloned(),
         reasons: vec![lost.reason],
         fields: vec![lost.rule.clone()],
         images: BTreeMap::from([

@@ -103,15 +103,15 @@ pub(crate) async fn a_change_during_a_run_is_given_to_the_next_one(store: &dyn S
 }
 
 pub(crate) async fn facts_follow_their_record_into_the_lane_that_takes_it_in(store: &dyn Store) {
-    let uid = Alias::ICalUid("uid-9".to_owned(), String::new());
+    let uid = [Alias::ICalUid("uid-9".to_owned(), String::new())];
     accept(store, vec![change("t/1", "one", 0)]).await;
     let ours = claim_one(store, 1_000).await;
-    assert!(matches!(store.join(&ours, &[uid.clone()], "worker", LEASE).await.unwrap(), Joined::Alone));
+    assert!(matches!(store.join(&ours, &uid, "worker", LEASE).await.unwrap(), Joined::Alone));
     commit(store, &ours, Commit { release: true, wake_at: Some(at(60_000)), ..Commit::default() }).await.unwrap();
 
     accept(store, vec![signal(&outlook("e1"), 2_000)]).await;
     let other = claim_one(store, 9_000).await;
-    let Joined::Merged(merged) = store.join(&other, &[uid], "worker", LEASE).await.unwrap() else {
+    let Joined::Merged(merged) = store.join(&other, &uid, "worker", LEASE).await.unwrap() else {
         panic!("the other lane knows the name")
     };
     assert_eq!(subjects(&merged.facts), ["one"]);
