@@ -10,6 +10,7 @@ pub mod duties;
 pub mod engine;
 pub mod http;
 pub mod outlook;
+pub mod points;
 pub mod ports;
 pub mod rate_limit;
 pub mod salesforce;

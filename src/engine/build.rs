@@ -128,7 +128,10 @@ pub async fn open_read_only(config: &Config, clock: Arc<dyn Clock>) -> Result<Ar
 /// # Errors
 /// [`StoreError`].
 pub async fn open_desk(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(SqliteStore::open_desk(store_settings(config), clock).await?))
+    Ok(match database(config) {
+        Database::File(settings) => Arc::new(SqliteStore::open_desk(settings, clock).await?),
+        Database::Server(settings) => Arc::new(PostgresStore::open_desk(settings, clock).await?),
+    })
 }
 
 /// Says which other process has the database open for an engine, if one has.

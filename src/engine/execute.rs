@@ -24,7 +24,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::engine::journal;
+use crate::engine::{facts, journal};
+use crate::points::{Point, pass};
 use crate::ports::{
     Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError,
 };
@@ -76,7 +77,9 @@ impl Executor {
     /// Reads every record that a lane needs and has not read yet, across lanes in shared calls.
     async fn read(&self, group: &mut [Work]) {
         let wanted: BTreeSet<RecordId> = group.iter().flat_map(Work::unread).collect();
+        pass(Point::BeforeRead);
         let found = self.fetch(wanted).await;
+        pass(Point::AfterRead);
         for work in group {
             for record in work.unread() {
                 if let Some(observed) = found.get(&record) {
@@ -111,7 +114,10 @@ impl Executor {
                 joined.push(work);
                 continue;
             }
-            match self.store.join(&work.claim, &names, &self.owner, self.lease).await {
+            pass(Point::BeforeJoin);
+            let joining = self.store.join(&work.claim, &names, &self.owner, self.lease).await;
+            pass(Point::AfterJoin);
+            match joining {
                 Ok(Joined::Alone) => joined.push(work),
                 Ok(Joined::Merged(claim)) => {
                     work.claim = *claim;
@@ -188,7 +194,9 @@ impl Executor {
             if searches.is_empty() {
                 continue;
             }
+            pass(Point::BeforeSearch);
             let found = self.calendars.get(side).search(&searches).await;
+            pass(Point::AfterSearch);
             for (lookup, answer) in searches.into_iter().zip(found) {
                 let answer = self.without_linked(&lookup, answer).await;
                 answers.insert(lookup, answer);
@@ -276,7 +284,9 @@ impl Executor {
             work.plan = Some(plan);
             works.push(work);
         }
+        pass(Point::BeforeRecord);
         let results = self.store.commit(commits, now).await;
+        pass(Point::AfterRecord);
         let mut to_write = Vec::new();
         for (work, result) in works.into_iter().zip(results) {
             match result {
@@ -299,12 +309,14 @@ impl Executor {
         let failed = plan.outcome == Outcome::Wait;
         let writes = !plan.steps.is_empty();
         let mut journal = journal::decided(&self.connection, &work.claim, plan, rules, work.calls, now);
-        if failed && let (Some(row), Some(why)) = (journal.first_mut(), work.failure()) {
+        let run = journal.iter_mut().find(|row| row.outcome.is_some());
+        if failed && let (Some(row), Some(why)) = (run, work.failure()) {
             row.error = Some(format!("{}: {}", why.code, why.message));
         }
         Commit {
             link: plan.next.clone(),
             cleared: cleared.map(|row| (row.notice.record.clone(), row.generation)).collect(),
+            facts_from: Some(facts::needed_from(plan, now)),
             aliases: plan.aliases.clone(),
             journal,
             dead_letter: self.letter_of(work, plan, now),
@@ -353,7 +365,9 @@ impl Executor {
     async fn write(&self, group: Vec<Work>, rules: &Rules) {
         let intents: Vec<Intent> =
             group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect();
+        pass(Point::BeforeSend);
         let results = self.send(intents).await;
+        pass(Point::AfterAnswer);
         let now = self.clock.now();
         let mut commits = Vec::new();
         for work in &group {
@@ -362,7 +376,10 @@ impl Executor {
             }
         }
         let lanes: Vec<_> = commits.iter().map(|(fence, _)| fence.lane).collect();
-        for (lane, result) in lanes.into_iter().zip(self.store.commit(commits, now).await) {
+        pass(Point::BeforeSettle);
+        let results = self.store.commit(commits, now).await;
+        pass(Point::AfterSettle);
+        for (lane, result) in lanes.into_iter().zip(results) {
             // The intent stays open then; the next run of the lane reads the record and decides by the token.
             if let Err(error) = result {
                 events::commit_refused(lane, &error);
@@ -388,6 +405,10 @@ impl Executor {
         if plan.echoes > 0 {
             let side = link.and_then(|link| link.last_writer).map_or(Side::Outlook, Side::other);
             events::echoes_recognised(side, u64::from(plan.echoes));
+        }
+        let lost = plan.decisions.iter().filter(|decision| decision.reason == Reason::OverwrittenUnseen).count();
+        if lost > 0 {
+            events::overwritten_unseen(connection, meeting, lost as u64);
         }
         for record in work.reads.keys() {
             events::calls_spent(record.side(), 1);
@@ -523,7 +544,7 @@ impl Work {
             notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
             enrolments: enrolments.to_vec(),
             lookups: self.lookups.clone(),
-            facts: Vec::new(),
+            facts: facts::whole(&self.claim.facts, self.claim.link.as_ref()),
             instruction: self.claim.instruction,
             tries: self.claim.tries,
         }

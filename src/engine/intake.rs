@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::rounds::RoundRequest;
 use crate::engine::watched_cache::{PROBE_EVERY, WatchedCache};
+use crate::points::{Point, pass};
 use crate::ports::{Batch, Clock, DueSignal, IntakeBatch, Receipt, Reject, Seen, SeenCache, SeenKey, Store};
 use crate::telemetry::events;
 
@@ -182,7 +183,9 @@ impl Intake {
         let mut refused = false;
         while let Some(gathered) = batches.recv().await {
             // Behind a batch that was not stored, none may be: its position would cover what is missing.
+            pass(Point::BeforeAccept);
             refused = refused || !self.accept_until_stopped(&gathered.intake, stop).await;
+            pass(Point::AfterAccept);
             if refused {
                 self.cache.release(&gathered.keys).await;
                 continue;
@@ -205,9 +208,11 @@ impl Intake {
                 ahead.remove(key);
             }
             drop(ahead);
+            pass(Point::BeforeReceipt);
             for receipt in gathered.receipts {
                 receipt.done();
             }
+            pass(Point::AfterReceipt);
             for round in gathered.rounds {
                 // The receiver lives as long as the engine; when it is gone, the stored wish starts the round next time.
                 let _gone = self.rounds.send(round);

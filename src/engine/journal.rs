@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 
 use calbridge_core::ids::ConnectionId;
 use calbridge_core::link::Intent;
-use calbridge_core::plan::{Plan, Settled};
+use calbridge_core::plan::{Decision, Plan, Settled};
 use calbridge_core::policy::Rules;
+use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Position, Version};
-use calbridge_core::value::Fields;
+use calbridge_core::value::{Fields, Value};
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, Utc};
 
 use crate::ports::{Claim, JournalEntry, JournalKind};
 
+/// Name of the image that holds what a write of ours covered before anybody saw it.
+pub(super) const OVERWRITTEN: &str = "overwritten";
+
 /// Writes the row of a run, and one row for each write that it is about to send.
+///
+/// Edits that an earlier write covered unseen come first, in rows of their own: they are about that write, not this run.
 pub(super) fn decided(
     connection: &ConnectionId,
     claim: &Claim,
@@ -30,7 +36,7 @@ pub(super) fn decided(
         record: first.cloned(),
         outcome: Some(plan.outcome),
         reasons: plan.reasons.clone(),
-        fields: plan.decisions.iter().map(|decision| decision.rule.clone()).collect(),
+        fields: plan.decisions.iter().filter(|one| !is_lost(one)).map(|one| one.rule.clone()).collect(),
         versions: versions(claim, plan),
         positions: positions(claim),
         signals: claim.notices.iter().map(|row| row.signals).sum(),
@@ -43,7 +49,13 @@ pub(super) fn decided(
         ..row(connection, claim, JournalKind::Decided, rules, now)
     };
     row.link = link.map(|link| link.id);
-    let mut rows = vec![row];
+    let mut rows: Vec<JournalEntry> = plan
+        .decisions
+        .iter()
+        .filter(|decision| is_lost(decision))
+        .map(|lost| JournalEntry { link: link.map(|link| link.id), ..overwritten(connection, claim, lost, rules, now) })
+        .collect();
+    rows.push(row);
     for step in &plan.steps {
         rows.push(JournalEntry {
             link: Some(step.link),
@@ -112,6 +124,35 @@ pub(super) fn latency_ms(claim: &Claim, now: DateTime<Utc>) -> Option<i64> {
     Some((now - first).num_milliseconds().max(0))
 }
 
+/// Tells whether a decision is about an edit that an earlier write of ours covered unseen.
+fn is_lost(decision: &Decision) -> bool {
+    decision.reason == Reason::OverwrittenUnseen
+}
+
+/// Writes the row of one edit that was covered unseen, with its value where the change event carried it.
+fn overwritten(
+    connection: &ConnectionId,
+    claim: &Claim,
+    lost: &Decision,
+    rules: &Rules,
+    now: DateTime<Utc>,
+) -> JournalEntry {
+    let replica = claim.link.as_ref().and_then(|link| link.replicas.salesforce.as_ref());
+    let written = claim.link.as_ref().and_then(|link| link.unaudited.last()).map(|write| &write.record);
+    let image = |value: &Value| Fields::from([(lost.rule.clone(), value.clone())]);
+    JournalEntry {
+        side: Some(Side::Salesforce),
+        record: replica.map(|replica| &replica.record).or(written).cloned(),
+        reasons: vec![lost.reason],
+        fields: vec![lost.rule.clone()],
+        images: BTreeMap::from([
+            (OVERWRITTEN.to_owned(), image(&lost.salesforce)),
+            ("after".to_owned(), image(&lost.agreed)),
+        ]),
+        ..row(connection, claim, JournalKind::Decided, rules, now)
+    }
+}
+
 fn row(connection: &ConnectionId, claim: &Claim, kind: JournalKind, rules: &Rules, now: DateTime<Utc>) -> JournalEntry {
     JournalEntry {
         sequence: 0,
@@ -169,14 +210,14 @@ fn positions(claim: &Claim) -> Vec<Position> {
 
 /// Returns what both sides held for each decided field, and what they agreed on.
 fn images(plan: &Plan) -> BTreeMap<String, Fields> {
-    if plan.decisions.is_empty() {
-        return BTreeMap::new();
-    }
     let mut outlook = Fields::new();
     let mut salesforce = Fields::new();
-    for decision in &plan.decisions {
+    for decision in plan.decisions.iter().filter(|decision| !is_lost(decision)) {
         outlook.insert(decision.rule.clone(), decision.outlook.clone());
         salesforce.insert(decision.rule.clone(), decision.salesforce.clone());
+    }
+    if outlook.is_empty() {
+        return BTreeMap::new();
     }
     BTreeMap::from([("outlook".to_owned(), outlook), ("salesforce".to_owned(), salesforce)])
 }

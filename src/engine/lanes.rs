@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::execute::Executor;
+use crate::points::{Point, pass};
 use crate::ports::{Clock, Store};
 use crate::telemetry::events;
 
@@ -50,10 +51,12 @@ impl Lanes {
             if !self.gathered(&stop).await {
                 continue;
             }
+            pass(Point::BeforeClaim);
             let claimed =
                 self.store.claim(&self.owner, self.clock.now(), self.settings.lease, self.settings.group).await;
             match claimed {
                 Ok(claims) if !claims.is_empty() => {
+                    pass(Point::AfterClaim);
                     let executor = Arc::clone(&self.executor);
                     let woken = Arc::clone(&self.woken);
                     groups.spawn(async move {

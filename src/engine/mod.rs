@@ -3,6 +3,7 @@
 mod build;
 mod enrol;
 mod execute;
+mod facts;
 mod intake;
 mod journal;
 mod lanes;

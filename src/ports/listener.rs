@@ -79,6 +79,20 @@ impl Receipt {
     }
 }
 
+/// Names under which a change event's values hold the parts of a time that it tells without telling the whole.
+///
+/// An update of a Salesforce event carries only what changed: of a moved meeting, its start and not its length.
+pub mod time_parts {
+    /// Whether it lasts whole days; a flag.
+    pub const ALL_DAY: &str = "time.all_day";
+    /// When it starts, in RFC 3339; a text.
+    pub const START: &str = "time.start";
+    /// Its first day, `YYYY-MM-DD`; a text.
+    pub const DAY: &str = "time.day";
+    /// Its length in minutes, for whole days 1440 each; a number.
+    pub const MINUTES: &str = "time.minutes";
+}
+
 /// Why a listener stopped by itself.
 #[derive(Debug, Error)]
 pub enum ListenError {

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
 pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, Retry};
-pub use listener::{Batch, ListenError, Listener, Receipt, Reject};
+pub use listener::{Batch, ListenError, Listener, Receipt, Reject, time_parts};
 pub use seen::{CacheError, Seen, SeenCache, SeenKey};
 pub use store::{
     CensusQuestion, Claim, Commit, DUTY_LEASE, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use calbridge_core::case::{Census, Enrolment, Instruction, Notice};
+use calbridge_core::case::{Census, Enrolment, Fact, Instruction, Notice};
 use calbridge_core::ids::{ConnectionId, LaneId, LinkId, MailboxId, RecordId, StreamId, WriteToken};
 use calbridge_core::link::Link;
 use calbridge_core::plan::{Alias, Outcome, Spend};
@@ -107,6 +107,8 @@ pub struct Claim {
     pub connection: ConnectionId,
     /// What the dirty rows say.
     pub notices: Vec<DirtyRow>,
+    /// What change events said about its records, in the order of their stream, rows that were cleared before included.
+    pub facts: Vec<Fact>,
     /// The link, if the lane has one.
     pub link: Option<Link>,
     /// Consecutive failed runs.
@@ -149,6 +151,8 @@ pub struct Commit {
     pub link: Option<Link>,
     /// Rows to clear, with the generation that was claimed.
     pub cleared: Vec<(RecordId, i64)>,
+    /// Drop what change events said about the lane's records before that; none drops nothing.
+    pub facts_from: Option<DateTime<Utc>>,
     /// Names that lead to this lane from now on.
     pub aliases: Vec<Alias>,
     /// History.

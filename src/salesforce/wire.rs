@@ -164,7 +164,8 @@ fn traits(row: &Json) -> Traits {
     }
 }
 
-fn value(json: &Json) -> Value {
+/// Reads a plain value.
+pub(super) fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(flag) => Value::Flag(*flag),

@@ -1,7 +1,7 @@
 //! What every store backend must do: a backend is right when it passes these cases.
 //!
 //! This file owns the building blocks and the cases of intake and commit; `contract_lanes` those of claims and joins,
-//! `contract_trace` those of what people look up. Each case starts on an empty store.
+//! `contract_facts` those of what change events said, `contract_trace` those of what people look up. Each case starts on an empty store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

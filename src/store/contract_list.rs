@@ -17,6 +17,14 @@ macro_rules! cases {
                 two_links_never_share_a_record_but_a_tombstone_gives_it_free,
                 a_fenced_commit_leaves_no_trace_and_its_neighbours_stand,
                 a_dead_letter_stays_one_until_its_meeting_is_mended;
+            contract_facts:
+                facts_come_in_the_order_of_the_stream_and_again_until_they_are_dropped,
+                a_change_event_delivered_again_adds_nothing,
+                what_says_nothing_about_mapped_fields_is_not_kept,
+                a_change_during_a_run_is_given_to_the_next_one,
+                facts_follow_their_record_into_the_lane_that_takes_it_in,
+                a_meeting_that_is_over_keeps_its_facts_until_told_otherwise,
+                values_come_back_as_they_were_told;
             contract_lanes:
                 a_held_lane_is_not_given_to_a_second_worker,
                 a_dead_workers_lane_is_taken_over_even_without_a_signal,

@@ -8,6 +8,8 @@ pub(crate) mod contract;
 #[cfg(test)]
 mod contract_crowd;
 #[cfg(test)]
+mod contract_facts;
+#[cfg(test)]
 mod contract_lanes;
 #[cfg(test)]
 mod contract_list;

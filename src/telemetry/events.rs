@@ -192,6 +192,15 @@ pub fn reads_failed(side: Side, records: u64, code: &str, why: &str) {
     warn!(%side, error.code = code, error = why, records, "{records} records of {side} could not be read, trying again");
 }
 
+/// A write of ours covered edits in Salesforce that nobody had seen; the journal has their values.
+pub fn overwritten_unseen(connection: &ConnectionId, meeting: Option<LinkId>, fields: u64) {
+    counter!(names::OVERWRITTEN_UNSEEN).increment(fields);
+    let reason = Reason::OverwrittenUnseen;
+    let meeting = meeting.map(tracing::field::display);
+    warn!(%connection, meeting.id = meeting, reason = reason.name(), error.code = reason.code(), fields,
+        "{reason}: {fields} values are kept; see `calbridge trace` with `--values`");
+}
+
 /// A meeting needs a person.
 pub fn dead_letter_made(connection: &ConnectionId, meeting: Option<LinkId>, reason: Reason) {
     counter!(names::DEAD_LETTERS, "reason" => reason.name()).increment(1);

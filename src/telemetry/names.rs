@@ -24,6 +24,8 @@ pub const MAILS_EXPECTED: &str = "calbridge_mails_expected_total";
 pub const CALLS: &str = "calbridge_api_calls_total";
 /// Remote errors, by `side` and `code`.
 pub const REMOTE_ERRORS: &str = "calbridge_remote_errors_total";
+/// Field values that people set in Salesforce and that a write of ours covered before anybody saw them.
+pub const OVERWRITTEN_UNSEEN: &str = "calbridge_overwritten_unseen_total";
 /// Dead letters made, by `reason`.
 pub const DEAD_LETTERS: &str = "calbridge_dead_letters_total";
 /// Dead letters that wait for a person.

@@ -291,6 +291,11 @@ fn in_words(entry: &JournalEntry) -> String {
                 _ => format!("{side} answered the write{fields}"),
             }
         }
+        JournalKind::Decided
+            if entry.reasons.first() == Some(&Reason::OverwrittenUnseen) && entry.outcome.is_none() =>
+        {
+            format!("a write of ours replaced an edit in {} that nobody had seen{fields}", side.unwrap_or("Salesforce"))
+        }
         JournalKind::Decided => format!("{}{}", told(entry), decision(entry, &fields)),
     }
 }

@@ -41,6 +41,7 @@ use super::{Nudge, Nudges};
 use crate::duties::{Duties, Tended};
 use crate::outlook::auth::{HubCredential, TokenSource};
 use crate::outlook::error::{self, remote};
+use crate::points::{Point, pass};
 use crate::ports::{Batch, ListenError, Listener, Receipt, Reject, RemoteError, Retry, Store};
 
 /// First pause after a failure; doubles, and starts anew after a batch was handed over.
@@ -524,6 +525,7 @@ impl PartitionReader {
         if !taken {
             return Err(Ended::NotTaken);
         }
+        pass(Point::HubReceipt);
         if last.is_some() {
             self.confirmed = last;
         }

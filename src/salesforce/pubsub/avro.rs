@@ -1,5 +1,5 @@
-//! Payload and schema -> what a change event says. Values of the record itself are not kept: a signal is never trusted
-//! for its content.
+//! Payload and schema -> what a change event says. Of the record itself only changed mapped fields are kept, as evidence of
+//! what a write of ours covered; a signal is never trusted for its content.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,7 @@ use calbridge_core::signal::Change;
 use chrono::{DateTime, Utc};
 
 use super::super::wire::TOKEN_FIELD;
+use super::values::Told;
 use super::{changed_fields, schema_limits};
 
 /// Largest payload decoded, in bytes; an event has at most 1 MB.
@@ -44,7 +45,7 @@ pub(super) struct ChangeEvent {
     pub(super) user: String,
     pub(super) transaction: String,
     pub(super) committed: DateTime<Utc>,
-    pub(super) changed: BTreeSet<String>,
+    pub(super) told: Told,
     pub(super) token: Option<WriteToken>,
 }
 
@@ -63,11 +64,11 @@ pub(super) fn schema(json: &str) -> Result<Schema, Unusable> {
     Ok(schema)
 }
 
-/// Decodes a payload; it carries no schema of its own.
+/// Decodes a payload; it carries no schema of its own. `mapped` are the fields that mapping files name.
 ///
 /// # Errors
 /// Says what is wrong without any value of the payload.
-pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent, Unusable> {
+pub(super) fn decode(schema: &Schema, mut payload: &[u8], mapped: &[String]) -> Result<ChangeEvent, Unusable> {
     let broken = |why| (Reason::Undecodable, why);
     if payload.len() > LARGEST_EVENT {
         return Err((Reason::Oversized, "its payload is larger than any event"));
@@ -96,8 +97,10 @@ pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent,
         .filter(|ms| COMMITTED.contains(ms))
         .and_then(DateTime::from_timestamp_millis)
         .ok_or(broken("it has no commit time, or one that cannot be"))?;
-    let mut changed = changed_fields::names(&texts(field(header, "changedFields")), schema);
-    changed.extend(changed_fields::names(&texts(field(header, "nulledFields")), schema));
+    let named = |list| changed_fields::names(&texts(field(header, list)), schema);
+    let diffs = named("diffFields");
+    let changed: BTreeSet<String> =
+        [named("changedFields"), named("nulledFields"), diffs.clone()].into_iter().flatten().collect();
     let sequence = field(header, "sequenceNumber").and_then(number_of).unwrap_or_default();
     Ok(ChangeEvent {
         entity: text("entityName")?,
@@ -109,7 +112,7 @@ pub(super) fn decode(schema: &Schema, mut payload: &[u8]) -> Result<ChangeEvent,
         user: text("commitUser")?,
         transaction: format!("{}/{sequence}", text("transactionKey")?),
         committed,
-        changed,
+        told: Told::read(&fields, &changed, &diffs, mapped),
         token: field(&fields, TOKEN_FIELD).and_then(text_of).and_then(|stamp| Stamp::decode(&stamp)?.token),
     })
 }
@@ -131,7 +134,7 @@ fn change_of(change_type: &str) -> Option<(Change, bool)> {
     Some((change, gap))
 }
 
-fn field<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
     let (_, value) = fields.iter().find(|(key, _)| key == name)?;
     match value {
         Value::Union(_, inner) => Some(inner),
@@ -139,7 +142,7 @@ fn field<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
     }
 }
 
-fn text_of(value: &Value) -> Option<String> {
+pub(super) fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) | Value::Enum(_, text) => Some(text.clone()),
         Value::Union(_, inner) => text_of(inner),
@@ -152,7 +155,7 @@ fn text_of(value: &Value) -> Option<String> {
     clippy::cast_possible_truncation,
     reason = "times and counters are whole; a fraction or overflow is cut to the nearest"
 )]
-fn number_of(value: &Value) -> Option<i64> {
+pub(super) fn number_of(value: &Value) -> Option<i64> {
     match value {
         Value::Int(number) => Some(i64::from(*number)),
         Value::Long(number) | Value::TimestampMillis(number) => Some(*number),
@@ -256,29 +259,34 @@ pub(in super::super) mod tests {
         writer.write_value_to_vec(value).unwrap()
     }
 
+    fn mapped(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
-    fn the_header_is_read_and_the_records_values_are_not_kept() {
+    fn the_header_is_read_and_values_are_never_printed() {
         let payload = payload(
             "UPDATE",
             &["00U5000000Gv7qJEAR"],
             &["0x12"],
             Some("v1;00000000-0000-0000-0000-000000000001;;00000000-0000-0000-0000-000000000002"),
         );
-        let event = decode(&schema(SCHEMA).unwrap(), &payload).unwrap();
+        let event = decode(&schema(SCHEMA).unwrap(), &payload, &mapped(&["Subject", "Location"])).unwrap();
         assert_eq!(event.change, Change::Updated);
         assert!(!event.gap && !event.overflow);
         assert_eq!(event.transaction, "0001/2");
         assert_eq!(event.committed.timestamp_millis(), 1_795_251_601_000);
         assert_eq!(event.token.map(|token| token.to_string()).as_deref(), Some("00000000-0000-0000-0000-000000000002"));
-        let changed: Vec<&str> = event.changed.iter().map(String::as_str).collect();
-        assert_eq!(changed, ["Calbridge_Token__c", "Subject"]);
+        assert_eq!(event.told.changed, BTreeSet::from(["Subject".to_owned()]), "what no mapping names is left out");
+        assert_eq!(event.told.values["Subject"].as_text(), Some("secret subject"));
         assert!(!format!("{event:?}").contains("secret"));
     }
 
     #[test]
     fn gaps_are_told_apart() {
-        let decoded =
-            |change| decode(&schema(SCHEMA).unwrap(), &payload(change, &["00U5000000Gv7qJEAR"], &[], None)).unwrap();
+        let decoded = |change| {
+            decode(&schema(SCHEMA).unwrap(), &payload(change, &["00U5000000Gv7qJEAR"], &[], None), &[]).unwrap()
+        };
         let gap = decoded("GAP_DELETE");
         assert!(gap.gap && !gap.overflow && gap.change == Change::Deleted);
         assert!(decoded("GAP_OVERFLOW").overflow);
@@ -290,19 +298,19 @@ pub(in super::super) mod tests {
         let whole = payload("CREATE", &["00U5000000Gv7qJEAR"], &[], None);
         // Cut inside the header it is unreadable; cut later, the library reads missing optional values as null.
         for cut in 0..whole.len() {
-            match decode(&schema, whole.get(..cut).unwrap()) {
+            match decode(&schema, whole.get(..cut).unwrap(), &[]) {
                 Err(_) => {}
                 Ok(event) => assert_eq!(event.record_ids, ["00U5000000Gv7qJEAR"], "cut at {cut}"),
             }
         }
-        assert!(decode(&schema, whole.get(..60).unwrap()).is_err());
+        assert!(decode(&schema, whole.get(..60).unwrap(), &[]).is_err());
         let mut wild = whole;
         for at in 0..wild.len() {
             let kept = wild[at];
             for byte in [0x00, 0x7f, 0x80, 0xff] {
                 wild[at] = byte;
                 // Either outcome is fine; a panic or a huge allocation is not.
-                let _outcome = decode(&schema, &wild);
+                let _outcome = decode(&schema, &wild, &[]);
             }
             wild[at] = kept;
         }
@@ -313,8 +321,8 @@ pub(in super::super) mod tests {
         let schema = schema(SCHEMA).unwrap();
         let mut longer = payload("UPDATE", &["00U5000000Gv7qJEAR"], &[], None);
         longer.push(0);
-        assert_eq!(decode(&schema, &longer).unwrap_err().0, Reason::Undecodable);
-        assert_eq!(decode(&schema, &vec![0; LARGEST_EVENT + 1]).unwrap_err().0, Reason::Oversized);
+        assert_eq!(decode(&schema, &longer, &[]).unwrap_err().0, Reason::Undecodable);
+        assert_eq!(decode(&schema, &vec![0; LARGEST_EVENT + 1], &[]).unwrap_err().0, Reason::Oversized);
         // A header text of 2 KiB would become part of a key that is remembered for days.
         let wide = payload("UPDATE", &["00U5000000Gv7qJEAR"], &[], None);
         let at = wide.windows(4).position(|window| window == b"0001").unwrap();
@@ -322,14 +330,14 @@ pub(in super::super) mod tests {
         long.extend([0x80, 0x20]);
         long.extend([b'k'; 2048]);
         long.extend(&wide[at + 4..]);
-        assert_eq!(decode(&schema, &long).unwrap_err().1, "its header has a text that is longer than any");
+        assert_eq!(decode(&schema, &long, &[]).unwrap_err().1, "its header has a text that is longer than any");
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
             let schema = schema(SCHEMA).unwrap();
-            if let Ok(event) = decode(&schema, &bytes) {
+            if let Ok(event) = decode(&schema, &bytes, &mapped(&["Subject", "time"])) {
                 proptest::prop_assert!(event.transaction.len() <= LONGEST_HEADER + 30);
             }
         }
@@ -343,7 +351,7 @@ pub(in super::super) mod tests {
             let length = wild.len();
             wild[at % length] = byte;
             wild.truncate(length - cut % length);
-            let _either = decode(&schema, &wild);
+            let _either = decode(&schema, &wild, &[]);
         }
 
         #[test]

@@ -30,6 +30,7 @@ pub struct ChangeEvents {
     clock: Arc<dyn Clock>,
     settings: PubSubSettings,
     connection: ConnectionId,
+    fields: Vec<String>,
     ready: watch::Sender<bool>,
 }
 
@@ -66,6 +67,7 @@ impl ChangeEvents {
             clock,
             settings: settings.pubsub.clone(),
             connection: settings.connection.clone(),
+            fields: settings.fields.clone(),
             ready: watch::Sender::new(false),
         }
     }
@@ -99,7 +101,7 @@ impl Listener for ChangeEvents {
 
     async fn run(self: Box<Self>, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), ListenError> {
         let start = self.stored_start().await?;
-        let source = Source { connection: self.connection.clone() };
+        let source = Source { connection: self.connection.clone(), fields: self.fields.clone() };
         if start == Start::Earliest {
             ask_for_everything(&out, &stop, source.whole_org(SignalCause::Gap, None, self.clock.now())).await?;
         }

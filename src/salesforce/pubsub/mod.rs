@@ -3,7 +3,8 @@
 //! ```text
 //!   subscription  one stream: credit, replay ids, receipts        verdict  what an error means for the stream
 //!     └─ avro     payload + schema -> header                      connection  address, TLS, session headers
-//!          └─ changed_fields  bitmaps -> names
+//!          ├─ changed_fields  bitmaps -> names
+//!          └─ values          changed mapped fields and their values
 //! ```
 //!
 //! <https://developer.salesforce.com/docs/platform/pub-sub-api/guide/pub-sub-api-intro.html>
@@ -15,6 +16,7 @@ mod listener;
 mod schema_limits;
 mod signals;
 mod subscription;
+mod values;
 mod verdict;
 
 use std::time::Duration;

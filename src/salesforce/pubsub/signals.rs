@@ -4,7 +4,6 @@ use calbridge_core::ids::{ConnectionId, RecordId, SalesforceId};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::{Change, ChangeFact, Position, Signal, SignalCause, Target, Version};
-use calbridge_core::value::Fields;
 use chrono::{DateTime, Utc};
 
 use super::avro::{ChangeEvent, Unusable};
@@ -20,6 +19,8 @@ const NO_RECORD: &str = "000000000000000";
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) connection: ConnectionId,
+    /// Salesforce fields that the mapping names.
+    pub(super) fields: Vec<String>,
 }
 
 impl Source {
@@ -38,9 +39,9 @@ impl Source {
             user: event.user,
             transaction: event.transaction,
             committed: event.committed,
-            changed: event.changed,
-            private: false,
-            values: Fields::new(),
+            changed: event.told.changed,
+            private: event.told.private,
+            values: event.told.values,
             token: event.token,
         };
         let cause = if event.gap { SignalCause::Gap } else { SignalCause::Notification };
@@ -113,10 +114,9 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use calbridge_core::ids::StreamId;
 
+    use super::super::values::Told;
     use super::*;
 
     fn signals(ids: &[&str], gap: bool, overflow: bool) -> Vec<Signal> {
@@ -134,11 +134,11 @@ mod tests {
             user: String::new(),
             transaction: "k/1".to_owned(),
             committed: DateTime::UNIX_EPOCH,
-            changed: BTreeSet::new(),
+            told: Told::default(),
             token: None,
         };
         let position = Position { stream: StreamId::new("pubsub/t"), value: "00".to_owned() };
-        let source = Source { connection: ConnectionId::new("c") };
+        let source = Source { connection: ConnectionId::new("c"), fields: Vec::new() };
         source.signals(event, &position, DateTime::UNIX_EPOCH)
     }
 

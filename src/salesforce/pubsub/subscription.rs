@@ -27,6 +27,7 @@ use super::avro::{self, Unusable};
 use super::connection::{Stub, authorised};
 use super::signals::Source;
 use super::verdict;
+use crate::points::{Point, pass};
 use crate::ports::{Batch, Clock, Receipt};
 
 /// Schemas remembered; an org shows a new one only when fields of Event change.
@@ -193,7 +194,9 @@ impl Subscription {
                     }
                     if serial == self.serial {
                         credit.owed += events;
+                        pass(Point::BeforeCredit);
                         credit.give_back(self.in_flight.is_empty());
+                        pass(Point::AfterCredit);
                     }
                 }
                 () = &mut settled, if settling => {
@@ -295,7 +298,7 @@ impl Subscription {
             return Ok(());
         };
         let decoded = match self.schema(&body.schema_id, stub, session, settings).await? {
-            Ok(schema) => avro::decode(&schema, &body.payload),
+            Ok(schema) => avro::decode(&schema, &body.payload, &self.source.fields),
             Err(why) => Err(why),
         };
         let now = self.clock.now();

@@ -42,6 +42,7 @@ pub(super) const MANY_WRITERS: bool = true;
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first light", include_str!("../../../migrations/postgres/0001_first_light.sql")),
     (2, "messages set aside", include_str!("../../../migrations/postgres/0002_messages_set_aside.sql")),
+    (3, "change facts", include_str!("../../../migrations/postgres/0003_change_facts.sql")),
     (4, "duties", include_str!("../../../migrations/postgres/0004_duties.sql")),
     (5, "holds", include_str!("../../../migrations/postgres/0005_holds.sql")),
 ];

@@ -12,7 +12,7 @@ use crate::store::contract::{self, CANARY, accept, at, claim_one, commit, finish
 use crate::store::contract::{outlook, salesforce, signal};
 use crate::store::contract_list::{cases, crowds};
 use crate::store::seal::KeySource;
-use crate::store::{contract_crowd, contract_lanes, contract_people, contract_trace};
+use crate::store::{contract_crowd, contract_facts, contract_lanes, contract_people, contract_trace};
 
 use super::{PostgresSettings, PostgresStore};
 

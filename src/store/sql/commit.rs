@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::SqlStore;
 use super::budget::spend;
 use super::dialect::{self, Connection, Db};
+use super::facts::forget;
 use super::journal::{append, data_key, index_versions, index_words};
 use super::merge::{absorb_provisional, register};
 use super::rows::{
@@ -94,6 +95,9 @@ impl SqlStore {
             covered.extend(clear(connection, &owner, lane, record, *generation).await?);
         }
         index_versions(connection, &owner, lane, &covered).await?;
+        if let Some(from) = commit.facts_from {
+            forget(connection, &owner, lane, from).await?;
+        }
         append(connection, self, Some(lane), &commit.journal).await?;
         match &commit.dead_letter {
             Some(dead) => open_dead_letter(connection, lane, dead).await?,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::SqlStore;
 use super::dialect::{self, Connection, Db};
+use super::facts::worth_keeping;
 use super::rows::{corrupt, from_name, get, ms, name_of, parse, to_json};
 use super::statement::{again, chunks, failed, moved, push_list, span_ms};
 use crate::ports::{DueSignal, IntakeBatch, StoreError};
@@ -182,6 +183,11 @@ impl SqlStore {
         }
         open_provisional_lanes(&mut tx, &mut rows, ms(now)).await?;
         write_rows(&mut tx, &rows).await?;
+        let mut facts = Vec::new();
+        for (row, bursts) in rows.iter().zip(signals.values()) {
+            facts.extend(bursts.iter().filter_map(|due| worth_keeping(row.lane?, due)));
+        }
+        self.keep_facts(&mut tx, &facts, now).await?;
         self.record_rejects(&mut tx, &batch.rejects, now).await?;
         write_positions(&mut tx, &batch.positions, ms(now)).await?;
         write_duplicates(&mut tx, batch).await?;

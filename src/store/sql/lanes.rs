@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use calbridge_core::case::Instruction;
+use calbridge_core::case::{Fact, Instruction};
 use calbridge_core::ids::{ConnectionId, LaneId, RecordId};
 use calbridge_core::link::Link;
 use chrono::{DateTime, Utc};
@@ -69,6 +69,7 @@ impl SqlStore {
         let mut fences: HashMap<LaneId, (ConnectionId, i64, u32, Option<Instruction>)> = HashMap::new();
         let mut notices: HashMap<LaneId, Vec<DirtyRow>> = HashMap::new();
         let mut links: HashMap<LaneId, Link> = HashMap::new();
+        let mut facts: HashMap<LaneId, Vec<Fact>> = HashMap::new();
         for chunk in chunks(lanes) {
             let mut query = QueryBuilder::new("UPDATE lane SET fence = fence + 1, owner = ");
             query.push_bind(owner.to_owned());
@@ -97,6 +98,10 @@ impl SqlStore {
             for (lane, link) in self.links_of(&mut *connection, chunk).await? {
                 links.entry(lane).or_insert(link);
             }
+
+            for (lane, fact) in self.facts_of(&mut *connection, chunk).await? {
+                facts.entry(lane).or_default().push(fact);
+            }
         }
         let mut claims = Vec::with_capacity(lanes.len());
         for lane in lanes {
@@ -106,8 +111,9 @@ impl SqlStore {
             };
             let mut notices = notices.remove(&lane).unwrap_or_default();
             notices.sort_by(|a, b| a.notice.record.cmp(&b.notice.record));
+            let facts = facts.remove(&lane).unwrap_or_default();
             let fence = Fence { lane, number };
-            claims.push(Claim { fence, connection, notices, link: links.remove(&lane), tries, instruction });
+            claims.push(Claim { fence, connection, notices, facts, link: links.remove(&lane), tries, instruction });
         }
         Ok(claims)
     }

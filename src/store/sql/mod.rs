@@ -13,6 +13,7 @@ mod budget;
 mod commit;
 mod desk;
 mod duties;
+mod facts;
 mod intake;
 mod journal;
 mod lanes;

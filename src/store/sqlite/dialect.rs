@@ -32,6 +32,7 @@ pub(super) const MANY_WRITERS: bool = false;
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first light", include_str!("../../../migrations/sqlite/0001_first_light.sql")),
     (2, "messages set aside", include_str!("../../../migrations/sqlite/0002_messages_set_aside.sql")),
+    (3, "change facts", include_str!("../../../migrations/sqlite/0003_change_facts.sql")),
     (5, "holds", include_str!("../../../migrations/sqlite/0005_holds.sql")),
 ];
 

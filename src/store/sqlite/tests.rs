@@ -9,11 +9,11 @@ use tempfile::TempDir;
 use super::{SqliteStore, StoreSettings};
 use crate::clock::EngineClock;
 use crate::ports::{IntakeBatch, Store, StoreError};
-use crate::store::contract::{self, CANARY, at, claim_one, commit, finished, link, outlook};
+use crate::store::contract::{self, CANARY, accept, at, claim_one, commit, finished, link, outlook};
 use crate::store::contract::{intent, linked_meeting, main_connection, position, salesforce, signal};
 use crate::store::contract_list::{cases, crowds};
 use crate::store::seal::KeySource;
-use crate::store::{contract_crowd, contract_lanes, contract_people, contract_trace};
+use crate::store::{contract_crowd, contract_facts, contract_lanes, contract_people, contract_trace};
 
 fn clock() -> Arc<EngineClock> {
     Arc::new(EngineClock::wall())
@@ -147,7 +147,8 @@ async fn no_field_value_occurs_in_any_byte_of_the_files() {
         items: 1,
         position: None,
     };
-    let batch = IntakeBatch { rejects: vec![reject], ..IntakeBatch::default() };
+    let signals = vec![contract_facts::change("t/1", CANARY, 0)];
+    let batch = IntakeBatch { signals, rejects: vec![reject], ..IntakeBatch::default() };
     store.accept(&batch, at(0)).await.unwrap();
     let files = || {
         std::fs::read_dir(folder.path())
@@ -170,6 +171,7 @@ async fn erased_values_are_gone_and_the_story_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(&folder).await;
     let id = contract_trace::find(&store, "uid-1").await[0].link.as_ref().unwrap().id;
+    accept(&store, vec![contract_facts::change("t/1", CANARY, 2_000)]).await;
     store.erase_values(id).await.unwrap();
     assert!(contract_trace::find(&store, CANARY).await.is_empty());
     let found = contract_trace::find(&store, "uid-1").await;
@@ -177,6 +179,10 @@ async fn erased_values_are_gone_and_the_story_stays() {
     assert!(link.base.is_empty() && link.intents.salesforce.is_none());
     assert!(found[0].journal[0].images.is_empty());
     assert_eq!(found[0].journal[0].fields, ["subject", "time"]);
+    accept(&store, vec![contract_facts::change("t/2", "later", 3_000)]).await;
+    let claim = claim_one(&store, 20_000).await;
+    let told: Vec<&str> = claim.facts.iter().map(|fact| fact.facts.transaction.as_str()).collect();
+    assert_eq!(told, ["t/2"], "what came before is erased too, what comes later is sealed anew");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calbridge::ports::{JournalEntry, JournalKind, TraceQuery};
+use calbridge_core::reason::Reason;
 use calbridge_sandbox::history::{Cloud, Effect, EffectKind};
 use chrono::DateTime;
 use serde_json::Value;
@@ -21,7 +22,7 @@ const STAMP: &str = "Name calbridge";
 pub(crate) struct Disappeared {
     /// Against the promise.
     pub(crate) lost: Vec<String>,
-    /// Overwritten in Salesforce between the read and the write that was based on it.
+    /// Overwritten in Salesforce between the read and the write that was based on it, and not told afterwards.
     pub(crate) unseen: Vec<String>,
 }
 
@@ -76,7 +77,7 @@ impl Ledger {
     /// journal.
     ///
     /// Apart from the others stand those that Salesforce let a write of the engine overwrite although they came after the
-    /// read on which that write was based: there is no precondition that it would honour for them (`docs/OPERATING.md`).
+    /// read on which that write was based: the change events tell them, so the journal has them a little later.
     pub(crate) fn values_that_disappeared(&self) -> Disappeared {
         let mut gone = Disappeared::default();
         for (place, edit) in self.effects.iter().enumerate().filter(|(_, effect)| effect.actor.is_person()) {
@@ -97,6 +98,12 @@ impl Ledger {
             }
         }
         gone
+    }
+
+    /// Returns how many values the journal tells as overwritten unseen.
+    pub(crate) fn told_as_overwritten(&self) -> usize {
+        let told = |row: &&JournalEntry| row.reasons == [Reason::OverwrittenUnseen] && !row.images.is_empty();
+        self.journal.values().filter(told).count()
     }
 
     /// Tells whether a Salesforce edit is younger than the version that the write over it was made from.

@@ -4,6 +4,7 @@
 //! [`Bench::call`] runs one command to its end, [`Bench::run`] starts `calbridge run` and waits until it listens.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,9 @@ use super::{PATIENCE, Rehearsal, SETTINGS};
 
 /// How often a condition that no event announces is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Number of the signal that nothing can catch.
+const SIGKILL: i32 = 9;
 
 /// Lines of its log that a failed test shows.
 const SHOWN: usize = 60;
@@ -136,8 +140,14 @@ impl Bench {
 
     /// Starts `calbridge run` and waits for nothing.
     pub(crate) fn start(&self) -> Running {
+        self.start_in(&[])
+    }
+
+    /// Starts `calbridge run` with these environment variables and waits for nothing.
+    pub(crate) fn start_in(&self, environment: &[(String, String)]) -> Running {
         let (endpoints, config) = (self.endpoints.to_str().unwrap(), self.config.to_str().unwrap());
-        Running::start(&["run", "--sandbox-endpoints", endpoints, "--config", config])
+        let arguments = ["run", "--sandbox-endpoints", endpoints, "--config", config];
+        Running::of(env!("CARGO_BIN_EXE_calbridge"), &arguments, environment)
     }
 
     /// Asks the listener for probes and metrics; none while it does not answer.
@@ -339,6 +349,12 @@ impl Running {
         self.child.kill().await.expect("it can be killed");
         self.complaints.all().await;
         self.log()
+    }
+
+    /// Waits until it was killed by SIGKILL; fails if it ends in any other way. Safe to drop while it waits.
+    pub(crate) async fn killed(&mut self) {
+        let status = self.child.wait().await.expect("its end is told");
+        assert_eq!(status.signal(), Some(SIGKILL), "another end: {status:?}");
     }
 
     /// Waits for the end.

@@ -72,7 +72,8 @@ fn lost_value(rule: &Rule, write: &Unaudited, before: &[&Fact]) -> Option<Decisi
     let value = if last.facts.values.contains_key(name) && !private {
         let value = rule.read(Side::Salesforce, &last.facts.values);
         // What we read, or what we wrote ourselves, is not lost.
-        if value == read.cloned().unwrap_or_default() || write.written.get(name) == Some(&value) {
+        let read = rule.canonical(Side::Salesforce, read.cloned().unwrap_or_default());
+        if value == read || write.written.get(name) == Some(&value) {
             return None;
         }
         value

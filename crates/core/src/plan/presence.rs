@@ -152,7 +152,16 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
 ///
 /// Proof is a deleted row, a delete signal together with a read that finds nothing, or two such reads some time apart.
 pub(super) fn prove_absence(run: &mut Run<'_>, side: Side, replica: &Replica, evidence: Evidence) -> Result<(), Stop> {
-    if evidence == Evidence::Deleted || run.delete_was_signalled(&replica.record) || deletion_waits(run, side) {
+    if evidence == Evidence::Deleted || deletion_waits(run, side) {
+        return Ok(());
+    }
+    if run.delete_was_signalled(&replica.record) {
+        // The signal is covered by this run. Should the write that follows be lost, the time that passes until that is
+        // known proves the absence as well.
+        let now = run.now;
+        if let Some(replica) = run.link_mut().replicas.get_mut(side) {
+            replica.missing_since.get_or_insert(now);
+        }
         return Ok(());
     }
     prove_by_time(run, side, replica)

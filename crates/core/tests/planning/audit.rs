@@ -144,6 +144,14 @@ fn a_deletion_of_ours_covers_every_field() {
 }
 
 #[test]
+fn what_a_deletion_took_away_is_compared_without_outer_blanks() {
+    let mut scene = deleted();
+    scene.link().unaudited[0].replaced = subject(" lunch ");
+    scene.case.facts = vec![fact(subject(" lunch "), None), deletion()];
+    assert!(unseen(&scene.plan()).is_empty(), "a deletion keeps values as they were read");
+}
+
+#[test]
 fn a_private_value_is_never_kept() {
     let mut scene = written();
     let mut secret = fact(subject("secret"), None);

@@ -61,6 +61,9 @@ fn absence_is_a_deletion_only_with_evidence() {
             if proven {
                 deletes_partner(&plan, side, deleted_reason(side));
                 assert_eq!(plan.steps[0].replaced, snapshot(side.other()).fields, "the last state can be restored");
+                let missing_since = plan.next.unwrap().replicas.get(side).as_ref().unwrap().missing_since;
+                let noted = evidence == Evidence::Deleted || missing_since.is_some();
+                assert!(noted, "a deletion whose write is lost is not proven from the beginning again");
                 continue;
             }
             assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::AbsenceUnproven), "{evidence:?}");
