@@ -11,6 +11,7 @@ mod contract;
 mod copies;
 mod crossings;
 mod enrolment;
+mod faults;
 mod health;
 mod hostile_files;
 mod hostile_hub;
