@@ -62,7 +62,8 @@ strikes! {
     OutlookStaleReads: outlook_stale_reads_next, 50;
     SalesforceThrottle: salesforce_throttle_next, 5;
     SalesforceThrottleBare: salesforce_throttle_bare_next, 5;
-    SalesforceLimit: salesforce_limit_next, 2;
+    SalesforceLimit: salesforce_limit_next, 0;
+    SalesforceConcurrentLimit: salesforce_concurrent_limit_next, 2;
     SalesforceInternalError: salesforce_internal_error_next, 5;
     SalesforceUnavailable: salesforce_unavailable_next, 10;
     SalesforceGatewayTimeout: salesforce_gateway_timeout_next, 5;

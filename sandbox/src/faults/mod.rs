@@ -57,4 +57,13 @@ mod tests {
         faults.change(|switches| switches.hub_drop_next = 2);
         assert_eq!([(); 3].map(|()| faults.take(Strike::HubDrop)), [true, true, false]);
     }
+
+    #[test]
+    fn every_switch_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        let switches = serde_json::to_value(Switches::default()).unwrap();
+        for name in switches.as_object().unwrap().keys() {
+            assert!(readme.contains(&format!("| `{name}` |")), "`{name}` has a row in sandbox/README.md");
+        }
+    }
 }

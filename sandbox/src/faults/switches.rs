@@ -125,8 +125,10 @@ switches! {
         salesforce_throttle_next: u32 = 0;
         /// The next n REST requests are answered 429 without `Retry-After`.
         salesforce_throttle_bare_next: u32 = 0;
-        /// The next n REST requests are answered 403 REQUEST_LIMIT_EXCEEDED.
+        /// The next n REST requests are answered 403 REQUEST_LIMIT_EXCEEDED for the requests of the day.
         salesforce_limit_next: u32 = 0;
+        /// The next n REST requests are answered 403 REQUEST_LIMIT_EXCEEDED for too many long ones at once.
+        salesforce_concurrent_limit_next: u32 = 0;
         /// The next n REST requests are answered 500 UNKNOWN_EXCEPTION.
         salesforce_internal_error_next: u32 = 0;
         /// The next n REST requests are answered 503 SERVER_UNAVAILABLE.

@@ -3,9 +3,10 @@
 
 use calbridge_sandbox::Actor;
 use calbridge_sandbox::history::Cloud;
+use chrono::TimeDelta;
 use serde_json::json;
 
-use super::{all_crossed, ends_having_told, linked, office, place_of, work, works_despite};
+use super::{all_crossed, ends_having_told, linked, office, place_of, row_id, work, works_despite};
 use crate::support::Rehearsal;
 use crate::support::look::gives;
 use crate::support::meetings::{id_of, in_outlook};
@@ -97,8 +98,30 @@ async fn salesforce_unable_to_lock_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn salesforce_request_limit_exceeded() {
-    works_despite("", |switches| switches.salesforce_limit_next = 1).await.end().await;
+async fn salesforce_request_limit_exceeded_by_requests_at_once() {
+    works_despite("", |switches| switches.salesforce_concurrent_limit_next = 1).await.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn salesforce_request_limit_exceeded_for_the_day() {
+    let mut rehearsal = linked(office(), "").await;
+    rehearsal.switch(|switches| switches.salesforce_limit_next = 1);
+    work(&rehearsal);
+    // The engine asks nothing more for minutes; what people do waits and says why.
+    let waiting = row_id(&rehearsal, "Kept S");
+    loop {
+        let story = rehearsal.story(&waiting).await;
+        if gives(&story, "read_failed") && story.to_string().contains("CB1356") {
+            break;
+        }
+        rehearsal.pass(TimeDelta::seconds(1)).await;
+    }
+    assert_eq!(rehearsal.written().1, 2, "nothing more was written");
+    // Somebody bought more requests and started anew.
+    rehearsal.stop_engine().await;
+    rehearsal.start_engine_behind().await;
+    all_crossed(&rehearsal).await;
+    rehearsal.end().await;
 }
 
 /// One meeting made in Outlook; what becomes of its place when the org marks the places of what the engine writes.

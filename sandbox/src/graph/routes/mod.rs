@@ -314,7 +314,8 @@ impl Front {
                     // Nobody is left to be told how it went.
                     let _unheard = front.perform(&route, &call).await;
                 });
-                return Answer { cut: true, ..Answer::empty(504) };
+                let lost = GraphError::new(504, "UnknownError", "The request timed out at the gateway.");
+                return Answer { cut: true, ..self.refuse(&lost, ids) };
             }
             Ok(seat) => {
                 let mut outcome = self.perform(&route, &call).await;

@@ -236,6 +236,8 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
         limit_exceeded("ConcurrentRequests (Concurrent API Requests) Limit exceeded.")
     } else if org.world.strikes(Strike::SalesforceLimit) {
         limit_exceeded("TotalRequests Limit exceeded.")
+    } else if org.world.strikes(Strike::SalesforceConcurrentLimit) {
+        limit_exceeded("ConcurrentRequests (Concurrent API Requests) Limit exceeded.")
     } else {
         match found {
             Ok((_, resource)) => {
