@@ -344,7 +344,7 @@ mod tests {
         let cases: [(u16, &str, Expect); 11] = [
             (400, "UNABLE_TO_LOCK_ROW", not_now),
             (403, "REQUEST_LIMIT_EXCEEDED", not_now),
-            (503, "SERVER_UNAVAILABLE", not_now),
+            (503, "SERVER_UNAVAILABLE", unknown),
             (401, "INVALID_SESSION_ID", not_now),
             (500, "UNKNOWN_EXCEPTION", unknown),
             (502, "ODD", unknown),
@@ -360,6 +360,7 @@ mod tests {
         }
         assert!(unknown(&Failure::from_answer(503, b"<html>proxy</html>").into_write_result()));
         assert!(unknown(&Failure::from_answer(200, b"").into_write_result()));
+        assert!(not_now(&Failure::from_answer(429, b"Too Many Requests").into_write_result()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod graph;
+mod hostile;
 mod hub;
 mod pubsub;
 mod salesforce;
