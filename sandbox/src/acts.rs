@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assembly::{Clouds, UnknownPerson};
 use crate::event_hubs::DetachReason;
+use crate::graph::Tenant;
 
 /// One act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,16 +70,41 @@ pub enum Act {
     Calm,
 }
 
+impl Act {
+    /// Returns its name, as the control API takes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CutHub => "cut_hub",
+            Self::DetachReaders => "detach_readers",
+            Self::StealPartitions => "steal_partitions",
+            Self::ExpireSubscriptions => "expire_subscriptions",
+            Self::RemoveSubscriptions => "remove_subscriptions",
+            Self::MissNotifications => "miss_notifications",
+            Self::ForgetChangeEvents => "forget_change_events",
+            Self::Gap { .. } => "gap",
+            Self::Overflow => "overflow",
+            Self::EndStreams => "end_streams",
+            Self::ArchiveEvents { .. } => "archive_events",
+            Self::PurgeRecycleBin => "purge_recycle_bin",
+            Self::DeactivateUser { .. } => "deactivate_user",
+            Self::ActivateUser { .. } => "activate_user",
+            Self::TakeLicence { .. } => "take_licence",
+            Self::GiveLicence { .. } => "give_licence",
+            Self::Calm => "calm",
+        }
+    }
+}
+
 impl Clouds {
     /// Does it; returns how many connections, subscriptions, records or people it befell.
     pub(crate) fn act(&self, act: &Act) -> Result<usize, UnknownPerson> {
-        Ok(match act {
+        let affected = match act {
             Act::CutHub => self.hub_handle.cut_connections(),
             Act::DetachReaders => self.hub_handle.detach_readers(None, DetachReason::DetachForced),
             Act::StealPartitions => self.hub_handle.detach_readers(None, DetachReason::Stolen),
             Act::ExpireSubscriptions => self.tenant.expire_subscriptions(),
-            Act::RemoveSubscriptions => self.tenant.each_subscription(|tenant, id| tenant.drop_subscription(id)),
-            Act::MissNotifications => self.tenant.each_subscription(|tenant, id| tenant.announce_missed(id)),
+            Act::RemoveSubscriptions => self.tenant.each_subscription(Tenant::drop_subscription),
+            Act::MissNotifications => self.tenant.each_subscription(Tenant::announce_missed),
             Act::ForgetChangeEvents => {
                 self.org.forget_change_events();
                 1
@@ -99,7 +125,9 @@ impl Clouds {
             Act::TakeLicence { person } => self.license(person, false)?,
             Act::GiveLicence { person } => self.license(person, true)?,
             Act::Calm => self.calm(),
-        })
+        };
+        self.world.meters.struck(act.name());
+        Ok(affected)
     }
 
     fn activate(&self, person: &str, active: bool) -> Result<usize, UnknownPerson> {
@@ -121,5 +149,39 @@ impl Clouds {
             self.tenant.set_licensed(&mailbox.user_id, true);
         }
         self.world.late.waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_act_is_called_by_its_name_and_has_a_row_in_the_readme() {
+        let person = || "ada".to_owned();
+        let all = [
+            Act::CutHub,
+            Act::DetachReaders,
+            Act::StealPartitions,
+            Act::ExpireSubscriptions,
+            Act::RemoveSubscriptions,
+            Act::MissNotifications,
+            Act::ForgetChangeEvents,
+            Act::Gap { record: person() },
+            Act::Overflow,
+            Act::EndStreams,
+            Act::ArchiveEvents { records: Vec::new() },
+            Act::PurgeRecycleBin,
+            Act::DeactivateUser { person: person() },
+            Act::ActivateUser { person: person() },
+            Act::TakeLicence { person: person() },
+            Act::GiveLicence { person: person() },
+            Act::Calm,
+        ];
+        let readme = include_str!("../README.md");
+        for act in all {
+            assert_eq!(serde_json::to_value(&act).unwrap()["act"], act.name());
+            assert!(readme.contains(&format!("`{}`", act.name())), "`{}` is in sandbox/README.md", act.name());
+        }
     }
 }

@@ -65,14 +65,18 @@ impl World {
 
     /// Tells whether a fault strikes now: because it was switched on by name, or at random in the profile `hostile`.
     pub(crate) fn strikes(&self, strike: Strike) -> bool {
-        if self.faults.take(strike) {
-            return true;
-        }
         let often = strike.per_mille();
-        self.profile == Profile::Hostile
-            && often > 0
-            && self.faults.read().hostile
-            && self.draw(|random| random.random_ratio(often, 1_000))
+        let at_random = || {
+            self.profile == Profile::Hostile
+                && often > 0
+                && self.faults.read().hostile
+                && self.draw(|random| random.random_ratio(often, 1_000))
+        };
+        let strikes = self.faults.take(strike) || at_random();
+        if strikes {
+            self.meters.struck(strike.name());
+        }
+        strikes
     }
 
     /// Returns the time after which a change may still be missing in a stale read; none: any change may.

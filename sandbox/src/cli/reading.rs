@@ -127,6 +127,9 @@ pub(super) async fn counters(command: CountersCommand) -> anyhow::Result<Outcome
             table.add_row([caller.clone(), what.to_owned(), count.to_string()]);
         }
     }
+    for (fault, count) in counters["faults"].as_object().into_iter().flatten() {
+        table.add_row(["fault".to_owned(), fault.clone(), count.to_string()]);
+    }
     for ((actor, what), count) in changes_by_actor(&counters) {
         table.add_row([actor, what, count.to_string()]);
     }

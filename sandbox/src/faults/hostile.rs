@@ -30,9 +30,18 @@ macro_rules! strikes {
         pub(crate) enum Strike { $($name,)* }
 
         impl Strike {
+            /// All of them.
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// Returns the switch that counts how often it strikes for certain.
             pub(crate) fn counter(self, switches: &mut Switches) -> &mut u32 {
                 match self { $(Self::$name => &mut switches.$counter,)* }
+            }
+
+            /// Returns the name of its switch.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($counter),)* }
             }
 
             /// Returns how many of a thousand cases it hits in the profile `hostile`.
@@ -49,12 +58,12 @@ strikes! {
     OutlookInternalError: outlook_internal_error_next, 5;
     OutlookUnavailable: outlook_unavailable_next, 10;
     OutlookGatewayTimeout: outlook_gateway_timeout_next, 5;
-    OutlookInternalErrorAfter: outlook_internal_error_after_next, 10;
-    OutlookUnavailableAfter: outlook_unavailable_after_next, 10;
-    OutlookGatewayTimeoutAfter: outlook_gateway_timeout_after_next, 10;
-    OutlookCutAnswer: outlook_cut_answer_next, 20;
-    OutlookLateApply: outlook_late_apply_next, 20;
-    OutlookChangedUnderneath: outlook_changed_underneath_next, 20;
+    OutlookInternalErrorAfter: outlook_internal_error_after_next, 20;
+    OutlookUnavailableAfter: outlook_unavailable_after_next, 20;
+    OutlookGatewayTimeoutAfter: outlook_gateway_timeout_after_next, 20;
+    OutlookCutAnswer: outlook_cut_answer_next, 40;
+    OutlookLateApply: outlook_late_apply_next, 40;
+    OutlookChangedUnderneath: outlook_changed_underneath_next, 40;
     OutlookExpiredTokens: outlook_expired_tokens_next, 0;
     OutlookRefuseTokens: outlook_refuse_tokens_next, 2;
     EntraUnavailable: entra_unavailable_next, 0;
@@ -67,11 +76,11 @@ strikes! {
     SalesforceInternalError: salesforce_internal_error_next, 5;
     SalesforceUnavailable: salesforce_unavailable_next, 10;
     SalesforceGatewayTimeout: salesforce_gateway_timeout_next, 5;
-    SalesforceInternalErrorAfter: salesforce_internal_error_after_next, 10;
-    SalesforceUnavailableAfter: salesforce_unavailable_after_next, 10;
-    SalesforceGatewayTimeoutAfter: salesforce_gateway_timeout_after_next, 10;
-    SalesforceCutAnswer: salesforce_cut_answer_next, 20;
-    SalesforceLateApply: salesforce_late_apply_next, 20;
+    SalesforceInternalErrorAfter: salesforce_internal_error_after_next, 20;
+    SalesforceUnavailableAfter: salesforce_unavailable_after_next, 20;
+    SalesforceGatewayTimeoutAfter: salesforce_gateway_timeout_after_next, 20;
+    SalesforceCutAnswer: salesforce_cut_answer_next, 40;
+    SalesforceLateApply: salesforce_late_apply_next, 40;
     SalesforceLock: salesforce_lock_next, 30;
     SalesforceRefuseSessions: salesforce_refuse_sessions_next, 2;
     SalesforceStaleReads: salesforce_stale_reads_next, 50;
@@ -105,17 +114,36 @@ pub(crate) async fn run(clouds: Arc<Clouds>, stop: CancellationToken) {
 
 fn disturb(clouds: &Clouds) {
     let drawn = clouds.world.draw(|random| random.random_range(0..100));
-    let switch = |change: fn(&mut Switches)| clouds.world.faults.change(change);
+    let revoke = |name: &str, change: fn(&mut Switches)| {
+        clouds.world.meters.struck(name);
+        clouds.world.faults.change(change);
+    };
     let act = match drawn {
         0..20 => Act::CutHub,
         20..45 => Act::DetachReaders,
         45..55 => Act::StealPartitions,
-        55..65 => return switch(|switches| switches.outlook_revoke_tokens = true),
-        65..75 => return switch(|switches| switches.hub_revoke_tokens = true),
-        75..85 => return switch(|switches| switches.salesforce_revoke_tokens = true),
+        55..65 => return revoke("outlook_revoke_tokens", |switches| switches.outlook_revoke_tokens = true),
+        65..75 => return revoke("hub_revoke_tokens", |switches| switches.hub_revoke_tokens = true),
+        75..85 => return revoke("salesforce_revoke_tokens", |switches| switches.salesforce_revoke_tokens = true),
         85..95 => Act::EndStreams,
         _ => Act::Overflow,
     };
     let affected = clouds.act(&act);
     tracing::debug!(?act, ?affected, "the hostile profile struck");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_gives_the_rates_at_which_faults_strike() {
+        let readme = include_str!("../../README.md");
+        for strike in Strike::ALL {
+            let rate = f64::from(strike.per_mille()) / 10.0;
+            let told = if rate > 0.0 { format!("| {rate} % |") } else { "| |".to_owned() };
+            let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", strike.name())));
+            assert!(row.is_some_and(|row| row.ends_with(&told)), "{}: {told} in {row:?}", strike.name());
+        }
+    }
 }

@@ -13,7 +13,6 @@ macro_rules! switches {
         /// Set as a whole or by a partial JSON object through the control API. A count is used up by the next so many cases.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
-        #[expect(clippy::struct_excessive_bools, reason = "each bool is one named switch")]
         pub struct Switches {
             $($(#[$about_feature])* pub $feature: $feature_type,)*
             $($(#[$about_fault])* pub $fault: $fault_type,)*

@@ -89,6 +89,9 @@ pub(crate) struct Addresses {
     pub(crate) https: String,
 }
 
+/// What decides over a change event schema: the object, and which custom fields it has.
+type Shape = (Object, bool, bool, bool);
+
 /// All state of one Salesforce org.
 #[derive(Debug)]
 pub struct Org {
@@ -106,7 +109,7 @@ pub struct Org {
     pub(crate) closing: CancellationToken,
     /// Counts up when all open streams are to end.
     pub(crate) stream_ends: watch::Sender<u64>,
-    schemas: Mutex<BTreeMap<(Object, bool, bool, bool), Arc<EventSchema>>>,
+    schemas: Mutex<BTreeMap<Shape, Arc<EventSchema>>>,
     pub(crate) placed_schemas: PlacedSchemas,
     integration_user: String,
     pub(super) automated_user: String,

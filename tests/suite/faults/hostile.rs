@@ -25,6 +25,9 @@ async fn a_hostile_office_ends_in_agreement_once_it_is_calm() {
         let pause = people.choices.random_range(0..4_000);
         rehearsal.pass(TimeDelta::milliseconds(pause)).await;
     }
+    let struck = rehearsal.sandbox.world().meters.read().faults;
+    eprintln!("{} edits under {struck:#?}", people.made());
+    assert!(struck.len() >= 10 && struck.values().sum::<u64>() >= 30, "faults of many kinds struck: {struck:#?}");
     befall(&rehearsal, &Act::Calm);
     rehearsal
         .until("both sides are the same", |r| {
