@@ -33,6 +33,24 @@ use crate::story::Told;
 ///
 /// Starts a local sandbox of both clouds and calbridge between them, lets people act on both sides, loads a calendar file,
 /// and says at the end what it took. Takes about half a minute.
+/// How noisily the clouds notify. Faults have their tests; a demonstration shows none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Noise {
+    /// One notification per change, at once
+    Quiet,
+    /// What offices see: notifications that are late, repeated and too many
+    Office,
+}
+
+impl From<Noise> for Profile {
+    fn from(noise: Noise) -> Self {
+        match noise {
+            Noise::Quiet => Self::Quiet,
+            Noise::Office => Self::Office,
+        }
+    }
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "demo",
@@ -65,8 +83,8 @@ struct Args {
     speed: Option<f64>,
 
     /// How noisily the clouds notify: at once and once, or late, repeatedly and in bursts as in real offices
-    #[arg(long, value_enum, default_value_t = Profile::Quiet)]
-    profile: Profile,
+    #[arg(long, value_enum, default_value_t = Noise::Quiet)]
+    profile: Noise,
 
     /// No colours and no moving lines (also when the output is no terminal, or NO_COLOR is set)
     #[arg(long)]
@@ -112,8 +130,8 @@ async fn run(args: &Args, screen: &Screen, exports: &[Export]) -> anyhow::Result
     let began = Instant::now();
     let now = EngineClock::wall().now();
     let start_at = calendar::start_at(exports, now);
-    let speed = args.speed.unwrap_or(if args.profile == Profile::Office { 10.0 } else { 1.0 });
-    let setup = Setup { profile: args.profile, speed, start_at };
+    let speed = args.speed.unwrap_or(if args.profile == Noise::Office { 10.0 } else { 1.0 });
+    let setup = Setup { profile: args.profile.into(), speed, start_at };
     introduce(screen, &setup, start_at < now);
     let stage = Stage::start(&setup, screen).await?;
     screen.outcome(stage.clock.now(), "listening: 3 mailboxes over Event Hubs, the Salesforce org over Pub/Sub");
@@ -133,8 +151,8 @@ async fn run(args: &Args, screen: &Screen, exports: &[Export]) -> anyhow::Result
         Ok(_) => {
             let took = began.elapsed().as_secs_f64();
             let next = match args.profile {
-                Profile::Quiet => " Next: `-- --profile office`, where notifications are late, repeated and too many.",
-                Profile::Office => "",
+                Noise::Quiet => " Next: `-- --profile office`, where notifications are late, repeated and too many.",
+                Noise::Office => "",
             };
             screen.paragraph(Tone::Quiet, 3, &format!("The whole run took {took:.0} s.{next}"));
         }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acts::Act;
 use crate::clock::SandboxClock;
 use crate::endpoints::{self, Endpoints, Mailbox};
 use crate::event_hubs::{self, HubAccess, HubHandle, HubLog};
@@ -131,7 +132,8 @@ impl Clouds {
         let people =
             mailboxes.iter().map(|mailbox| (mailbox.user_id.clone(), mailbox.salesforce_user_id.clone())).collect();
         let effects = self.world.history.since(0);
-        let evidence = Evidence { effects, outlook, salesforce, people, now: self.world.clock.now() };
+        let mails = self.world.mails.all();
+        let evidence = Evidence { effects, mails, outlook, salesforce, people, now: self.world.clock.now() };
         oracle::judge(&evidence, terms)
     }
 }
@@ -240,6 +242,14 @@ impl Sandbox {
     pub fn person_number(&self, number: usize) -> Option<Person> {
         let mailbox = self.clouds.endpoints.mailboxes.get(number)?;
         self.clouds.person(&mailbox.address).ok()
+    }
+
+    /// Does something to the clouds that no switch can name; returns how many connections, records or people it befell.
+    ///
+    /// # Errors
+    /// [`UnknownPerson`] when it names nobody.
+    pub fn act(&self, act: &Act) -> Result<usize, UnknownPerson> {
+        self.clouds.act(act)
     }
 
     /// Judges everything that happened so far, on the usual terms.
@@ -465,4 +475,5 @@ fn serve_all(
     }
     tasks.spawn(Arc::clone(&clouds.tenant).run(stop.clone()));
     tasks.spawn(Arc::clone(&clouds.org).run(stop.clone()));
+    tasks.spawn(crate::faults::hostile::run(Arc::clone(clouds), stop.clone()));
 }

@@ -13,6 +13,7 @@
 //! The sandbox shares no wire types with the engine: a shared type hides a shared mistake.
 
 pub mod actor;
+pub mod acts;
 mod assembly;
 pub mod calendar_file;
 pub mod clock;
@@ -22,6 +23,8 @@ pub mod event_hubs;
 pub mod faults;
 pub mod graph;
 pub mod history;
+pub mod late;
+pub mod mails;
 pub mod meters;
 pub mod moments;
 pub mod net;
@@ -36,6 +39,7 @@ pub mod tls;
 pub mod world;
 
 pub use actor::Actor;
+pub use acts::Act;
 pub use assembly::{Sandbox, SandboxError, UnknownPerson};
 pub use clock::SandboxClock;
 pub use endpoints::Endpoints;

@@ -23,6 +23,8 @@ pub struct Counts {
     /// Requests refused because the caller went past a limit, by caller and then by limit, such as
     /// `graph.mailbox_concurrency` or `salesforce.requests_per_day`; injected faults do not count.
     pub refusals: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How often each fault struck, by the name of its switch or act; what tests do through handles does not count.
+    pub faults: BTreeMap<String, u64>,
     /// Mails that Exchange would have sent, by caller id.
     pub mails: BTreeMap<String, u64>,
     /// Notifications published to the hub, redeliveries included.
@@ -47,6 +49,11 @@ impl Meters {
     pub fn refused(&self, caller: &str, limit: &str) {
         let mut counts = self.lock();
         *counts.refusals.entry(caller.to_owned()).or_default().entry(limit.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a fault that struck.
+    pub(crate) fn struck(&self, fault: &str) {
+        *self.lock().faults.entry(fault.to_owned()).or_default() += 1;
     }
 
     /// Counts mails that Exchange would send because of an act of `actor`.

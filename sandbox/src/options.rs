@@ -15,6 +15,10 @@ pub enum Profile {
     /// What offices see: each edit is followed by 1 to 3 further change keys within 20 s, deliveries repeat, 5 % come out of
     /// order, 1 to 10 notifications share a message, attendee mailboxes follow 1 to 30 s later.
     Office,
+    /// An office in which faults strike at random all the time: refusals, errors before and after the effect, cut answers,
+    /// late writes, stale reads, repeated and reordered messages, broken links, revoked tokens, streams that end. Loses no
+    /// notification. [`crate::Act::Calm`] ends it.
+    Hostile,
 }
 
 /// Start-up choices; the default is a small quiet world at the present time on free ports.

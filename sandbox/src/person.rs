@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::calendar_file::{self, CalendarFileError, NotLoaded};
 use crate::endpoints::Mailbox;
 use crate::graph::{GraphError, Tenant};
-use crate::salesforce::{Org, SalesforceError};
+use crate::salesforce::{Change, Org, Road, SalesforceError};
 
 /// Says why an act was refused.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +121,22 @@ impl Person {
     /// Deletes a Salesforce Event (it stays in the recycle bin).
     pub fn delete_in_salesforce(&self, id: &str) -> Result<(), PersonError> {
         self.org.delete(&self.actor(), None, id).map_err(PersonError::Salesforce)
+    }
+
+    /// Changes many Salesforce Events at once, in one transaction.
+    pub fn update_many_in_salesforce(
+        &self,
+        road: Road,
+        ids: &[String],
+        fields: &Map<String, Value>,
+    ) -> Result<(), PersonError> {
+        let change = Change::Update(fields);
+        self.org.change_many(&self.mailbox.address, road, ids, change).map_err(PersonError::Salesforce)
+    }
+
+    /// Deletes many Salesforce Events at once, in one transaction.
+    pub fn delete_many_in_salesforce(&self, road: Road, ids: &[String]) -> Result<(), PersonError> {
+        self.org.change_many(&self.mailbox.address, road, ids, Change::Delete).map_err(PersonError::Salesforce)
     }
 
     /// Loads a calendar export into this person's mailbox; what Outlook refuses is listed like what cannot be read.

@@ -411,3 +411,50 @@ async fn secrets_are_replaced_through_the_control_api() {
     }
     sandbox.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_api_acts_upon_the_clouds_and_tells_of_mails() {
+    let sandbox = start(small()).await;
+    let endpoints = sandbox.endpoints().clone();
+    let web = web(&endpoints);
+    let (control, me) = (endpoints.control_url.clone(), endpoints.mailboxes[0].clone());
+    let post = |path: &str, body: Value| web.post(format!("{control}{path}")).json(&body).send();
+    let get = |path: &str| web.get(format!("{control}{path}")).send();
+
+    let taken = post("/acts/take_licence", json!({ "person": me.address })).await.unwrap();
+    assert_eq!(taken.json::<Value>().await.unwrap(), json!({ "affected": 1 }));
+    for (path, body, status) in [
+        ("/acts/take_licence", json!({ "person": "nobody@contoso.example" }), StatusCode::NOT_FOUND),
+        ("/acts/take_licence", json!({}), StatusCode::BAD_REQUEST),
+        ("/acts/take_license", json!({ "person": me.address }), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(post(path, body).await.unwrap().status(), status, "{path}");
+    }
+    let calm = web.post(format!("{control}/acts/calm")).send().await.unwrap();
+    assert_eq!(calm.status(), StatusCode::OK);
+    assert_eq!(get("/switches").await.unwrap().json::<Value>().await.unwrap()["hostile"], false);
+
+    let person = sandbox.person_number(0).unwrap();
+    let event = json!({ "subject": "Invited", "attendees": [{ "emailAddress": { "address": "guest@elsewhere.example" } }],
+        "start": { "dateTime": "2026-12-01T10:00:00", "timeZone": "UTC" },
+        "end": { "dateTime": "2026-12-01T11:00:00", "timeZone": "UTC" } });
+    person.create_in_outlook(&event).unwrap();
+    let mails: Value = get("/mails").await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&mails[0]["kind"], &mails[0]["recipients"]),
+        (&json!("invitation"), &json!(["guest@elsewhere.example"]))
+    );
+
+    let fields = json!({ "Subject": "Call", "StartDateTime": "2026-12-01T09:00:00Z", "DurationInMinutes": 30 });
+    let ids = [(); 2].map(|()| person.create_in_salesforce(fields.as_object().cloned().unwrap()).unwrap());
+    let many = format!("/people/{}/salesforce/many", me.address);
+    let moved = post(&many, json!({ "ids": ids, "update": { "Location": "Hall" }, "road": "flow" })).await.unwrap();
+    assert_eq!(moved.status(), StatusCode::NO_CONTENT);
+    assert!(sandbox.org().records().iter().all(|row| row["Location"] == "Hall"));
+    let gone = post("/salesforce/flow", json!({ "ids": ids })).await.unwrap();
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    assert!(sandbox.org().records().is_empty());
+    assert_eq!(post(&many, json!({ "ids": ids })).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert!(sandbox.oracle().is_clean());
+    sandbox.stop().await;
+}

@@ -3,7 +3,7 @@
 //! A round that is owed is stored as the position `wanted` of its own stream, in the same transaction as the signal that
 //! asked for it; so a crash in the middle of a round runs it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use calbridge_core::ids::{ConnectionId, MailboxId, StreamId};
 use calbridge_core::side::{BothSides, Side};
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target};
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Batch, Calendar, Clock, EnrolmentRow, Receipt, RemoteError, Retry, Store};
@@ -19,6 +19,11 @@ use crate::telemetry::events;
 
 /// Code of the error that says that a round's cursor has expired.
 const CURSOR_EXPIRED: &str = "CB1310";
+
+/// How long a round rests after its first failure; doubled with each.
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// Longest rest that no remote asked for.
+const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// Asks for a round.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,20 +81,43 @@ impl Rounds {
         // Without other instances there is nobody who could leave a round behind.
         let mut look = tokio::time::interval(LOOK_FOR_OWED);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Those that failed: until when they rest, and how long they rest the next time. None holds up another.
+        let mut resting: BTreeMap<RoundRequest, (Instant, Duration)> = BTreeMap::new();
         let mut outlook_sweep = self.clock.now() + self.sweeps.outlook;
         let mut salesforce_sweep = self.clock.now() + self.sweeps.salesforce;
         loop {
             while let Ok(request) = asked.try_recv() {
                 owed.insert(request);
             }
-            if let Some(request) = owed.pop_first() {
-                tokio::select! {
-                    () = self.round(&request) => {}
+            let rested =
+                |request: &&RoundRequest| resting.get(*request).is_none_or(|(until, _)| *until <= Instant::now());
+            if let Some(request) = owed.iter().find(rested).cloned() {
+                let failed = tokio::select! {
+                    ended = self.round(&request) => ended.err(),
                     () = stop.cancelled() => return,
+                };
+                match failed {
+                    None => {
+                        owed.remove(&request);
+                        resting.remove(&request);
+                    }
+                    Some(asked) => {
+                        let pause = resting.get(&request).map_or(FIRST_REST, |(_, next)| *next);
+                        let next = (pause * 2).min(LONGEST_REST);
+                        resting.insert(request, (Instant::now() + asked.max(pause), next));
+                    }
                 }
                 continue;
             }
+            let wakes = owed.iter().filter_map(|request| resting.get(request)).map(|(until, _)| *until).min();
+            let next_rested = async {
+                match wakes {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = next_rested => {}
                 request = asked.recv() => match request {
                     Some(request) => { owed.insert(request); }
                     None => return,
@@ -156,25 +184,20 @@ impl Rounds {
         owed
     }
 
-    /// Runs one round to its end, however often it fails on the way.
-    async fn round(&self, request: &RoundRequest) {
-        let mut pause = Duration::from_secs(1);
-        loop {
-            match self.pages(request).await {
-                Ok(records) => {
-                    events::sweep_ended(request.side, records, records);
-                    self.note_first_round(request).await;
-                    return;
-                }
-                Err(error) => {
-                    events::remote_failed(&error);
-                    let asked = match error.retry {
-                        Retry::After(asked) => asked,
-                        Retry::Never => Duration::from_mins(5),
-                    };
-                    tokio::time::sleep(asked.max(pause)).await;
-                    pause = (pause * 2).min(Duration::from_mins(5));
-                }
+    /// Runs one round; a failure says how long the remote wants to be left alone.
+    async fn round(&self, request: &RoundRequest) -> Result<(), Duration> {
+        match self.pages(request).await {
+            Ok(records) => {
+                events::sweep_ended(request.side, records, records);
+                self.note_first_round(request).await;
+                Ok(())
+            }
+            Err(error) => {
+                events::remote_failed(&error);
+                Err(match error.retry {
+                    Retry::After(asked) => asked,
+                    Retry::Never => LONGEST_REST,
+                })
             }
         }
     }

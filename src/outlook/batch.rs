@@ -163,9 +163,11 @@ impl GraphClient {
                         again.push(index);
                         continue;
                     }
-                    _ if reply.is_held_back() => {
-                        let asked = calls.get(index).map_or(UNNAMED_PAUSE, |call| self.pause(&call.key, &reply));
-                        if !waited && !last && asked <= patience {
+                    _ if reply.asks_to_wait() => {
+                        let call = calls.get(index);
+                        let asked = call.map_or(UNNAMED_PAUSE, |call| self.pause(&call.key, &reply));
+                        let repeats = call.is_some_and(|call| reply.may_repeat(&call.method));
+                        if repeats && !waited && !last && asked <= patience {
                             pause = pause.max(asked);
                             again.push(index);
                             held_back = true;

@@ -506,7 +506,7 @@ fn refusal(reply: &Reply) -> WriteResult {
         404 if error.code == error::NO_MAILBOX => WriteResult::NotNow(why),
         404 | 410 => WriteResult::Gone(why),
         401 | 403 | 423 | 424 => WriteResult::NotNow(why),
-        _ if reply.is_held_back() => WriteResult::NotNow(why),
+        _ if reply.is_throttled() => WriteResult::NotNow(why),
         // Whoever redirects is not Graph; what it did with the request before is unknown.
         300..=399 | 408 | 500.. => WriteResult::Unknown(why),
         _ => WriteResult::Refused(why),

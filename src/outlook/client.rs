@@ -93,11 +93,23 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
-    /// Tells whether Graph turned the request away before looking at it.
+    /// Tells whether Graph asks to come again later.
     ///
     /// A 503 that names no pause comes from somewhere on the way and says nothing about what happened behind it.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.status == 429 || (self.status == 503 && self.retry_after.is_some())
+    pub(super) fn asks_to_wait(&self) -> bool {
+        self.is_throttled() || (self.status == 503 && self.retry_after.is_some())
+    }
+
+    /// Tells whether Graph turned the request away before looking at it.
+    ///
+    /// Only throttling says so. An outage may strike behind the effect of a write, with a pause or without.
+    pub(super) fn is_throttled(&self) -> bool {
+        self.status == 429
+    }
+
+    /// Tells whether the same request may be sent again without asking what became of the first.
+    pub(super) fn may_repeat(&self, method: &Method) -> bool {
+        self.is_throttled() || *method == Method::GET
     }
 
     /// Reads the error envelope.
@@ -239,9 +251,9 @@ impl GraphClient {
                     renewed = true;
                     token = self.renewed(&token).await?;
                 }
-                _ if reply.is_held_back() => {
+                _ if reply.asks_to_wait() => {
                     let pause = self.pause(&call.key, &reply);
-                    if waited || pause > patience {
+                    if waited || pause > patience || !reply.may_repeat(&call.method) {
                         return Ok(reply);
                     }
                     waited = true;

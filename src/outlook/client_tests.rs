@@ -41,11 +41,13 @@ async fn a_gateways_page_is_a_status_and_a_broken_success_is_a_lost_answer() {
 }
 
 #[test]
-fn only_a_503_that_names_a_pause_is_certainly_without_effect() {
+fn only_throttling_is_certainly_without_effect_and_an_outage_has_no_write_repeated() {
     let reply = |status, retry_after| Reply { status, body: Value::Null, retry_after };
-    assert!(reply(429, None).is_held_back());
-    assert!(reply(503, Some(Duration::ZERO)).is_held_back());
-    assert!(!reply(503, None).is_held_back());
+    let (throttled, outage) = (reply(429, None), reply(503, Some(Duration::ZERO)));
+    assert!(throttled.asks_to_wait() && throttled.may_repeat(&Method::POST));
+    assert!(outage.asks_to_wait() && outage.may_repeat(&Method::GET));
+    assert!(!outage.is_throttled() && !outage.may_repeat(&Method::POST) && !outage.may_repeat(&Method::PATCH));
+    assert!(!reply(503, None).asks_to_wait());
 }
 
 #[tokio::test]

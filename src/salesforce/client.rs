@@ -176,11 +176,13 @@ impl Client {
         let answer = request.send().await.map_err(|error| Failure::from_transport(&error))?;
         let status = answer.status();
         self.note_usage(answer.headers());
+        let asked = retry_after(answer.headers());
         let body = http::body(answer).await.map_err(|error| Failure::from_body(&error))?;
         if status.is_success() {
             return Ok(Reply(body));
         }
-        let failure = Failure::from_answer(status.as_u16(), &body);
+        let mut failure = Failure::from_answer(status.as_u16(), &body);
+        failure.retry_after = asked;
         tracing::debug!(
             kind = call.kind,
             status = status.as_u16(),
@@ -218,7 +220,8 @@ impl Client {
             // Salesforce names no time; a concurrency limit falls within seconds, the daily one within a rolling day.
             Kind::RequestLimit if failure.message.contains("Concurrent") => self.short_pause,
             Kind::RequestLimit => self.long_pause,
-            Kind::Unavailable => self.short_pause,
+            // What stands before it may name one.
+            Kind::Unavailable | Kind::Throttled => failure.retry_after.unwrap_or(self.short_pause),
             _ => return failure,
         };
         self.limits.pause(&self.key, pause);
@@ -230,6 +233,12 @@ impl Client {
         );
         failure.retry_after(pause)
     }
+}
+
+/// Reads `Retry-After` in seconds, the form of every gateway seen so far; a day at most.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get("Retry-After")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(86_400)))
 }
 
 /// Reads `Sforce-Limit-Info: api-usage=18/5000`.

@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Session,
     /// A request limit of the org.
     RequestLimit,
+    /// Turned away by what stands before the org, with 429.
+    Throttled,
     /// A row or its parent is locked.
     Locked,
     /// No such row, or a deleted one.
@@ -78,7 +80,7 @@ impl Kind {
             Self::Unavailable => "CB1353",
             Self::SignIn => "CB1354",
             Self::Session => "CB1355",
-            Self::RequestLimit => "CB1356",
+            Self::RequestLimit | Self::Throttled => "CB1356",
             Self::Locked => "CB1357",
             Self::Gone => "CB1358",
             Self::Duplicate => "CB1359",
@@ -94,7 +96,7 @@ impl Kind {
 
     fn retry(self) -> Retry {
         match self {
-            Self::Unreachable | Self::NoAnswer | Self::ServerFault | Self::Unavailable => {
+            Self::Unreachable | Self::NoAnswer | Self::ServerFault | Self::Unavailable | Self::Throttled => {
                 Retry::After(Duration::from_secs(5))
             }
             Self::Locked => Retry::After(Duration::from_secs(1)),
@@ -169,6 +171,8 @@ impl Failure {
         match status {
             401 => Self::new(Kind::Session, format!("{said}: the session is not valid")),
             403 => Self::new(Kind::Forbidden, format!("{said}; check the integration user's permissions")),
+            // Not of Salesforce's own limits, which answer 403; whatever stands before it turned the call away.
+            429 => Self::new(Kind::Throttled, format!("{said}: too many requests")),
             404 | 410 => Self::new(Kind::Gone, format!("{said}: no such resource")),
             500..=599 => Self::new(Kind::ServerFault, said),
             _ => Self::new(Kind::Unreadable, format!("{said} without an error code")),
@@ -219,15 +223,16 @@ impl Failure {
     pub(super) fn into_write_result(self) -> WriteResult {
         let why = self.why();
         match self.kind {
-            Kind::NoAnswer | Kind::ServerFault | Kind::Unreadable | Kind::Redirected | Kind::TooLarge => {
-                WriteResult::Unknown(why)
-            }
-            Kind::Unreachable
+            // An outage may strike behind the effect of a write.
+            Kind::NoAnswer
+            | Kind::ServerFault
             | Kind::Unavailable
-            | Kind::SignIn
-            | Kind::Session
-            | Kind::RequestLimit
-            | Kind::Locked => WriteResult::NotNow(why),
+            | Kind::Unreadable
+            | Kind::Redirected
+            | Kind::TooLarge => WriteResult::Unknown(why),
+            Kind::Unreachable | Kind::SignIn | Kind::Session | Kind::RequestLimit | Kind::Throttled | Kind::Locked => {
+                WriteResult::NotNow(why)
+            }
             Kind::Gone => WriteResult::Gone(why),
             Kind::Duplicate => WriteResult::AlreadyExists(why),
             Kind::Precondition => WriteResult::Conflict(why),
@@ -339,7 +344,7 @@ mod tests {
         let cases: [(u16, &str, Expect); 11] = [
             (400, "UNABLE_TO_LOCK_ROW", not_now),
             (403, "REQUEST_LIMIT_EXCEEDED", not_now),
-            (503, "SERVER_UNAVAILABLE", not_now),
+            (503, "SERVER_UNAVAILABLE", unknown),
             (401, "INVALID_SESSION_ID", not_now),
             (500, "UNKNOWN_EXCEPTION", unknown),
             (502, "ODD", unknown),
@@ -355,6 +360,7 @@ mod tests {
         }
         assert!(unknown(&Failure::from_answer(503, b"<html>proxy</html>").into_write_result()));
         assert!(unknown(&Failure::from_answer(200, b"").into_write_result()));
+        assert!(not_now(&Failure::from_answer(429, b"Too Many Requests").into_write_result()));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod copies;
 mod crash_points;
 mod crossings;
 mod enrolment;
+mod faults;
 mod guards;
 mod health;
 mod hostile_files;

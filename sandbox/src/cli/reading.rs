@@ -1,4 +1,4 @@
-//! `switch`, `counters`, `oracle`, `cut-hub`.
+//! `switch`, `act`, `counters`, `oracle`, `cut-hub`.
 
 use std::collections::BTreeMap;
 
@@ -50,6 +50,18 @@ pub(super) struct OracleCommand {
     /// Client ids of the bridge, comma separated [default: every application]
     #[arg(long, value_name = "IDS")]
     bridge: Option<String>,
+}
+
+/// `act`
+#[derive(Debug, Args)]
+pub(super) struct ActCommand {
+    #[command(flatten)]
+    place: Where,
+    /// Name, such as `take_licence`; the sandbox's README lists them
+    name: String,
+    /// Details: `person=ADDRESS`, `record=ID`, `records=ID,ID`
+    #[arg(value_name = "NAME=VALUE")]
+    details: Vec<String>,
 }
 
 /// `cut-hub`
@@ -115,6 +127,9 @@ pub(super) async fn counters(command: CountersCommand) -> anyhow::Result<Outcome
             table.add_row([caller.clone(), what.to_owned(), count.to_string()]);
         }
     }
+    for (fault, count) in counters["faults"].as_object().into_iter().flatten() {
+        table.add_row(["fault".to_owned(), fault.clone(), count.to_string()]);
+    }
     for ((actor, what), count) in changes_by_actor(&counters) {
         table.add_row([actor, what, count.to_string()]);
     }
@@ -157,9 +172,27 @@ pub(super) async fn oracle(command: OracleCommand) -> anyhow::Result<Outcome> {
         query.push("format=table".to_owned());
         output::print(&client.text(&format!("/oracle?{}", query.join("&"))).await?)?;
     }
-    let verdicts = ["lost", "duplicated", "looped", "diverged"];
+    let verdicts = ["lost", "duplicated", "looped", "diverged", "mailed"];
     let clean = verdicts.iter().all(|verdict| report[verdict].as_array().is_some_and(Vec::is_empty));
     Ok(if clean { Outcome::Done } else { Outcome::NotClean })
+}
+
+/// Does something to the clouds at once.
+pub(super) async fn act(command: ActCommand) -> anyhow::Result<Outcome> {
+    let client = Client::connect(&command.place)?;
+    let mut body = Map::new();
+    for detail in &command.details {
+        let (name, value) =
+            detail.split_once('=').with_context(|| format!("`{detail}` is not of the form NAME=VALUE"))?;
+        let value = match name {
+            "records" => value.split(',').map(str::trim).collect(),
+            _ => json!(value),
+        };
+        body.insert(name.to_owned(), value);
+    }
+    let path = format!("/acts/{}", segment(&command.name));
+    output::print_json(&client.call(Method::POST, &path, Some(&Value::Object(body))).await?)?;
+    Ok(Outcome::Done)
 }
 
 /// Cuts all Event Hubs connections.

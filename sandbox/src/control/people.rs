@@ -7,11 +7,12 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer::{Refusal, object};
 use crate::assembly::Clouds;
-use crate::person::{LoadedCalendar, Person};
+use crate::person::{LoadedCalendar, Person, PersonError};
+use crate::salesforce::{Change, Road};
 
 fn person(clouds: &Clouds, address: &str) -> Result<Person, Refusal> {
     clouds.person(address).map_err(|error| Refusal::not_found(error.to_string()))
@@ -75,6 +76,50 @@ pub(super) async fn delete_in_salesforce(
     Path((address, id)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
     person(&clouds, &address)?.delete_in_salesforce(&id)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is done to many events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Many {
+    /// Salesforce ids.
+    ids: Vec<String>,
+    /// New values; none deletes.
+    update: Option<Map<String, Value>>,
+    #[serde(default)]
+    road: Road,
+}
+
+impl Many {
+    fn read(body: &Bytes) -> Result<Self, Refusal> {
+        serde_json::from_value(Value::Object(object(body)?)).map_err(|error| {
+            let form = "`{\"ids\": [...], \"update\": {...}}`, without `update` to delete";
+            Refusal::bad_request(format!("the body is not {form}: {error}"))
+        })
+    }
+
+    fn change(&self) -> Change<'_> {
+        self.update.as_ref().map_or(Change::Delete, Change::Update)
+    }
+}
+
+/// `POST /people/{address}/salesforce/many`
+pub(super) async fn change_many(
+    State(clouds): State<Arc<Clouds>>,
+    Path(address): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let many = Many::read(&body)?;
+    let person = person(&clouds, &address)?.mailbox().address.clone();
+    clouds.org.change_many(&person, many.road, &many.ids, many.change()).map_err(PersonError::Salesforce)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /salesforce/flow`
+pub(super) async fn flow(State(clouds): State<Arc<Clouds>>, body: Bytes) -> Result<StatusCode, Refusal> {
+    let many = Many::read(&body)?;
+    clouds.org.automate(&many.ids, many.change()).map_err(PersonError::Salesforce)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

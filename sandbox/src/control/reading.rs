@@ -16,6 +16,7 @@ use crate::actor::Actor;
 use crate::assembly::Clouds;
 use crate::endpoints::{Endpoints, Mailbox};
 use crate::history::{Cloud, Effect, EffectKind};
+use crate::mails::Mail;
 use crate::meters::Counts;
 use crate::oracle::Terms;
 
@@ -166,6 +167,11 @@ pub(super) async fn history(
     effects.truncate(query.limit.unwrap_or(HISTORY_ROWS).min(MAX_HISTORY_ROWS));
     let next = query.from.saturating_add(effects.len());
     Ok(Json(HistoryPage { effects, next, length: clouds.world.history.len() }))
+}
+
+/// `GET /mails`
+pub(super) async fn mails(State(clouds): State<Arc<Clouds>>) -> Json<Vec<Mail>> {
+    Json(clouds.world.mails.all())
 }
 
 /// `GET /mailboxes`

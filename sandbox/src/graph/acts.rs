@@ -10,13 +10,14 @@ use uuid::Uuid;
 
 use super::content::{Content, Person, Response};
 use super::error::GraphError;
-use super::ids::{self, ItemKey};
+use super::ids::{self, IdForm, ItemKey};
 use super::input;
 use super::mailbox::Item;
 use super::series;
 use super::tenant::{State, Tenant, plain};
 use super::view::{self, Style};
 use crate::actor::Actor;
+use crate::mails::{Mail, MailKind};
 
 impl Tenant {
     /// Creates an event and returns it (ids in the immutable form, times in UTC).
@@ -159,11 +160,12 @@ impl Tenant {
         let mut item = self.new_item(content, owner);
         item.transaction_id.clone_from(&transaction);
         let key = item.key;
+        let told = item.clone();
         self.insert(&mut state, actor, home, item)?;
         if let Some(transaction) = transaction {
             state.mailbox_mut(home)?.transactions.insert(transaction, key);
         }
-        self.world.meters.mails(actor, mails.len() as u64);
+        self.mail(actor, home, &told, MailKind::Invitation, &mails);
         self.send_to_copies(&mut state, home, key.item, &mails, true);
         let mailbox = state.mailbox(home)?;
         let item = mailbox.find(key).ok_or_else(GraphError::item_not_found)?;
@@ -193,6 +195,7 @@ impl Tenant {
             }
         }
         let before = item.content.clone();
+        let now = self.world.clock.now();
         self.edit(&mut state, actor, home, key, |item| item.content = content)?;
         let after = state.mailbox(home)?.find(key).ok_or_else(GraphError::item_not_found)?.content.clone();
         let moved = after.recurrence != before.recurrence
@@ -200,7 +203,7 @@ impl Tenant {
         if key.original.is_none() && moved {
             // A new pattern or time of a series discards its exceptions (unconfirmed).
             let home = state.mailbox_mut(home)?;
-            home.discard_exceptions(key);
+            home.discard_exceptions(key, now);
             if let Some(master) = home.items.get_mut(&key) {
                 master.cancelled.clear();
             }
@@ -208,9 +211,14 @@ impl Tenant {
         if item.is_organizer {
             let (old, new) = (invited(&before, &owner), invited(&after, &owner));
             let everybody = after.mails_everybody(&before);
-            let mailed = old.iter().chain(new.iter().filter(|address| !old.contains(address)));
-            let mailed = mailed.filter(|address| everybody || old.contains(address) != new.contains(address)).count();
-            self.world.meters.mails(actor, mailed as u64);
+            let (kept, added): (Vec<String>, Vec<String>) =
+                new.iter().cloned().partition(|address| old.contains(address));
+            let removed: Vec<String> = old.iter().filter(|address| !new.contains(address)).cloned().collect();
+            if everybody {
+                self.mail(actor, home, &item, MailKind::Update, &kept);
+            }
+            self.mail(actor, home, &item, MailKind::Invitation, &added);
+            self.mail(actor, home, &item, MailKind::Cancellation, &removed);
             if everybody || after.attendees != before.attendees {
                 let mut all = old;
                 all.extend(new);
@@ -234,14 +242,34 @@ impl Tenant {
         }
         if item.is_organizer {
             let mails = invited(&item.content, &owner);
-            self.world.meters.mails(actor, mails.len() as u64);
+            self.mail(actor, home, &item, MailKind::Cancellation, &mails);
             self.send_to_copies(state, home, key.item, &mails, false);
         } else if let (None, Some(meeting)) = (key.original, item.meeting) {
             // The organiser learns of it by mail and sees the attendee as declined.
-            self.world.meters.mails(actor, 1);
+            self.mail(actor, home, &item, MailKind::Answer, &[item.organizer.address.to_lowercase()]);
             self.send_answer(state, &item.organizer.address, meeting, &owner, "declined");
         }
         Ok(())
+    }
+
+    /// Counts and notes one mail to each recipient about an item that was just written.
+    pub(crate) fn mail(&self, actor: &Actor, home: Uuid, item: &Item, kind: MailKind, recipients: &[String]) {
+        if recipients.is_empty() {
+            return;
+        }
+        let now = self.world.clock.now();
+        self.world.meters.mails(actor, recipients.len() as u64);
+        self.world.mails.note(Mail {
+            at: now,
+            sequence: self.world.history.len() as u64,
+            actor: actor.clone(),
+            kind,
+            mailbox: home.to_string(),
+            record: ids::encode(IdForm::Immutable, home, item.key),
+            ical_uid: item.ical_uid.clone(),
+            recipients: recipients.to_vec(),
+            past: item.content.end.instant() < now,
+        });
     }
 
     /// Finds an event and holds a client to its `If-Match`.

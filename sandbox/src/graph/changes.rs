@@ -82,12 +82,13 @@ impl Tenant {
 
     /// Takes an item out of a mailbox, a series with all its exceptions.
     pub(crate) fn remove(&self, state: &mut State, actor: &Actor, home: Uuid, key: ItemKey) -> Result<(), GraphError> {
+        let now = self.world.clock.now();
         let mailbox = state.mailbox_mut(home)?;
         let item = mailbox.items.get(&key).ok_or_else(GraphError::item_not_found)?.clone();
         if key.original.is_none() {
-            mailbox.discard_exceptions(key);
+            mailbox.discard_exceptions(key, now);
         }
-        mailbox.discard(key);
+        mailbox.discard(key, now);
         self.record(
             home,
             key,
@@ -115,7 +116,7 @@ impl Tenant {
         };
         let mailbox = state.mailbox_mut(home)?;
         let item = mailbox.find(key).ok_or_else(GraphError::item_not_found)?.into_owned();
-        mailbox.discard(key);
+        mailbox.discard(key, self.world.clock.now());
         self.record(
             home,
             key,

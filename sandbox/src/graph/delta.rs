@@ -16,6 +16,7 @@ use super::ids::ItemKey;
 use super::mailbox::{Item, Mailbox, Window};
 use super::tenant::Tenant;
 use super::view::{self, Style};
+use crate::faults::Strike;
 
 /// What a delta link or next link carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +92,7 @@ impl Tenant {
             GraphError::new(400, "ErrorInvalidUrlQuery", "The following sync token is badly formed.")
         })?;
         let current = self.delta_generation.load(Ordering::Acquire);
-        let forgotten = self.world.faults.take(|switches| &mut switches.outlook_delta_gone_next);
+        let forgotten = self.world.strikes(Strike::OutlookDeltaGone);
         if token.generation != current || forgotten { Err(gone(token.generation)) } else { Ok(token) }
     }
 

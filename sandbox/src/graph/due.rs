@@ -18,6 +18,7 @@ use super::notifications::Notification;
 use super::tenant::{EXCHANGE, State, Tenant};
 use super::webhook::{Post, Webhooks};
 use crate::actor::Actor;
+use crate::faults::Strike;
 
 /// Within how long after a change Exchange's own writes follow, milliseconds.
 const BURST: Range<i64> = 200..20_000;
@@ -27,6 +28,8 @@ const DELIVERY: Range<i64> = 50..1_500;
 const LATE: Range<i64> = 2_000..20_000;
 /// How long after the first a second delivery comes, milliseconds.
 const AGAIN: Range<i64> = 100..10_000;
+/// How late a notification comes that those after it overtake, milliseconds.
+const OVERTAKEN: i64 = 5_000;
 /// Notifications due within this time of each other may share a message, milliseconds.
 const GATHER: i64 = 400;
 
@@ -141,13 +144,19 @@ impl Tenant {
 
     /// Sends a notification on its way: at once, or late, twice and out of order.
     pub(crate) fn dispatch(&self, state: &mut State, notification: Notification) {
+        let delay = i64::from(self.world.faults.read().hub_delay_ms)
+            + if self.world.strikes(Strike::HubReorder) { OVERTAKEN } else { 0 };
         if !self.is_office() {
-            self.deliver(state, vec![notification]);
+            if delay > 0 {
+                self.schedule(state, delay, Due::Deliver(notification));
+            } else {
+                self.deliver(state, vec![notification]);
+            }
             return;
         }
         let (first, again) = self.world.draw(|random| {
             let late = if random.random_bool(0.05) { random.random_range(LATE) } else { 0 };
-            let first = random.random_range(DELIVERY) + late;
+            let first = random.random_range(DELIVERY) + late + delay;
             (first, random.random_bool(0.5).then(|| first + random.random_range(AGAIN)))
         });
         if let Some(again) = again {

@@ -45,6 +45,14 @@ impl GraphError {
         Self::new(404, "ErrorInvalidUser", format!("The requested user '{id}' is invalid."))
     }
 
+    /// Says that the mailbox cannot be reached, as for one whose licence was taken.
+    ///
+    /// <https://learn.microsoft.com/en-us/graph/errors>; the words as clients quote them.
+    pub(crate) fn without_licence() -> Self {
+        let message = "The mailbox is either inactive, soft-deleted, or is hosted on-premise.";
+        Self::new(404, "MailboxNotEnabledForRESTAPI", message)
+    }
+
     pub(crate) fn property(message: impl Into<String>) -> Self {
         Self::new(400, "ErrorPropertyValidationFailure", message)
     }

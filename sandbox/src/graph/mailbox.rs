@@ -78,6 +78,15 @@ pub(crate) struct Removal {
     pub key: ItemKey,
 }
 
+/// What an item was before its last change.
+#[derive(Debug)]
+pub(crate) struct Superseded {
+    /// None: it did not exist.
+    pub item: Option<Item>,
+    /// When it changed.
+    pub until: DateTime<Utc>,
+}
+
 /// All state of one mailbox.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -86,9 +95,11 @@ pub(crate) struct Mailbox {
     pub zone: Zone,
     pub items: BTreeMap<ItemKey, Item>,
     pub removals: Vec<Removal>,
-    /// Each item before its last change, for stale reads; none means it did not exist.
-    pub before: BTreeMap<ItemKey, Option<Item>>,
+    /// Each item before its last change, for stale reads.
+    pub before: BTreeMap<ItemKey, Superseded>,
     pub modseq: u64,
+    /// Whether its owner has a licence; without, Graph does not find it.
+    pub licensed: bool,
     /// Events by the `transactionId` they were created with.
     pub transactions: BTreeMap<String, ItemKey>,
     /// Own items by the organiser's item, for copies of meetings; stays after the copy was deleted.
@@ -106,6 +117,7 @@ impl Mailbox {
             before: BTreeMap::new(),
             // Not 0, so that a delta token can tell "nothing told yet" from "nothing happened yet".
             modseq: 1,
+            licensed: true,
             transactions: BTreeMap::new(),
             meetings: BTreeMap::new(),
         }
@@ -157,23 +169,23 @@ impl Mailbox {
 
     /// Stores an item and keeps what it replaces.
     pub(crate) fn put(&mut self, item: Item) {
-        let key = item.key;
+        let (key, until) = (item.key, item.modified);
         let replaced = self.items.insert(key, item);
-        self.before.insert(key, replaced);
+        self.before.insert(key, Superseded { item: replaced, until });
     }
 
     /// Drops the edited occurrences of a series; delta rounds tell of it.
-    pub(crate) fn discard_exceptions(&mut self, master: ItemKey) {
+    pub(crate) fn discard_exceptions(&mut self, master: ItemKey, now: DateTime<Utc>) {
         let gone: Vec<ItemKey> = self.exceptions(master).map(|item| item.key).collect();
         for key in gone {
-            self.discard(key);
+            self.discard(key, now);
         }
     }
 
     /// Takes one item out and keeps what delta rounds need.
-    pub(crate) fn discard(&mut self, key: ItemKey) {
+    pub(crate) fn discard(&mut self, key: ItemKey, now: DateTime<Utc>) {
         let item = self.items.remove(&key);
-        self.before.insert(key, item);
+        self.before.insert(key, Superseded { item, until: now });
         let modseq = self.next_modseq();
         self.removals.push(Removal { modseq, key });
     }

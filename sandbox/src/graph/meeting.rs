@@ -14,6 +14,7 @@ use super::mailbox::Item;
 use super::tenant::{EXCHANGE, State, Tenant};
 use super::zones::graph_instant;
 use crate::actor::Actor;
+use crate::mails::MailKind;
 
 fn transport() -> Actor {
     Actor::Automation(EXCHANGE.to_owned())
@@ -56,7 +57,8 @@ impl Tenant {
         }
         let sends = ["sendResponse", "SendResponse"].iter().find_map(|name| body.get(*name)).and_then(Value::as_bool);
         if sends.unwrap_or(true) {
-            self.world.meters.mails(actor, 1);
+            let to = [item.organizer.address.to_lowercase()];
+            self.mail(actor, home, &item, MailKind::Answer, &to);
             if let (None, Some(meeting)) = (item.key.original, item.meeting) {
                 self.send_answer(&mut state, &item.organizer.address, meeting, &owner, answer);
             }
@@ -178,7 +180,7 @@ impl Tenant {
         }
         let new_time = content.start != present.start || content.end != present.end;
         if content.recurrence != present.recurrence {
-            state.mailbox_mut(attendee)?.discard_exceptions(copy);
+            state.mailbox_mut(attendee)?.discard_exceptions(copy, self.world.clock.now());
         }
         self.edit(state, &transport(), attendee, copy, |item| {
             item.content = content;

@@ -11,6 +11,7 @@ use super::ids::{self, ItemKey};
 use super::subscriptions::{Channel, Subscription};
 use super::tenant::{State, Tenant};
 use super::webhook::Post;
+use crate::faults::Strike;
 
 /// A change that a subscription is to be told.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl Tenant {
             let item = self.notification_item(subscription, &notification);
             match &subscription.channel {
                 Channel::Hub => {
-                    if !self.world.faults.take(|switches| &mut switches.hub_drop_next) {
+                    if !self.world.strikes(Strike::HubDrop) {
                         hub.push(item);
                     }
                 }
@@ -71,9 +72,12 @@ impl Tenant {
 
     fn publish_message(&self, items: &[Value]) {
         let body = json!({"value": items}).to_string().into_bytes();
-        if self.world.faults.take(|switches| &mut switches.hub_duplicate_next) {
+        if self.world.strikes(Strike::HubDuplicate) {
             self.world.meters.notifications(items.len() as u64);
             (self.publish)(body.clone());
+        }
+        if self.world.strikes(Strike::HubValidationNoise) {
+            self.send_validation();
         }
         self.world.meters.notifications(items.len() as u64);
         (self.publish)(body);

@@ -276,6 +276,17 @@ impl Tenant {
         removed.is_some()
     }
 
+    /// Ends every subscription and tells nobody; returns how many.
+    pub fn expire_subscriptions(&self) -> usize {
+        std::mem::take(&mut self.lock().subscriptions).len()
+    }
+
+    /// Does something to every subscription; returns to how many.
+    pub(crate) fn each_subscription(&self, act: impl Fn(&Self, &str) -> bool) -> usize {
+        let ids: Vec<String> = self.lock().subscriptions.keys().map(ToString::to_string).collect();
+        ids.iter().filter(|id| act(self, id)).count()
+    }
+
     /// Tells a subscription that notifications were missed; tells whether it existed.
     pub fn announce_missed(&self, id: &str) -> bool {
         let mut state = self.lock();
@@ -326,7 +337,8 @@ fn subscribed_mailbox(state: &State, resource: &str) -> Result<Uuid, GraphError>
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
         [users, user, events] if users.eq_ignore_ascii_case("users") && events.eq_ignore_ascii_case("events") => {
-            state.mailbox_id(user)
+            let mailbox = state.mailbox(state.mailbox_id(user)?)?;
+            if mailbox.licensed { Ok(mailbox.id) } else { Err(GraphError::without_licence()) }
         }
         [me, ..] if me.eq_ignore_ascii_case("me") => {
             Err(GraphError::bad_request("/me request is only valid with delegated authentication flow."))

@@ -18,11 +18,10 @@ use super::due::Due;
 use super::error::GraphError;
 use super::ids::{self, IdForm};
 use super::limits::Limits;
-use super::mailbox::{Item, Mailbox, NewMailbox, Window};
+use super::mailbox::{Item, Mailbox, NewMailbox, Superseded, Window};
 use super::subscriptions::Subscription;
 use super::view::{self, Style};
 use crate::oauth::entra::Entra;
-use crate::options::Profile;
 use crate::world::World;
 
 /// Puts one message on the hub, without partition key.
@@ -89,13 +88,18 @@ impl State {
         self.mailboxes.get_mut(&id).ok_or_else(|| GraphError::invalid_user(&id.to_string()))
     }
 
-    /// Finds an event as it was before its last change.
-    pub(crate) fn locate_stale(&self, mailbox: &str, id: &str) -> Result<(&Mailbox, Cow<'_, Item>), GraphError> {
+    /// Finds an event as it was before its last change; a change before `since` is seen all the same.
+    pub(crate) fn locate_stale(
+        &self,
+        mailbox: &str,
+        id: &str,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<(&Mailbox, Cow<'_, Item>), GraphError> {
         let mailbox = self.mailbox(self.mailbox_id(mailbox)?)?;
         let (_, key) = ids::decode(id).ok_or_else(GraphError::malformed_id)?;
-        match mailbox.before.get(&key) {
-            Some(Some(item)) => Ok((mailbox, Cow::Borrowed(item))),
-            Some(None) => Err(GraphError::item_not_found()),
+        match mailbox.before.get(&key).filter(|before| since.is_none_or(|since| before.until >= since)) {
+            Some(Superseded { item: Some(item), .. }) => Ok((mailbox, Cow::Borrowed(item))),
+            Some(Superseded { item: None, .. }) => Err(GraphError::item_not_found()),
             None => self.locate(&mailbox.id.to_string(), id),
         }
     }
@@ -191,6 +195,14 @@ impl Tenant {
         mailbox.view(&window).iter().map(|item| full(mailbox, item)).collect()
     }
 
+    /// Gives or takes the licence of a mailbox; without it Graph does not find the mailbox, and all in it stays.
+    pub fn set_licensed(&self, mailbox: &str, licensed: bool) {
+        let mut state = self.lock();
+        if let Some(mailbox) = state.mailbox_id(mailbox).ok().and_then(|id| state.mailboxes.get_mut(&id)) {
+            mailbox.licensed = licensed;
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no change of the tenant panics while holding the lock")
     }
@@ -202,7 +214,7 @@ impl Tenant {
     }
 
     pub(crate) fn is_office(&self) -> bool {
-        self.world.profile == Profile::Office
+        self.world.is_noisy()
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::faults::Strike;
 use crate::graph::TenantIdentity;
 use crate::world::World;
 
@@ -277,7 +278,7 @@ impl Entra {
         }
         let caller = form.get("client_id").cloned().unwrap_or_default();
         self.world.meters.call(&caller, "entra.token");
-        if self.world.faults.take(|switches| &mut switches.entra_unavailable_next) {
+        if self.world.strikes(Strike::EntraUnavailable) {
             let text = "The service is temporarily unavailable. Please retry later.".to_owned();
             return Refusal::new(503, "temporarily_unavailable", 90033, text).answer();
         }
@@ -285,8 +286,7 @@ impl Entra {
             Ok(audience) => {
                 // A switch that asks to take tokens back means those issued before this one.
                 self.revoke_if_switched(audience);
-                let spoilt = audience == Audience::Graph
-                    && self.world.faults.take(|switches| &mut switches.outlook_expired_tokens_next);
+                let spoilt = audience == Audience::Graph && self.world.strikes(Strike::OutlookExpiredTokens);
                 let switches = self.world.faults.read();
                 let life = match audience {
                     Audience::Graph => switches.outlook_token_life_secs,

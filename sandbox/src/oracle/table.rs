@@ -15,12 +15,13 @@ const MAX_ROWS: usize = 40;
 pub(super) fn draw(report: &Report) -> String {
     let mut out = String::new();
     let line = format!(
-        "{}: lost {}, duplicated {}, looped {}, diverged {}",
+        "{}: lost {}, duplicated {}, looped {}, diverged {}, mailed {}",
         if report.is_clean() { "clean" } else { "NOT CLEAN" },
         report.lost.len(),
         report.duplicated.len(),
         report.looped.len(),
         report.diverged.len(),
+        report.mailed.len(),
     );
     let pending = report.meetings.iter().filter(|meeting| meeting.state == MeetingState::Pending).count();
     push(&mut out, &line);
@@ -76,6 +77,20 @@ fn verdict_lines(report: &Report, out: &mut String) {
                 pair.in_outlook,
                 pair.salesforce,
                 pair.in_salesforce
+            ),
+        );
+    }
+    for found in &report.mailed {
+        let mail = &found.mail;
+        push(
+            out,
+            &format!(
+                "  mailed: {:?} of {} to {} people at {}, explained by none of {} edits in salesforce",
+                mail.kind,
+                short(&mail.record),
+                mail.recipients.len(),
+                mail.at.format("%H:%M:%S"),
+                found.edits
             ),
         );
     }

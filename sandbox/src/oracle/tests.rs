@@ -4,6 +4,7 @@ use serde_json::{Map, json};
 
 use super::*;
 use crate::history::EffectKind;
+use crate::mails::MailKind;
 
 const STAMP: &str = "String {b3c0f0a2-6f0d-4f6e-9d5e-2f6b7c1a9e44} Name calbridge";
 
@@ -12,6 +13,7 @@ struct Story {
     effects: Vec<Effect>,
     outlook: Vec<Value>,
     salesforce: Vec<Value>,
+    mails: Vec<Mail>,
     minute: i64,
 }
 
@@ -44,7 +46,7 @@ fn stamp(link: &str) -> Value {
 
 impl Story {
     fn new() -> Self {
-        Self { effects: Vec::new(), outlook: Vec::new(), salesforce: Vec::new(), minute: 0 }
+        Self { effects: Vec::new(), outlook: Vec::new(), salesforce: Vec::new(), mails: Vec::new(), minute: 0 }
     }
 
     /// Ada's meeting, created in Outlook and carried over once.
@@ -102,6 +104,22 @@ impl Story {
         });
     }
 
+    /// Lets Exchange mail about the last effect.
+    fn mail(&mut self, kind: MailKind) {
+        let last = self.effects.last().unwrap();
+        self.mails.push(Mail {
+            at: last.at,
+            sequence: last.sequence,
+            actor: last.actor.clone(),
+            kind,
+            mailbox: last.scope.clone(),
+            record: last.record.clone(),
+            ical_uid: last.ical_uid.clone(),
+            recipients: vec!["bo@contoso.example".to_owned()],
+            past: false,
+        });
+    }
+
     fn judge(&self) -> Report {
         self.judge_after(TimeDelta::minutes(10), &Terms::default())
     }
@@ -109,6 +127,7 @@ impl Story {
     fn judge_after(&self, wait: TimeDelta, terms: &Terms) -> Report {
         let evidence = Evidence {
             effects: self.effects.clone(),
+            mails: self.mails.clone(),
             outlook: self.outlook.clone(),
             salesforce: self.salesforce.clone(),
             people: vec![("scope".to_owned(), "005A".to_owned())],
@@ -339,4 +358,95 @@ fn pairs_without_stamps_can_be_named_and_other_applications_count_as_editors() {
     assert_eq!(report.meetings[0].on_salesforce.edits, 1);
     assert!(report.looped.is_empty());
     assert_eq!(report.diverged.len(), 1);
+}
+
+fn place(room: &str) -> (Value, Value) {
+    (json!({ "Location": room }), json!({ "location": { "displayName": room } }))
+}
+
+#[test]
+fn a_mail_that_carries_a_persons_edit_is_explained() {
+    let mut story = Story::crossed();
+    let (row, event) = place("Room 2");
+    story.on_salesforce("sA", &person(), EffectKind::Update, &row);
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &event);
+    story.mail(MailKind::Update);
+    story.on_salesforce("sA", &person(), EffectKind::Delete, &json!({}));
+    story.on_outlook("oA", &bridge(), EffectKind::Delete, &json!({}));
+    story.mail(MailKind::Cancellation);
+    let report = story.judge();
+    assert!(report.is_clean(), "{}", report.table());
+}
+
+#[test]
+fn three_mails_for_one_edit_are_two_too_many_and_for_three_edits_none() {
+    for (edits, unexplained) in [(1, 2), (3, 0)] {
+        let mut story = Story::crossed();
+        for number in 0..edits {
+            story.on_salesforce("sA", &person(), EffectKind::Update, &place(&format!("Room {number}")).0);
+        }
+        for number in 0..3 {
+            story.on_outlook("oA", &bridge(), EffectKind::Update, &place(&format!("Room {number}")).1);
+            story.mail(MailKind::Update);
+        }
+        assert_eq!(story.judge().mailed.len(), unexplained, "{edits} edits");
+    }
+}
+
+#[test]
+fn a_mail_before_the_edit_or_about_something_else_or_of_another_meeting_is_not_explained() {
+    let mut story = Story::crossed();
+    let (row, event) = place("Room 2");
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &event);
+    story.mail(MailKind::Update);
+    story.on_salesforce("sA", &person(), EffectKind::Update, &row);
+    let report = story.judge();
+    assert_eq!(report.mailed.len(), 1, "{}", report.table());
+    assert!(!report.is_clean() && report.table().contains("mailed: Update of oA to 1 people"), "{}", report.table());
+
+    let mut story = Story::crossed();
+    story.on_salesforce("sA", &person(), EffectKind::Update, &row);
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &json!({ "subject": "Echo" }));
+    story.mail(MailKind::Update);
+    assert_eq!(story.judge().mailed.len(), 1);
+
+    let mut story = Story::crossed();
+    story.on_salesforce("sB", &person(), EffectKind::Create, &row_values("Another"));
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &event);
+    story.mail(MailKind::Update);
+    assert_eq!(story.judge().mailed.len(), 1);
+}
+
+#[test]
+fn automation_triggers_and_edits_in_outlook_explain_no_mail() {
+    let (row, event) = place("Room 2");
+    for author in ["flow", "trigger", "bulk of ada@contoso.example"] {
+        let mut story = Story::crossed();
+        story.on_salesforce("sA", &Actor::Automation(author.to_owned()), EffectKind::Update, &row);
+        story.on_outlook("oA", &bridge(), EffectKind::Update, &event);
+        story.mail(MailKind::Update);
+        assert_eq!(story.judge().mailed.len(), 1, "{author}");
+    }
+    let mut story = Story::crossed();
+    story.on_outlook("oA", &person(), EffectKind::Update, &json!({ "subject": "Mine" }));
+    story.mail(MailKind::Update);
+    story.on_salesforce("sA", &bridge(), EffectKind::Update, &json!({ "Subject": "Mine" }));
+    assert!(story.judge().is_clean(), "a person's own mails are theirs");
+    story.on_outlook("oA", &bridge(), EffectKind::Update, &event);
+    story.mail(MailKind::Update);
+    assert_eq!(story.judge().mailed.len(), 1);
+}
+
+#[test]
+fn a_cancellation_needs_a_deletion_or_a_meeting_made_private() {
+    let cancelled = |edit: EffectKind, changed: &Value| {
+        let mut story = Story::crossed();
+        story.on_salesforce("sA", &person(), edit, changed);
+        story.on_outlook("oA", &bridge(), EffectKind::Delete, &json!({}));
+        story.mail(MailKind::Cancellation);
+        story.judge().mailed.len()
+    };
+    assert_eq!(cancelled(EffectKind::Delete, &json!({})), 0);
+    assert_eq!(cancelled(EffectKind::Update, &json!({ "IsPrivate": true })), 0);
+    assert_eq!(cancelled(EffectKind::Update, &json!({ "Location": "Room 2" })), 1);
 }

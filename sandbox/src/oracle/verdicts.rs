@@ -18,6 +18,7 @@ pub(super) fn reach(evidence: &Evidence, terms: &Terms, records: &[Record], grou
         duplicated: Vec::new(),
         looped: Vec::new(),
         diverged: Vec::new(),
+        mailed: Vec::new(),
         overridden: Vec::new(),
         held_back: Vec::new(),
         meetings: Vec::new(),

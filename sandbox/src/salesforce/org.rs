@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use chrono::{DateTime, Utc};
 use rand::Rng;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::automation::Automation;
+use super::automation::{Automation, Later};
 use super::avro::{ChangeType, EventSchema, Header};
 use super::cell::{Cell, whole_second};
 use super::changes::ChangeLog;
@@ -25,7 +26,7 @@ use crate::oauth::salesforce::{JwtKey, Tokens};
 use crate::world::World;
 
 /// API version that people's clicks and the sandbox's own writes show in `changeOrigin`.
-const OWN_VERSION: &str = "66.0";
+pub(crate) const OWN_VERSION: &str = "66.0";
 
 /// Names and credentials of an org.
 #[derive(Clone)]
@@ -88,6 +89,9 @@ pub(crate) struct Addresses {
     pub(crate) https: String,
 }
 
+/// What decides over a change event schema: the object, and which custom fields it has.
+type Shape = (Object, bool, bool, bool);
+
 /// All state of one Salesforce org.
 #[derive(Debug)]
 pub struct Org {
@@ -103,10 +107,12 @@ pub struct Org {
     pub(crate) secret: RwLock<String>,
     /// Cancelled when the org stops: open streams end.
     pub(crate) closing: CancellationToken,
-    schemas: Mutex<BTreeMap<(Object, bool, bool), Arc<EventSchema>>>,
+    /// Counts up when all open streams are to end.
+    pub(crate) stream_ends: watch::Sender<u64>,
+    schemas: Mutex<BTreeMap<Shape, Arc<EventSchema>>>,
     pub(crate) placed_schemas: PlacedSchemas,
     integration_user: String,
-    automated_user: String,
+    pub(super) automated_user: String,
 }
 
 impl Org {
@@ -142,6 +148,7 @@ impl Org {
             addresses: RwLock::default(),
             secret,
             closing: CancellationToken::new(),
+            stream_ends: watch::Sender::new(0),
             schemas: Mutex::default(),
             placed_schemas: PlacedSchemas::default(),
             integration_user,
@@ -291,11 +298,26 @@ impl Org {
         loop {
             let now = self.world.clock.now();
             let (due, next) = self.automation.take_due(now);
-            for id in due {
-                let author = self.author(&actor, None, OWN_VERSION);
-                let mut tx = Tx::begin(&self, author);
+            for later in due {
+                let edit: fn(&mut Tx<'_>, &str) -> Result<(), SalesforceError>;
+                let id = match later {
+                    Later::Touch(id) => {
+                        edit = |tx, id| tx.touch(id);
+                        id
+                    }
+                    Later::Review(id) => {
+                        edit = |tx, id| tx.review(id);
+                        id
+                    }
+                    Later::Publish(event) => {
+                        self.log.append(&self.world, &event.schema, event.payload, event.deliveries);
+                        self.automation.published();
+                        continue;
+                    }
+                };
+                let mut tx = Tx::begin(&self, self.author(&actor, None, OWN_VERSION));
                 // A record deleted meanwhile is no longer of interest to the flow.
-                if tx.attempt(|tx| tx.touch(&id)).is_ok() {
+                if tx.attempt(|tx| edit(tx, &id)).is_ok() {
                     tx.commit();
                 }
             }
@@ -325,7 +347,8 @@ impl Org {
 
     /// Builds or recalls the change event schema of an object.
     pub(crate) fn event_schema(&self, object: Object, switches: &Switches) -> Arc<EventSchema> {
-        let key = (object, switches.salesforce_link_field, switches.salesforce_token_field);
+        let (link, token) = (switches.salesforce_link_field, switches.salesforce_token_field);
+        let key = (object, link, token, switches.salesforce_extra_field);
         let mut schemas = self.schemas.lock().expect("no schema building panics while holding the lock");
         let schema = schemas.entry(key).or_insert_with(|| Arc::new(EventSchema::new(object, switches)));
         Arc::clone(schema)

@@ -17,6 +17,8 @@ use crate::history::EffectKind;
 
 /// What the trigger switch appends to the Location.
 const TRIGGER_MARK: &str = "(checked)";
+/// What the flow appends to the Location that follows API writes.
+const REVIEW_MARK: &str = "(reviewed)";
 
 const TIME_FIELDS: [&str; 6] =
     ["StartDateTime", "EndDateTime", "ActivityDate", "ActivityDateTime", "DurationInMinutes", "IsAllDayEvent"];
@@ -54,6 +56,10 @@ impl Tx<'_> {
                 let relinks = given.contains_key(LINK);
                 self.settle_event(&mut row.cells, given)?;
                 self.check_event(&row.cells)?;
+                let owner = |cells: &Cells| cells.get("OwnerId").cloned();
+                if owner(&row.cells) != owner(&old.cells) || !self.switches.salesforce_update_inactive_owners {
+                    self.check_owner(&row.cells)?;
+                }
                 if relinks {
                     self.check_unique(id, &row.cells)?;
                 }
@@ -123,6 +129,16 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Plays a flow that follows up an application's write: it marks the Location, once.
+    pub(crate) fn review(&mut self, id: &str) -> Result<(), SalesforceError> {
+        let location = self.live(Object::Event, id)?.cell("Location").as_text().unwrap_or_default().to_owned();
+        if location.ends_with(REVIEW_MARK) {
+            return Ok(());
+        }
+        let marked = Map::from_iter([("Location".to_owned(), Value::from(marked(&location, REVIEW_MARK)))]);
+        self.update(Object::Event, id, &marked)
+    }
+
     /// Finds live rows by an external id's value.
     pub(crate) fn by_external_id(&self, object: Object, field: &'static str, value: &str) -> Vec<String> {
         let matches = |row: &&Row| {
@@ -162,6 +178,7 @@ impl Tx<'_> {
             cells.insert("OwnerId", Cell::Text(self.author.user_id.clone()));
         }
         self.check_event(&cells)?;
+        self.check_owner(&cells)?;
         self.check_unique("", &cells)?;
         let id = self.new_id(Object::Event);
         self.put(Row { object: Object::Event, id: id.clone(), cells, parent: None, deleted_at: None });
@@ -198,6 +215,17 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Refuses an inactive user as owner.
+    ///
+    /// <https://help.salesforce.com/apex/HTViewSolution?id=000205862&language=en_US>
+    fn check_owner(&self, cells: &Cells) -> Result<(), SalesforceError> {
+        let owner = cells.get("OwnerId").and_then(Cell::as_text).and_then(|id| self.state.rows.get(id));
+        if owner.is_none_or(|owner| owner.object != Object::User || owner.cell("IsActive").is_true()) {
+            return Ok(());
+        }
+        Err(SalesforceError::bad("INACTIVE_OWNER_OR_USER", "operation performed with inactive user"))
+    }
+
     fn check_unique(&self, id: &str, cells: &Cells) -> Result<(), SalesforceError> {
         let Some(link) = cells.get(LINK).and_then(Cell::as_text) else {
             return Ok(());
@@ -225,15 +253,20 @@ impl Tx<'_> {
         if location.ends_with(TRIGGER_MARK) {
             return;
         }
-        let room = 255 - TRIGGER_MARK.len() - 1;
-        let kept: String = location.chars().take(room).collect();
+        let marked = marked(location, TRIGGER_MARK);
         let mut row = before.clone();
-        row.cells.insert("Location", Cell::text(format!("{kept} {TRIGGER_MARK}").trim()));
+        row.cells.insert("Location", Cell::text(&marked));
         // Same transaction, same version: the stamps of the write stay.
         self.overwrite(row);
         self.publish_later(Object::Event, id, ChangeType::Update, ["Location"]);
         self.effect(&Actor::Automation("trigger".to_owned()), id, EffectKind::Update, Some(&before.cells));
     }
+}
+
+/// Appends a mark to a text of at most 255 characters.
+fn marked(text: &str, mark: &str) -> String {
+    let kept: String = text.chars().take(255 - mark.len() - 1).collect();
+    format!("{kept} {mark}").trim().to_owned()
 }
 
 fn event_defaults() -> Cells {

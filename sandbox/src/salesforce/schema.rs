@@ -8,6 +8,8 @@ use crate::faults::Switches;
 pub(crate) const LINK: &str = "Calbridge_Link__c";
 /// Token of the last write (custom field, switchable).
 pub(crate) const TOKEN: &str = "Calbridge_Token__c";
+/// A custom field that an administrator may add.
+pub(crate) const EXTRA: &str = "Floor__c";
 
 /// An object (a table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,9 +65,11 @@ impl Object {
     /// Returns the object's fields as the switches leave them.
     pub(crate) fn fields(self, switches: &Switches) -> impl Iterator<Item = &'static Field> {
         let (link, token) = (switches.salesforce_link_field, switches.salesforce_token_field);
+        let extra = switches.salesforce_extra_field;
         self.table().iter().filter(move |field| match field.name {
             LINK => link,
             TOKEN => token,
+            EXTRA => extra,
             _ => true,
         })
     }
@@ -251,6 +255,7 @@ const EVENT: &[Field] = &[
     Field::new("ActivityRecurrence2ExceptionId", "Recurrence Exception ID", Kind::Text, 18).event_only(),
     Field::new(LINK, "Calbridge Link", Kind::Text, 64).cu(),
     Field::new(TOKEN, "Calbridge Token", Kind::Text, 255).cu(),
+    Field::new(EXTRA, "Floor", Kind::Text, 40).cu(),
 ];
 
 const EVENT_RELATION: &[Field] = &[

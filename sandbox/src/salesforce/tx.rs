@@ -10,6 +10,7 @@ use rand::Rng;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::automation::Publication;
 use super::avro::{ChangeType, EventSchema, Header};
 use super::cell::{Cell, whole_second};
 use super::error::SalesforceError;
@@ -18,9 +19,8 @@ use super::input::Cells;
 use super::org::Org;
 use super::schema::{LINK, Object, TOKEN};
 use crate::actor::Actor;
-use crate::faults::Switches;
+use crate::faults::{Strike, Switches};
 use crate::history::{Cloud, Effect, EffectKind};
-use crate::options::Profile;
 
 /// One record.
 #[derive(Debug, Clone)]
@@ -50,10 +50,21 @@ impl Row {
     }
 }
 
+/// What a row was before its last change.
+#[derive(Debug, Clone)]
+pub(crate) struct Superseded {
+    /// None: it did not exist.
+    row: Option<Row>,
+    /// When it changed.
+    until: DateTime<Utc>,
+}
+
 /// All rows of the org.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) rows: BTreeMap<String, Row>,
+    /// Each row before its last change, for stale reads.
+    pub(crate) before: BTreeMap<String, Superseded>,
     /// Rest of long query answers, by locator.
     pub(crate) cursors: VecDeque<(String, Vec<Value>)>,
     made: u64,
@@ -106,6 +117,24 @@ impl<'a> Tx<'a> {
         let state = org.state.lock().expect("no transaction panics while holding the lock");
         let now = org.world.clock.now();
         Self { org, state, author, switches, now, undo: Vec::new(), effects: Vec::new(), pending: Vec::new() }
+    }
+
+    /// Shows each row as it was before its last change, if that was not before `since`; to be dropped, not committed.
+    pub(crate) fn look_back(&mut self, since: Option<DateTime<Utc>>) {
+        let past: Vec<(String, Option<Row>)> = self
+            .state
+            .before
+            .iter()
+            .filter(|(_, before)| since.is_none_or(|since| before.until >= since))
+            .map(|(id, before)| (id.clone(), before.row.clone()))
+            .collect();
+        for (id, row) in past {
+            let present = match row {
+                Some(row) => self.state.rows.insert(id.clone(), row),
+                None => self.state.rows.remove(&id),
+            };
+            self.undo.push((id, present));
+        }
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -235,7 +264,12 @@ impl<'a> Tx<'a> {
 
     /// Ends one transaction and begins the next: history first, then the change events, in the order of the changes.
     pub(crate) fn flush(&mut self) {
-        self.undo.clear();
+        let mut first: BTreeMap<String, Option<Row>> = BTreeMap::new();
+        for (id, row) in std::mem::take(&mut self.undo) {
+            first.entry(id).or_insert(row);
+        }
+        let until = self.now;
+        self.state.before.extend(first.into_iter().map(|(id, row)| (id, Superseded { row, until })));
         for effect in std::mem::take(&mut self.effects) {
             self.org.world.history.record(effect);
         }
@@ -249,7 +283,7 @@ impl<'a> Tx<'a> {
         let commit_number = 11_000_000_000 + self.state.committed;
         let mut schemas: BTreeMap<Object, Arc<EventSchema>> = BTreeMap::new();
         for (index, event) in pending.iter().enumerate() {
-            if self.org.world.faults.take(|switches| &mut switches.salesforce_drop_next) {
+            if self.org.world.strikes(Strike::SalesforceDrop) {
                 continue;
             }
             let schema =
@@ -267,7 +301,19 @@ impl<'a> Tx<'a> {
                 commit_user: self.author.user_id.clone(),
             };
             let payload = schema.encode(&header, row.map(|row| &row.cells), &event.changed);
-            self.org.log.append(&world, schema, payload, deliveries(&world));
+            let publication = Publication { schema: Arc::clone(schema), payload, deliveries: deliveries(&world) };
+            let delay = TimeDelta::milliseconds(world.faults.read().salesforce_delay_ms.into());
+            if let Some(now) = self.org.automation.delay(&world, delay, publication) {
+                self.org.log.append(&world, &now.schema, now.payload, now.deliveries);
+            }
+            if self.author.actor.is_app()
+                && event.object == Object::Event
+                && event.change != ChangeType::Delete
+                && self.switches.salesforce_automation_secs > 0
+            {
+                let after = TimeDelta::seconds(self.switches.salesforce_automation_secs.into());
+                self.org.automation.review(&world, &event.id, after);
+            }
             if self.author.actor.is_person() && event.object == Object::Event && event.change != ChangeType::Delete {
                 self.org.automation.consider(&world, &event.id);
             }
@@ -283,8 +329,8 @@ impl Drop for Tx<'_> {
 
 /// Draws how often an event is delivered: the switch, and one in ten in an office.
 fn deliveries(world: &crate::world::World) -> u32 {
-    let switched = world.faults.take(|switches| &mut switches.salesforce_duplicate_next);
-    let noisy = world.profile == Profile::Office && world.draw(|random| random.random_bool(0.1));
+    let switched = world.strikes(Strike::SalesforceDuplicate);
+    let noisy = world.is_noisy() && world.draw(|random| random.random_bool(0.1));
     if switched || noisy { 2 } else { 1 }
 }
 

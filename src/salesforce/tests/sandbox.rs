@@ -305,7 +305,10 @@ async fn a_lost_answer_is_unknown_and_the_stamp_tells_later() {
             tokio::task::yield_now().await;
             result = rig.calendar.write(&[rig.create(2)]).await.remove(0);
         }
-        assert!(matches!(&result, WriteResult::NotNow(why) if why.code == expected), "{result:?}");
+        // Only an outage may have struck behind the effect.
+        let certain = matches!(&result, WriteResult::NotNow(why) if why.code == expected);
+        let unknown = matches!(&result, WriteResult::Unknown(why) if why.code == expected);
+        assert!(if expected == "CB1353" { unknown } else { certain }, "{result:?}");
     }
     faults.change(|switches| switches.salesforce_revoke_tokens = true);
     let mut result = rig.calendar.write(&[rig.create(3)]).await.remove(0);

@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 use super::super::delta;
 use super::super::error::GraphError;
 use super::super::mailbox::{Item, Mailbox, Window};
+use super::super::tenant::EXCHANGE;
 use super::super::view::{self, Style};
 use super::super::zones::parse_moment;
 use super::options::Options;
 use super::path::Route;
 use super::{Answer, Call, Front, entity};
+use crate::actor::Actor;
+use crate::faults::Strike;
 
 /// Properties and relations of an event, as clients may select, order and filter by them.
 ///
@@ -85,10 +88,12 @@ impl Front {
             }
             ("PATCH", Route::Event(user, id)) => {
                 let if_match = call.if_match.as_deref();
+                self.change_underneath(call, user, id);
                 let changed = tenant.update_styled(&call.actor(), user, id, call.body()?, if_match, &style)?;
                 Ok(Answer::json(200, entity(call, &event_context(user), changed)))
             }
             ("DELETE", Route::Event(user, id)) => {
+                self.change_underneath(call, user, id);
                 tenant.delete_event(&call.actor(), user, id, call.if_match.as_deref())?;
                 Ok(Answer::empty(204))
             }
@@ -106,14 +111,30 @@ impl Front {
         }
     }
 
+    /// Lets Exchange touch an event right before a write that names its version, where the switch says so.
+    fn change_underneath(&self, call: &Call, user: &str, id: &str) {
+        let tenant = &self.tenant;
+        if call.if_match.is_none() || !tenant.world.strikes(Strike::OutlookChangedUnderneath) {
+            return;
+        }
+        let mut state = tenant.lock();
+        let found = state.locate(user, id).map(|(mailbox, item)| (mailbox.id, item.key));
+        if let Ok((home, key)) = found {
+            let exchange = Actor::Automation(EXCHANGE.to_owned());
+            let touched = tenant.edit_once(&mut state, &exchange, home, key, |_| {});
+            debug_assert!(touched.is_ok(), "the event was there a moment ago");
+        }
+    }
+
     fn read_calendar(&self, route: &Route, call: &Call, style: &Style) -> Result<Answer, GraphError> {
         let state = self.tenant.lock();
         let user = route.mailbox().ok_or_else(|| GraphError::no_route(call.last_segment()))?;
         let mailbox = state.mailbox(state.mailbox_id(user)?)?;
         let answer = match route {
             Route::Event(user, id) => {
-                let stale = self.tenant.world.faults.take(|switches| &mut switches.outlook_stale_reads_next);
-                let found = if stale { state.locate_stale(user, id) } else { state.locate(user, id) };
+                let stale = self.tenant.world.strikes(Strike::OutlookStaleReads);
+                let found =
+                    if stale { state.locate_stale(user, id, self.tenant.world.lag()) } else { state.locate(user, id) };
                 let (mailbox, item) = found?;
                 let options = options(call)?;
                 entity(call, &event_context(user), options.reduce(dressed(mailbox, &item, &options, style)))

@@ -26,7 +26,9 @@ use super::error::GraphError;
 use super::limits::Seat;
 use super::tenant::Tenant;
 use crate::actor::Actor;
+use crate::faults::Strike;
 use crate::history::Cloud;
+use crate::late::apply_late;
 use crate::moments::{Prey, Step, Verdict};
 use crate::oauth::entra::{Audience, Claims, TokenFault};
 use crate::tap::{Exchange, Heard, Payload};
@@ -38,6 +40,12 @@ const UNESCAPED: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'$').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const JSON_TYPE: &str =
     "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8";
+
+/// Outages that strike before a request has an effect: 500, 503, 504.
+const BEFORE: [Strike; 3] = [Strike::OutlookInternalError, Strike::OutlookUnavailable, Strike::OutlookGatewayTimeout];
+/// Outages that strike after a write has had its effect.
+const AFTER: [Strike; 3] =
+    [Strike::OutlookInternalErrorAfter, Strike::OutlookUnavailableAfter, Strike::OutlookGatewayTimeoutAfter];
 
 /// Serves Graph and Entra for listeners without TLS: links in answers start with `http`.
 pub fn router(tenant: Arc<Tenant>) -> Router {
@@ -253,7 +261,6 @@ impl Front {
                 return answer;
             }
         };
-        let faults = &self.tenant.world.faults;
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let prefer = match Prefer::parse(preferences) {
@@ -277,8 +284,7 @@ impl Front {
         };
         let meters = &self.tenant.world.meters;
         meters.call(&call.caller, route.name(method));
-        if faults.take(|switches| &mut switches.outlook_unavailable_next) {
-            let error = GraphError::new(503, "ServiceNotAvailable", "The service is temporarily unavailable.").after(1);
+        if let Some(error) = self.outage(BEFORE) {
             meters.units(&call.caller, 1);
             return self.refuse(&error, ids);
         }
@@ -300,9 +306,25 @@ impl Front {
     async fn answer(&self, route: Route, call: Call, claims: &Claims, ids: &Ids) -> Answer {
         let world = &self.tenant.world;
         world.meters.units(&call.caller, 1);
+        let writes = route.mailbox().is_some() && call.method != Method::GET;
         let outcome = match self.admit(&route, &call, claims) {
+            Ok(_) if writes && world.strikes(Strike::OutlookLateApply) => {
+                let front = self.clone();
+                apply_late(world, async move {
+                    // Nobody is left to be told how it went.
+                    let _unheard = front.perform(&route, &call).await;
+                });
+                let lost = GraphError::new(504, "UnknownError", "The request timed out at the gateway.");
+                return Answer { cut: true, ..self.refuse(&lost, ids) };
+            }
             Ok(seat) => {
-                let outcome = self.perform(&route, &call).await;
+                let mut outcome = self.perform(&route, &call).await;
+                if writes
+                    && outcome.is_ok()
+                    && let Some(error) = self.outage(AFTER)
+                {
+                    outcome = Err(error);
+                }
                 let under_way = world.faults.read().outlook_answer_ms;
                 if under_way > 0 {
                     world.clock.sleep(Duration::from_millis(under_way.into())).await;
@@ -323,8 +345,7 @@ impl Front {
         if !applied.is_empty() {
             answer.headers.push(("preference-applied", applied.join(", ")));
         }
-        let writes = route.mailbox().is_some() && call.method != Method::GET;
-        answer.cut = writes && self.tenant.world.faults.take(|switches| &mut switches.outlook_cut_answer_next);
+        answer.cut = writes && self.tenant.world.strikes(Strike::OutlookCutAnswer);
         answer
     }
 
@@ -348,11 +369,36 @@ impl Front {
             };
             return Err(GraphError::new(403, code, message));
         }
-        if route.mailbox().is_some() && world.faults.take(|switches| &mut switches.outlook_throttle_next) {
+        if route.mailbox().is_some() {
             let message = "Application is over its MailboxConcurrency limit.";
-            return Err(GraphError::new(429, "ApplicationThrottled", message).after(1));
+            let throttled = GraphError::new(429, "ApplicationThrottled", message);
+            if world.strikes(Strike::OutlookThrottle) {
+                return Err(throttled.after(1));
+            }
+            if world.strikes(Strike::OutlookThrottleBare) {
+                return Err(throttled);
+            }
+        }
+        if let Some(mailbox) = mailbox
+            && !tenant.lock().mailbox(mailbox)?.licensed
+        {
+            return Err(GraphError::without_licence());
         }
         Ok(seat)
+    }
+
+    /// Returns the error of an outage that strikes now, of the three kinds that there are.
+    fn outage(&self, strikes: [Strike; 3]) -> Option<GraphError> {
+        let world = &self.tenant.world;
+        let [internal, unavailable, gateway] = strikes;
+        if world.strikes(internal) {
+            return Some(GraphError::new(500, "ErrorInternalServerError", "An internal server error occurred."));
+        }
+        if world.strikes(unavailable) {
+            let message = "The service is temporarily unavailable.";
+            return Some(GraphError::new(503, "ServiceNotAvailable", message).after(1));
+        }
+        world.strikes(gateway).then(|| GraphError::new(504, "UnknownError", "The request timed out at the gateway."))
     }
 
     async fn perform(&self, route: &Route, call: &Call) -> Result<Answer, GraphError> {
@@ -398,7 +444,7 @@ impl Front {
         let Some((_, token)) = token else {
             return Err(refuse("Access token is empty."));
         };
-        if self.tenant.world.faults.take(|switches| &mut switches.outlook_refuse_tokens_next) {
+        if self.tenant.world.strikes(Strike::OutlookRefuseTokens) {
             return Err(refuse("CompactToken validation failed with reason code: 80049228."));
         }
         self.tenant.entra().check(token.trim(), Audience::Graph).map_err(|fault| match fault {

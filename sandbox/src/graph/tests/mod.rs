@@ -2,6 +2,7 @@
 
 mod calls;
 mod delta;
+mod faults;
 mod limits;
 mod meetings;
 mod notifications;

@@ -26,6 +26,7 @@ use self::status::{Fault, Rpc};
 use self::subscription::{Subscription, Topic};
 use super::ids;
 use super::org::Org;
+use crate::faults::Strike;
 
 /// How long a client may take to send its first request.
 const FIRST_REQUEST: Duration = Duration::from_mins(1);
@@ -99,11 +100,11 @@ impl PubSub for Service {
         let rpc = self.rpc("GetSchema", "pubsub.get_schema");
         self.authorise(request.metadata(), &rpc)?;
         let schema_id = request.into_inner().schema_id;
-        let faults = &self.org.world.faults;
-        if faults.take(|switches| &mut switches.salesforce_schema_unavailable_next) {
+        let world = &self.org.world;
+        if world.strikes(Strike::SalesforceSchemaUnavailable) {
             return Err(rpc.fail(Fault::Unavailable));
         }
-        if faults.take(|switches| &mut switches.salesforce_schema_silent_next) {
+        if world.strikes(Strike::SalesforceSchemaSilent) {
             self.org.closing.cancelled().await;
             return Err(rpc.fail(Fault::Unavailable));
         }

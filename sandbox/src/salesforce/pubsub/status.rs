@@ -29,6 +29,7 @@ pub(super) enum Fault {
     ReplayIdCorrupted,
     NoManagedSubscription,
     Unavailable,
+    DeliveriesExhausted,
 }
 
 impl Fault {
@@ -77,6 +78,11 @@ impl Fault {
                 Code::NotFound,
                 "managed.subscription.developer.name.not.found",
                 "The org has no managed event subscription",
+            ),
+            Self::DeliveriesExhausted => (
+                Code::ResourceExhausted,
+                "subscription.limit.exceeded",
+                "You have exceeded the event delivery limit for your org",
             ),
             Self::Unavailable => (Code::Unavailable, "service.unavailable", "The service is shutting down"),
         }

@@ -17,6 +17,7 @@ use super::super::changes::{Published, encode_replay_id};
 use super::super::org::Org;
 use super::super::schema::Object;
 use super::status::{Fault, Rpc};
+use crate::faults::Strike;
 
 /// Most events a client may have outstanding; asking for more counts as this.
 const CREDIT_CAP: usize = 100;
@@ -98,7 +99,10 @@ impl Subscription {
             }
             Err(_) => return Err(rpc.fail(Fault::FetchRequest)),
         };
-        let ends_early = org.world.faults.take(|switches| &mut switches.salesforce_end_stream_next);
+        if org.world.faults.read().salesforce_deliveries_exhausted {
+            return Err(rpc.fail(Fault::DeliveriesExhausted));
+        }
+        let ends_early = org.world.strikes(Strike::SalesforceEndStream);
         let mut subscription = Self {
             org,
             rpc,
@@ -124,12 +128,16 @@ impl Subscription {
     async fn serve(&mut self, mut requests: Streaming<proto::FetchRequest>) -> Result<std::convert::Infallible, Ended> {
         let mut published = self.org.log.watch();
         let closing = self.org.closing.clone();
+        let mut ends = self.org.stream_ends.subscribe();
         let client = self.sender.clone();
         let mut last_response = Instant::now();
         let mut more_requests = true;
         loop {
             published.mark_unchanged();
             while self.credit > 0 && self.refill() {
+                if self.org.world.faults.read().salesforce_deliveries_exhausted {
+                    return self.end(Fault::DeliveriesExhausted).await;
+                }
                 self.send_batch().await?;
                 last_response = Instant::now();
             }
@@ -162,6 +170,7 @@ impl Subscription {
                     last_response = Instant::now();
                 }
                 () = client.closed() => return Err(Ended),
+                Ok(()) = ends.changed() => return self.end(Fault::Unavailable).await,
                 () = closing.cancelled() => return self.end(Fault::Unavailable).await,
             }
         }

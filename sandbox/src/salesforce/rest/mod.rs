@@ -25,7 +25,9 @@ use super::error::SalesforceError;
 use super::org::{Org, rest_origin};
 use super::tx::{Author, Tx};
 use crate::actor::Actor;
+use crate::faults::Strike;
 use crate::history::Cloud;
+use crate::late::apply_late;
 use crate::moments::{Prey, Step, Verdict};
 use crate::oauth::salesforce::{bearer, routes as oauth_routes};
 
@@ -33,6 +35,21 @@ use crate::oauth::salesforce::{bearer, routes as oauth_routes};
 const VERSIONS: std::ops::RangeInclusive<u32> = 46..=68;
 /// Largest request body accepted.
 const BODY_LIMIT: usize = 50 * 1024 * 1024;
+
+/// Outages that strike before a request has an effect: 500, 503, 504.
+const BEFORE: [Strike; 3] =
+    [Strike::SalesforceInternalError, Strike::SalesforceUnavailable, Strike::SalesforceGatewayTimeout];
+/// Outages that strike after a write has had its effect.
+const AFTER: [Strike; 3] =
+    [Strike::SalesforceInternalErrorAfter, Strike::SalesforceUnavailableAfter, Strike::SalesforceGatewayTimeoutAfter];
+/// Reads that may be served by a replica that lags behind.
+const LAGGING: [&str; 5] = [
+    "salesforce.get",
+    "salesforce.get_by_external_id",
+    "salesforce.get_many",
+    "salesforce.query",
+    "salesforce.query_all",
+];
 
 /// Returns the org's HTTP API: `/services/data/...`, `/services/oauth2/...` and `/id/...`.
 pub fn router(org: Arc<Org>) -> Router {
@@ -150,6 +167,14 @@ async fn data(State(org): State<Arc<Org>>, request: Request) -> Response {
         if moments.pass(prey(Step::Arrived), told).await == Verdict::Vanish {
             return cut();
         }
+        if writes(&request) && org.world.strikes(Strike::SalesforceLateApply) {
+            let world = Arc::clone(&org.world);
+            apply_late(&world, async move {
+                // Nobody is left to be told how it went.
+                drop(answer(&org, &version, &request));
+            });
+            return cut();
+        }
         let running = org.usage.run(org.world.clock.now());
         let answered = answer(&org, &version, &request);
         let under_way = org.world.faults.read().salesforce_answer_ms;
@@ -178,7 +203,7 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
         return plain(SalesforceError::not_found().into());
     };
     let now = org.world.clock.now();
-    let refused = org.world.faults.take(|switches| &mut switches.salesforce_refuse_sessions_next);
+    let refused = org.world.strikes(Strike::SalesforceRefuseSessions);
     let session = bearer(&request.headers).and_then(|token| org.session(token)).filter(|_| !refused);
     let found = routes::find(request);
     let kind = found.as_ref().map_or("salesforce.unknown", |(kind, _)| *kind);
@@ -197,17 +222,22 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
     let limit_info = format!("api-usage={used}/{allowed}");
     let limit_exceeded =
         |message: &str| SalesforceError::with(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", message).into();
-    let answer = if org.world.faults.take(|switches| &mut switches.salesforce_unavailable_next) {
-        let message = "The server is temporarily unavailable";
-        SalesforceError::with(StatusCode::SERVICE_UNAVAILABLE, "SERVER_UNAVAILABLE", message).into()
-    } else if allowed > 0 && used > allowed {
+    if let Some(refused) = throttled(org) {
+        return refused;
+    }
+    if let Some(broken) = outage(org, BEFORE) {
+        return broken;
+    }
+    let answer = if allowed > 0 && used > allowed {
         org.world.meters.refused(caller, "salesforce.requests_per_day");
         limit_exceeded("TotalRequests Limit exceeded.")
     } else if most_long > 0 && org.usage.long(now) >= most_long {
         org.world.meters.refused(caller, "salesforce.long_requests");
         limit_exceeded("ConcurrentRequests (Concurrent API Requests) Limit exceeded.")
-    } else if org.world.faults.take(|switches| &mut switches.salesforce_limit_next) {
+    } else if org.world.strikes(Strike::SalesforceLimit) {
         limit_exceeded("TotalRequests Limit exceeded.")
+    } else if org.world.strikes(Strike::SalesforceConcurrentLimit) {
+        limit_exceeded("ConcurrentRequests (Concurrent API Requests) Limit exceeded.")
     } else {
         match found {
             Ok((_, resource)) => {
@@ -218,7 +248,13 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
                     origin: rest_origin(&version.0, client.as_deref()),
                 };
                 let mut tx = Tx::begin(org, author);
+                let stale = LAGGING.contains(&kind) && org.world.strikes(Strike::SalesforceStaleReads);
+                if stale {
+                    tx.look_back(org.world.lag());
+                }
                 match resource(&mut tx, &version, request) {
+                    // What a lagging replica shows is not what is.
+                    Ok(answer) if stale => answer,
                     Ok(answer) => {
                         tx.commit();
                         answer
@@ -230,14 +266,45 @@ fn answer(org: &Org, version: &str, request: &ApiRequest) -> Response {
         }
     };
     let wrote = writes(request) && answer.status.is_success();
-    if wrote && org.world.faults.take(|switches| &mut switches.salesforce_cut_answer_next) {
+    if wrote && org.world.strikes(Strike::SalesforceCutAnswer) {
         return cut();
+    }
+    if let Some(broken) = wrote.then(|| outage(org, AFTER)).flatten() {
+        return broken;
     }
     let mut response = plain(answer);
     if let Ok(value) = HeaderValue::from_str(&limit_info) {
         response.headers_mut().insert("sforce-limit-info", value);
     }
     response
+}
+
+/// Refuses a call with 429, with or without saying when to come again.
+///
+/// Salesforce's own limits answer 403; a 429 comes from what stands before it (unconfirmed), so it has no error code.
+fn throttled(org: &Org) -> Option<Response> {
+    let mut response = (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests").into_response();
+    if org.world.strikes(Strike::SalesforceThrottle) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Some(response);
+    }
+    org.world.strikes(Strike::SalesforceThrottleBare).then_some(response)
+}
+
+/// Answers with an outage that strikes now, of the three kinds that there are.
+fn outage(org: &Org, strikes: [Strike; 3]) -> Option<Response> {
+    let [internal, unavailable, gateway] = strikes;
+    if org.world.strikes(internal) {
+        let message = "An unexpected error occurred. Please include this ErrorId if you contact support";
+        let error = SalesforceError::with(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN_EXCEPTION", message);
+        return Some(plain(error.into()));
+    }
+    if org.world.strikes(unavailable) {
+        let message = "The server is temporarily unavailable";
+        let error = SalesforceError::with(StatusCode::SERVICE_UNAVAILABLE, "SERVER_UNAVAILABLE", message);
+        return Some(plain(error.into()));
+    }
+    org.world.strikes(gateway).then(|| (StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout").into_response())
 }
 
 fn plain(answer: ApiAnswer) -> Response {

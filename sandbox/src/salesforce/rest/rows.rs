@@ -12,6 +12,7 @@ use super::super::ids;
 use super::super::schema::{Field, LINK, Object, TOKEN};
 use super::super::tx::{Row, Tx};
 use super::{ApiAnswer, ApiRequest, Version, routes};
+use crate::faults::Strike;
 
 pub(super) fn create(tx: &mut Tx<'_>, version: &Version, request: &ApiRequest) -> Result<ApiAnswer, SalesforceError> {
     let object = routes::object(request.part(1))?;
@@ -136,7 +137,7 @@ pub(super) fn lockable<T>(
     tx: &mut Tx<'_>,
     write: impl FnOnce(&mut Tx<'_>) -> Result<T, SalesforceError>,
 ) -> Result<T, SalesforceError> {
-    if tx.org.world.faults.take(|switches| &mut switches.salesforce_lock_next) {
+    if tx.org.world.strikes(Strike::SalesforceLock) {
         let message = "unable to obtain exclusive access to this record";
         return Err(SalesforceError::bad("UNABLE_TO_LOCK_ROW", message));
     }

@@ -20,7 +20,7 @@ pub(crate) struct Answer {
     pub(crate) records: Vec<Value>,
 }
 
-/// Parses and runs a query; rows in the recycle bin take part only when `include_deleted`.
+/// Parses and runs a query; rows that are archived or in the recycle bin take part only when `include_deleted`.
 pub(crate) fn run(
     state: &State,
     query: &str,
@@ -30,7 +30,8 @@ pub(crate) fn run(
     include_deleted: bool,
 ) -> Result<Answer, SalesforceError> {
     let query = parse(query, switches, now)?;
-    let in_scope = |row: &&Row| row.object == query.object && (include_deleted || !row.is_deleted());
+    let plainly_there = |row: &Row| !row.is_deleted() && !row.cell("IsArchived").is_true();
+    let in_scope = |row: &&Row| row.object == query.object && (include_deleted || plainly_there(row));
     let mut rows: Vec<&Row> = state
         .rows
         .values()

@@ -1,5 +1,6 @@
 //! Rows, errors and switches through the router; `many.rs` and `sessions.rs` hold the rest.
 
+mod faults;
 mod limits;
 mod many;
 mod sessions;

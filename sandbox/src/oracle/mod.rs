@@ -1,6 +1,6 @@
 //! Judges what a bridge between the two clouds did, from the history alone and the present states.
 //!
-//! Owns the definitions of the four verdicts; knows nothing of how the bridge works except the stamps by which it pairs
+//! Owns the definitions of the five verdicts; knows nothing of how the bridge works except the stamps by which it pairs
 //! records, which are parsed here once more so that a mistake in the bridge's own code cannot hide.
 //!
 //! | verdict | meaning |
@@ -9,11 +9,13 @@
 //! | duplicated | one meeting is more than one live record on a side |
 //! | looped | more effective writes on one side than edits on the other |
 //! | diverged | at rest, the two sides differ in a mapped field or one of them is gone |
+//! | mailed | a mail of the bridge that no edit of a person in Salesforce explains |
 //!
 //! A linked meeting goes through `links` (which records belong together), `timeline` (their states over time) and
 //! `verdicts`. Mapped fields: subject, time (start, end, all-day), location, show-as.
 
 mod links;
+mod mailed;
 mod shown;
 mod table;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::history::{Cloud, Effect};
+use crate::mails::Mail;
 
 pub use self::shown::{Field, Shown};
 
@@ -37,6 +40,8 @@ pub use self::shown::{Field, Shown};
 pub struct Evidence {
     /// The whole history.
     pub effects: Vec<Effect>,
+    /// Every mail that Exchange would have sent, in order.
+    pub mails: Vec<Mail>,
     /// Present Outlook events of all mailboxes, with `singleValueExtendedProperties`.
     pub outlook: Vec<Value>,
     /// Present Salesforce events, deleted ones left out or marked `IsDeleted`.
@@ -95,6 +100,8 @@ pub struct Report {
     pub looped: Vec<Loop>,
     /// Pairs that differ at rest.
     pub diverged: Vec<Divergence>,
+    /// Mails of the bridge that no edit of a person in Salesforce explains.
+    pub mailed: Vec<UnexplainedMail>,
     /// Edits that lost against a simultaneous edit on the other side; allowed, the bridge must have kept them elsewhere.
     pub overridden: Vec<LostEdit>,
     /// Salesforce edits of meetings with attendees that did not cross; allowed while attendees make a meeting one-way.
@@ -108,9 +115,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Tells whether none of the four verdicts was reached.
+    /// Tells whether none of the five verdicts was reached.
     pub fn is_clean(&self) -> bool {
-        self.lost.is_empty() && self.duplicated.is_empty() && self.looped.is_empty() && self.diverged.is_empty()
+        let agreed = self.lost.is_empty() && self.duplicated.is_empty() && self.diverged.is_empty();
+        agreed && self.looped.is_empty() && self.mailed.is_empty()
     }
 
     /// Tells whether some meeting changed too recently to be judged.
@@ -228,9 +236,19 @@ pub struct Divergence {
     pub in_salesforce: Value,
 }
 
+/// A mail that nobody's edit explains.
+#[derive(Debug, Clone, Serialize)]
+pub struct UnexplainedMail {
+    /// The mail.
+    pub mail: Mail,
+    /// Edits of people in Salesforce that came before it and fit; each explains another mail of this kind.
+    pub edits: usize,
+}
+
 /// Judges everything that happened so far.
 pub fn judge(evidence: &Evidence, terms: &Terms) -> Report {
     let records = timeline::replay(evidence);
     let groups = links::assemble(&records, evidence, terms);
-    verdicts::reach(evidence, terms, &records, groups)
+    let mailed = mailed::unexplained(evidence, terms, &records, &groups);
+    Report { mailed, ..verdicts::reach(evidence, terms, &records, groups) }
 }

@@ -14,10 +14,14 @@
 //! | `POST /calendars?mailbox=` | load the text of a calendar export |
 //! | `POST /hub/cut` | end all Event Hubs connections |
 //! | `POST /salesforce/forget-change-events` | every change event so far, and its replay id, counts as expired |
+//! | `POST /acts/{name}` | what befalls the clouds at once, such as `take_licence`; see `acts.rs` |
+//! | `POST /people/{address}/salesforce/many`, `POST /salesforce/flow` | many changes at once, by a person or by automation |
+//! | `GET /mails` | every mail that Exchange would have sent |
 //! | `POST /hub/messages?partition=&form=&numbered=` | place a message of any form |
 //! | `POST /salesforce/change-events` | place a change event of any form |
 //! | `POST /secrets/microsoft`, `POST /secrets/salesforce` | replace the app's secret; answers the new one |
 
+mod acts;
 mod answer;
 mod people;
 mod placing;
@@ -61,6 +65,10 @@ pub(crate) fn router(clouds: Arc<Clouds>) -> Router {
         .route("/calendars", post(people::load_calendar))
         .route("/hub/cut", post(people::cut_hub))
         .route("/salesforce/forget-change-events", post(people::forget_change_events))
+        .route("/acts/{name}", post(acts::act))
+        .route("/mails", get(reading::mails))
+        .route("/people/{address}/salesforce/many", post(people::change_many))
+        .route("/salesforce/flow", post(people::flow))
         .route("/hub/messages", post(placing::on_the_hub))
         .route("/salesforce/change-events", post(placing::on_the_bus))
         .route("/secrets/{cloud}", post(secrets::rotate))

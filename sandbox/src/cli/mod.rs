@@ -34,7 +34,7 @@ enum Outcome {
         Start it with `serve`, connect any client to the addresses in its endpoints file, act as a person on either side \
         with `person`, and read what happened with `counters` and `oracle`.",
     after_help = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 the oracle found a lost, duplicated, looped or \
-        diverged meeting.\n\nData goes to stdout, logs and errors go to stderr."
+        diverged meeting, or a mail without cause.\n\nData goes to stdout, logs and errors go to stderr."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -49,9 +49,11 @@ enum Command {
     Person(person::PersonCommand),
     /// Show all switches, or set some: `switch outlook_if_match=false hub_drop_next=2`
     Switch(reading::SwitchCommand),
+    /// Let something befall the clouds at once: `act take_licence person=ada.berger@contoso.example`, `act calm`
+    Act(reading::ActCommand),
     /// Show API calls, request units, mails, notifications and changes
     Counters(reading::CountersCommand),
-    /// Show what was lost, duplicated, looped or diverged (exit code 3 if anything was)
+    /// Show what was lost, duplicated, looped, diverged or mailed without cause (exit code 3 if anything was)
     Oracle(reading::OracleCommand),
     /// Load a calendar export (.ics) into a mailbox of the running sandbox
     Calendar(person::CalendarCommand),
@@ -66,6 +68,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Serve(command) => Box::pin(serve::run(command)).await,
         Command::Person(command) => person::run(command).await,
         Command::Switch(command) => reading::switch(command).await,
+        Command::Act(command) => reading::act(command).await,
         Command::Counters(command) => reading::counters(command).await,
         Command::Oracle(command) => reading::oracle(command).await,
         Command::Calendar(command) => person::load_calendar(command).await,
