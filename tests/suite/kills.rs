@@ -279,7 +279,7 @@ async fn killed_twenty_times_while_people_edit_it_loses_nothing_and_does_nothing
     eprintln!("CALBRIDGE_TEST_SEED={seed}");
     let options = Options { speed: SPEED, seed, profile: Profile::Office, ..Options::default() };
     // Every other seed: without conditions edits beneath a write are covered unseen, and the change events must tell them.
-    let conditional = seed % 2 == 0;
+    let conditional = seed.is_multiple_of(2);
     eprintln!("conditional updates in Salesforce: {conditional}");
     let salesforce = format!("salesforce:\n  conditional_updates: {conditional}\n");
     let settings = format!("{SETTINGS}redis:\n  url: {}\n{salesforce}", redis.url());
