@@ -20,8 +20,8 @@ use crate::ports::{DUTY_LEASE, Store};
 
 /// How often the store is asked; several times a lease, so that one failure loses nothing.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long before the end of a lease its tasks are stopped, when it cannot be renewed: they need a moment to end.
-const MARGIN: Duration = Duration::from_secs(3);
+/// How long tasks go on without a renewal: 3 s less than the lease, because they need a moment to end.
+const TRUST: Duration = DUTY_LEASE.saturating_sub(Duration::from_secs(3));
 
 /// Duties of one kind.
 pub struct Duties {
@@ -66,9 +66,9 @@ impl Duties {
             let asked = Instant::now();
             let names: BTreeSet<String> = running.keys().cloned().collect();
             let sharing = self.store.share(&self.connection, &self.kind, &self.names, &names);
-            match timeout(DUTY_LEASE - MARGIN, sharing).await {
+            match timeout(TRUST, sharing).await {
                 Ok(Ok(ours)) => {
-                    ours_until = asked + DUTY_LEASE - MARGIN;
+                    ours_until = asked + TRUST;
                     for (name, token) in running.iter().filter(|(name, _)| !ours.contains(*name)) {
                         info!(kind = self.kind, duty = name, "giving a duty to another instance");
                         token.cancel();

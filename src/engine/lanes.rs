@@ -105,7 +105,7 @@ impl Lanes {
             if self.store.is_shared() {
                 tokio::time::sleep(LOOK_FOR_OTHERS).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

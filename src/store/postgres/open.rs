@@ -91,12 +91,12 @@ impl PostgresSettings {
         }
         Ok(options.application_name("calbridge").statement_cache_capacity(COMPILED_STATEMENTS))
     }
+}
 
-    /// Returns the database as people may see it: where, which, who.
-    fn name(&self, options: &PgConnectOptions) -> String {
-        let database = options.get_database().unwrap_or_default();
-        format!("{database}` on `{}:{}", options.get_host(), options.get_port())
-    }
+/// Returns the database as people may see it: which, and where; backticks go around it.
+fn name_of(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_default();
+    format!("{database}` on `{}:{}", options.get_host(), options.get_port())
 }
 
 /// Tells whether the server is on this machine, where a plain connection harms nobody.
@@ -132,7 +132,7 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Database`] when there is no such database, [`StoreError::Corrupt`] when the key does not fit.
     pub async fn open_read_only(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let name = settings.name(&settings.options()?);
+        let name = name_of(&settings.options()?);
         let pool = connect(&settings, true).await?;
         Self::attach(opened(&settings, pool, clock), &name).await
     }
@@ -155,7 +155,7 @@ impl PostgresStore {
     /// As [`PostgresStore::open`], and where tables are missing and the user may not make them.
     pub async fn look(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<String, StoreError> {
         let options = settings.options()?;
-        let name = settings.name(&options);
+        let name = name_of(&options);
         let pool = connect(&settings, true).await?;
         if has_table(&pool, "meta").await? {
             let store = Self::attach(opened(&settings, pool, clock), &name).await?;
@@ -199,11 +199,11 @@ async fn connect(settings: &PostgresSettings, read_only: bool) -> Result<Pool, S
     });
     match single.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(unreachable(settings, &options, error)),
+        Ok(Err(error)) => return Err(unreachable(&options, error)),
         Err(_) => {
             return Err(StoreError::Database(format!(
                 "the server of `{}` did not answer within {} s; see that it runs and can be reached from here",
-                settings.name(&options),
+                name_of(&options),
                 settings.patience.as_secs()
             )));
         }
@@ -225,10 +225,10 @@ async fn connect(settings: &PostgresSettings, read_only: bool) -> Result<Pool, S
 }
 
 /// Says in words what keeps the server from letting us in, and what to do. Never repeats what may hold a password.
-fn unreachable(settings: &PostgresSettings, options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
-    let name = settings.name(options);
+fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
+    let name = name_of(options);
     let user = options.get_username();
-    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     StoreError::Database(match (code.as_deref(), error) {
         (Some(code), _) if REFUSED.contains(&code) => format!(
             "the server of `{name}` refuses user `{user}`; mend the user in `store.url`, or `store.password_file`, or the \
