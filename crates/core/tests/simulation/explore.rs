@@ -9,12 +9,12 @@ use std::hash::{Hash, Hasher};
 
 use stateright::{Checker, Model, Property};
 
-use crate::calbridge::{Calbridge, Mutant};
+use crate::calbridge::Calbridge;
+use crate::mutants::Mutant;
+use crate::number;
 use crate::people;
-use crate::sim::{Engine as _, MOST_STEPS, Stage, next_event, turn};
-use crate::swarm::{Dice, Meeting, Script, Swarm};
-use crate::world::World;
-use crate::{number, oracle};
+use crate::sim::{Engine as _, MOST_STEPS, Stage, judge, next_event, turn};
+use crate::swarm::{Dice, RATES, Script, Swarm};
 
 /// How far an exploration goes.
 #[derive(Debug, Clone, Copy)]
@@ -107,8 +107,7 @@ impl Node {
             }
             None => {
                 stage.world.faults = false;
-                let account = engine.account(stage)?;
-                self.phase = Phase::Ended(oracle::judge(&stage.world, &account));
+                self.phase = Phase::Ended(judge(stage, engine));
             }
         }
         if self.steps > MOST_STEPS {
@@ -125,7 +124,7 @@ impl Model for Exploration {
     fn init_states(&self) -> Vec<Node> {
         let dice = Dice::Scripted(Script { budget: self.bound.faults, ..Script::default() });
         vec![Node {
-            stage: Stage { dice, world: World::new(self.swarm.clone()), history: None },
+            stage: Stage::new(dice, self.swarm.clone(), false),
             engine: Calbridge::new(&self.swarm, self.mutant),
             edits: self.bound.edits,
             steps: 0,
@@ -165,25 +164,14 @@ impl Model for Exploration {
 
 impl Exploration {
     fn new(bound: Bound, mutant: Option<Mutant>) -> Self {
-        let mut swarm = Swarm::draw(&mut Dice::new(0));
-        swarm.meeting = Meeting::Plain;
-        (swarm.conflict, swarm.location) = Default::default();
-        (swarm.conditional, swarm.unique) = (true, true);
-        (swarm.lost_signals, swarm.noise, swarm.private) = (0, 0, 0);
-        for rate in [
-            &mut swarm.stale_reads,
-            &mut swarm.misses,
-            &mut swarm.failed_reads,
-            &mut swarm.refusals,
-            &mut swarm.lost_requests,
-            &mut swarm.lost_answers,
-            &mut swarm.late_writes,
-            &mut swarm.edits_underneath,
-            &mut swarm.crashes,
-            &mut swarm.deletes,
-        ] {
-            *rate = 50;
+        let mut swarm = Swarm::calm();
+        for (_, rate) in RATES {
+            // Only whether a rate is there counts: the budget bounds how often.
+            *rate(&mut swarm.rates) = 50;
         }
+        let rates = &mut swarm.rates;
+        (rates.lost_signals, rates.sweeps, rates.noise, rates.private) = (0, 0, 0, 0);
+        (rates.triggers, rates.flows, rates.refusals, rates.pauses) = (0, 0, 0, 0);
         Self { swarm, bound, mutant }
     }
 

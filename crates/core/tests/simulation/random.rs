@@ -1,0 +1,187 @@
+//! Random schedules: many of the whole, and some of each mutant.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::calbridge::Calbridge;
+use crate::card::Card;
+use crate::mutants::MUTANTS;
+use crate::number;
+use crate::sim::{End, run};
+use crate::swarm::Preconditions;
+
+/// Schedules of one test run.
+const SCHEDULES: u64 = 1_000_000;
+
+/// A mutant must be killed within this many schedules.
+const MUTANT_SCHEDULES: u64 = 1_000_000;
+
+/// The literal recipe must fail within this many schedules.
+const CARD_SCHEDULES: u64 = 1_000;
+
+fn schedule(seed: u64, with_history: bool) -> End {
+    run(seed, with_history, |swarm| Calbridge::new(swarm, None))
+}
+
+#[track_caller]
+fn holds(seed: u64) {
+    if let Some(violation) = schedule(seed, false).violation {
+        panic!("seed {seed}: {violation}\n{}", schedule(seed, true).history.join("\n"));
+    }
+}
+
+#[test]
+fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
+    if let Some(seed) = number("CALBRIDGE_SEED") {
+        println!("{}", schedule(seed, true).history.join("\n"));
+        return holds(seed);
+    }
+    let (from, schedules) = (number("CALBRIDGE_FROM").unwrap_or(0), number("CALBRIDGE_SCHEDULES").unwrap_or(SCHEDULES));
+    let started = Instant::now();
+    let next = AtomicU64::new(from);
+    let shares = std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shares: Vec<_> = (0..cores).map(|_| scope.spawn(|| share(&next, from + schedules))).collect();
+        shares.into_iter().map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+    });
+    let total = shares.into_iter().fold(Share::default(), Share::and);
+    if let Some(seed) = total.violated {
+        holds(seed);
+    }
+    let took = started.elapsed().as_millis().max(1);
+    let a_second = u128::from(schedules) * 1_000 / took;
+    let Share { writes, digest, .. } = total;
+    println!(
+        "{schedules} schedules from seed {from}, {writes} writes, 0 violations, {} s, {a_second} schedules a second, \
+         hash of all histories {digest:016x}",
+        took / 1_000
+    );
+    println!("Apart from these, what no engine could have known or prevented, by what becomes of If-Match on Outlook:");
+    println!("                     schedules   S4: edits overwritten unseen   requests applied twice   deleted events made again");
+    for (name, apart) in ["honoured", "off, as known", "ignored"].into_iter().zip(total.apart) {
+        let rate = |count: u64| format!("{count} ({} a million)", count * 1_000_000 / apart.schedules.max(1));
+        let Apart { schedules, edits, repeated, recreated } = apart;
+        let (edits, repeated, recreated) = (rate(edits), rate(repeated), rate(recreated));
+        println!("  {name:<16} {schedules:>11} {edits:>30} {repeated:>24} {recreated:>27}");
+    }
+}
+
+/// Losses that nobody could have prevented, among schedules of one kind.
+#[derive(Debug, Default, Clone, Copy)]
+struct Apart {
+    schedules: u64,
+    /// Edits that fell between a read and a write, and that no message told of.
+    edits: u64,
+    repeated: u64,
+    recreated: u64,
+}
+
+/// What one thread found in its part of the schedules.
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    writes: u64,
+    digest: u64,
+    apart: [Apart; 3],
+    /// The first seed that violated something.
+    violated: Option<u64>,
+}
+
+impl Share {
+    fn and(mut self, other: Self) -> Self {
+        for (mine, more) in self.apart.iter_mut().zip(other.apart) {
+            mine.schedules += more.schedules;
+            mine.edits += more.edits;
+            mine.repeated += more.repeated;
+            mine.recreated += more.recreated;
+        }
+        self.writes += other.writes;
+        self.digest = self.digest.wrapping_add(other.digest);
+        self.violated = [self.violated, other.violated].into_iter().flatten().min();
+        self
+    }
+}
+
+/// Takes schedules until there are no more, or one violated something.
+fn share(next: &AtomicU64, end: u64) -> Share {
+    let mut share = Share::default();
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return share;
+        }
+        let one = schedule(seed, false);
+        share.writes += u64::from(one.writes);
+        share.digest = share.digest.wrapping_add(one.digest);
+        let apart = &mut share.apart[match one.preconditions {
+            Preconditions::Honoured => 0,
+            Preconditions::Off => 1,
+            Preconditions::Ignored => 2,
+        }];
+        apart.schedules += 1;
+        apart.edits += u64::from(one.overwritten_unseen);
+        apart.repeated += u64::from(one.repeated);
+        apart.recreated += u64::from(one.recreated);
+        if one.violation.is_some() {
+            next.store(end, Ordering::Relaxed);
+            share.violated = Some(seed);
+            return share;
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in 0..200 {
+        assert_eq!(schedule(seed, true).history, schedule(seed, true).history);
+    }
+    for seed in 0..5_000 {
+        assert_eq!(schedule(seed, false).digest, schedule(seed, seed % 7 == 0).digest, "seed {seed}");
+    }
+}
+
+/// Runs until the first violation; returns after how many schedules it came, and which it was.
+fn killed(from: u64, schedules: u64, one: impl Fn(u64) -> End) -> Option<(u64, String)> {
+    (0..schedules).find_map(|number| Some((number + 1, one(from + number).violation?)))
+}
+
+#[test]
+fn every_mutant_is_noticed() {
+    let mut survivors = Vec::new();
+    for mutant in MUTANTS {
+        let one = |seed, mutated: bool| {
+            run(seed, false, |swarm| {
+                mutant.provoke(swarm);
+                Calbridge::new(swarm, mutated.then_some(mutant))
+            })
+        };
+        match killed(0, MUTANT_SCHEDULES, |seed| one(seed, true)) {
+            Some((after, violation)) => {
+                assert_eq!(one(after - 1, false).violation, None, "{mutant:?}: the same schedule without the mistake");
+                println!("{mutant:<24?} {} noticed after {after:>6} schedules: {violation} ({})", mutant.letter(), mutant.mix());
+            }
+            None => survivors.push(mutant),
+        }
+    }
+    assert!(survivors.is_empty(), "not noticed within {MUTANT_SCHEDULES} schedules: {survivors:?}");
+}
+
+#[test]
+fn the_literal_recipe_fails() {
+    let broken = (0..CARD_SCHEDULES).filter(|seed| run(*seed, false, |_| Card::default()).violation.is_some()).count();
+    let (after, violation) =
+        killed(0, CARD_SCHEDULES, |seed| run(seed, false, |_| Card::default())).expect("it is broken");
+    println!("literal recipe: {broken} of {CARD_SCHEDULES} schedules violated, first after {after}: {violation}");
+}
+
+#[test]
+fn survey() {
+    let mut found = std::collections::BTreeMap::<(String, String), (u32, u64)>::new();
+    for seed in 0..number("CALBRIDGE_SURVEY").unwrap_or(0) {
+        let one = schedule(seed, false);
+        let Some(violation) = one.violation else { continue };
+        let kind = (format!("{:?}", one.preconditions), violation.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        found.entry(kind).or_insert((0, seed)).0 += 1;
+    }
+    println!("{found:#?}");
+}
