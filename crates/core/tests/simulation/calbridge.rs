@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::mutants::Mutant;
 use crate::oracle::Account;
 use crate::sim::{Engine, Stage, answer, said};
-use crate::store::{Dirty, LEASE, Lane, belongs, open_intents};
+use crate::store::{LEASE, Lane, belongs, open_intents};
 use crate::swarm::{Preconditions, Swarm};
 use crate::world::{FIELDS, MAILBOXES, Message, USERS, why};
 
@@ -34,6 +34,8 @@ pub(crate) struct Calbridge {
     lanes: Vec<Lane>,
     workers: Vec<Worker>,
     ids: u128,
+    /// Lent to each case in turn.
+    enrolments: Vec<Enrolment>,
 }
 
 /// A process: what it holds in memory dies with it.
@@ -50,7 +52,8 @@ struct Job {
     fence: u64,
     /// Until when the worker itself believes to own the lane.
     owned_until: DateTime<Utc>,
-    claimed: Vec<Dirty>,
+    /// Number of the lane's last signal by then.
+    claimed: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -144,6 +147,7 @@ impl Calbridge {
             lanes: vec![Lane::default(); swarm.kinds.len()],
             workers: vec![Worker::default(); swarm.workers],
             ids: 0,
+            enrolments: setting(swarm).enrolments.to_vec(),
         }
     }
 
@@ -156,7 +160,7 @@ impl Calbridge {
         let claimable = |lane: &Lane| lane.claimable_at().is_some_and(|at| at <= now);
         let index = self.lanes.iter().position(claimable)?;
         let fence = self.lanes[index].claim(now);
-        let claimed = self.lanes[index].dirty.clone();
+        let claimed = self.lanes[index].generation;
         let job = Job { lane: index, fence, owned_until: now + LEASE, claimed };
         Some((job, Phase::Plan(Box::new(self.case(index)))))
     }
@@ -178,7 +182,7 @@ impl Calbridge {
             link,
             reads: BTreeMap::new(),
             notices: lane.dirty.iter().map(|dirty| dirty.notice.clone()).collect(),
-            enrolments: self.setting.enrolments.to_vec(),
+            enrolments: Vec::new(),
             lookups: Vec::new(),
             facts: facts.iter().map(|(_, _, fact)| fact.clone()).collect(),
             tries: lane.tries,
@@ -202,6 +206,13 @@ impl Calbridge {
     }
 
     fn plan(&mut self, stage: &mut Stage, mut case: Case) -> Result<Plan, String> {
+        case.enrolments = std::mem::take(&mut self.enrolments);
+        let planned = self.plan_case(stage, &mut case);
+        self.enrolments = case.enrolments;
+        planned
+    }
+
+    fn plan_case(&mut self, stage: &mut Stage, case: &mut Case) -> Result<Plan, String> {
         let mut records: Vec<RecordId> = case.notices.iter().map(|notice| notice.record.clone()).collect();
         for side in Side::BOTH {
             let replica = case.link.as_ref().and_then(|link| link.replicas.get(side).as_ref());
@@ -221,7 +232,7 @@ impl Calbridge {
             salesforce: WriteToken::new(Uuid::from_u128(self.ids + 2)),
         };
         for _ in 0..8 {
-            match plan(&case, self.setting.rules, stage.world.now, &fresh) {
+            match plan(case, self.setting.rules, stage.world.now, &fresh) {
                 Planned::Plan(plan) => return Ok(*plan),
                 Planned::Need(lookups) => {
                     for lookup in lookups {
@@ -246,6 +257,7 @@ impl Calbridge {
         let lane = job.lane;
         let next = match phase {
             Phase::Plan(case) => {
+                let noticed = if self.is(Mutant::CoversTheUnseen) { case.notices.clone() } else { Vec::new() };
                 let mut plan = self.plan(stage, *case)?;
                 stage.note(|_| {
                     let steps: Vec<_> = plan.steps.iter().map(|step| (step.action.name(), step.side.name())).collect();
@@ -253,7 +265,7 @@ impl Calbridge {
                     format!("lane {lane} plans {name} {steps:?} because {:?}, wakes at {wake:?}", plan.reasons)
                 });
                 if self.is(Mutant::CoversTheUnseen) && plan.outcome != Outcome::Wait {
-                    plan.covered = job.claimed.iter().map(|dirty| dirty.notice.record.clone()).collect();
+                    plan.covered = noticed.into_iter().map(|notice| notice.record).collect();
                     if plan.reasons.contains(&Reason::VersionNotSeen) {
                         plan.wake_at = None;
                     }
@@ -327,8 +339,8 @@ impl Calbridge {
     }
 
     fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &Plan) {
-        let (clears_all, silent) = (self.is(Mutant::ClearsWhatCameMeanwhile), self.is(Mutant::JournalsNothing));
-        let holds_back = self.is(Mutant::JournalsWhenConfirmed);
+        let claimed = if self.is(Mutant::ClearsWhatCameMeanwhile) { u32::MAX } else { job.claimed };
+        let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.is(Mutant::JournalsWhenConfirmed));
         let lane = &mut self.lanes[job.lane];
         if holds_back {
             let confirmed = plan.reasons.contains(&Reason::WriteConfirmed);
@@ -339,7 +351,7 @@ impl Calbridge {
         } else if !silent {
             lane.write_journal(plan);
         }
-        lane.commit_plan(stage.world.now, plan, &job.claimed, clears_all);
+        lane.commit_plan(stage.world.now, plan, claimed);
         stage.world.mark(job.lane as u64 | (plan.outcome as u64) << 8 | (plan.reasons.len() as u64) << 16);
         self.forget(job.lane);
     }

@@ -58,12 +58,12 @@ fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
         took / 1_000
     );
     println!("Apart from these, what no engine could have known or prevented, by what becomes of If-Match on Outlook:");
-    println!("                     schedules   S4: edits overwritten unseen   requests applied twice   deleted events made again");
+    println!("                     schedules   S4: edits overwritten unseen   late writes not refused   deleted events made again");
     for (name, apart) in ["honoured", "off, as known", "ignored"].into_iter().zip(total.apart) {
         let rate = |count: u64| format!("{count} ({} a million)", count * 1_000_000 / apart.schedules.max(1));
-        let Apart { schedules, edits, repeated, recreated } = apart;
-        let (edits, repeated, recreated) = (rate(edits), rate(repeated), rate(recreated));
-        println!("  {name:<16} {schedules:>11} {edits:>30} {repeated:>24} {recreated:>27}");
+        let Apart { schedules, edits, unrefused, recreated } = apart;
+        let (edits, unrefused, recreated) = (rate(edits), rate(unrefused), rate(recreated));
+        println!("  {name:<16} {schedules:>11} {edits:>30} {unrefused:>24} {recreated:>27}");
     }
 }
 
@@ -73,7 +73,7 @@ struct Apart {
     schedules: u64,
     /// Edits that fell between a read and a write, and that no message told of.
     edits: u64,
-    repeated: u64,
+    unrefused: u64,
     recreated: u64,
 }
 
@@ -92,7 +92,7 @@ impl Share {
         for (mine, more) in self.apart.iter_mut().zip(other.apart) {
             mine.schedules += more.schedules;
             mine.edits += more.edits;
-            mine.repeated += more.repeated;
+            mine.unrefused += more.unrefused;
             mine.recreated += more.recreated;
         }
         self.writes += other.writes;
@@ -120,7 +120,7 @@ fn share(next: &AtomicU64, end: u64) -> Share {
         }];
         apart.schedules += 1;
         apart.edits += u64::from(one.overwritten_unseen);
-        apart.repeated += u64::from(one.repeated);
+        apart.unrefused += u64::from(one.unrefused);
         apart.recreated += u64::from(one.recreated);
         if one.violation.is_some() {
             next.store(end, Ordering::Relaxed);

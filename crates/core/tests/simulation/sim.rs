@@ -98,8 +98,8 @@ pub(crate) struct End {
     pub(crate) preconditions: Preconditions,
     /// Edits that fell between a read and a write which the remote could not refuse.
     pub(crate) overwritten_unseen: u32,
-    /// Late requests that took effect a second time, because Outlook ignored their precondition.
-    pub(crate) repeated: u32,
+    /// Late requests that took effect although repeated or given up, because Outlook ignored their precondition.
+    pub(crate) unrefused: u32,
     /// Events made again after a person had deleted them unseen, because Outlook forgot their transaction id.
     pub(crate) recreated: u32,
     pub(crate) writes: u32,
@@ -125,7 +125,7 @@ pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: imp
         violation,
         preconditions: stage.world.swarm.preconditions,
         overwritten_unseen: tallies.iter().map(|tally| tally.overwritten_unseen).sum(),
-        repeated: tallies.iter().map(|tally| tally.repeated).sum(),
+        unrefused: tallies.iter().map(|tally| tally.unrefused).sum(),
         recreated: tallies.iter().map(|tally| tally.recreated).sum(),
         writes: tallies.iter().map(|tally| tally.writes.outlook + tally.writes.salesforce).sum(),
         digest: stage.world.digest,
@@ -177,7 +177,7 @@ fn remotes_act(stage: &mut Stage, until: DateTime<Utc>) {
         let changes = stage.changes();
         if what == 0 {
             let (_, meeting, intent) = stage.world.late.remove(index);
-            let result = stage.world.apply(&mut stage.dice, meeting, &intent);
+            let result = stage.world.apply_late(&mut stage.dice, meeting, &intent);
             stage.note(|_| format!("late {} on {} arrives: {}", intent.action.name(), intent.side, answer(&result)));
             stage.tell(changes, "late write");
         } else {

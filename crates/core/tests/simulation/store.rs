@@ -17,7 +17,8 @@ pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Dirty {
     pub(crate) notice: Notice,
-    pub(crate) generation: u32,
+    /// Number of the lane's signal that said it last.
+    generation: u32,
 }
 
 /// One meeting's row in every table.
@@ -25,6 +26,8 @@ pub(crate) struct Dirty {
 pub(crate) struct Lane {
     pub(crate) link: Option<Link>,
     pub(crate) dirty: Vec<Dirty>,
+    /// How many signals came.
+    pub(crate) generation: u32,
     /// When the dirty rows are due.
     due: Option<DateTime<Utc>>,
     /// When the burst of signals began that is being collapsed.
@@ -59,7 +62,8 @@ impl Lane {
             self.dirty.len() - 1
         });
         let dirty = &mut self.dirty[index];
-        dirty.generation += 1;
+        self.generation += 1;
+        dirty.generation = self.generation;
         dirty.notice.deleted |= deleted;
         dirty.notice.last_signal_at = now;
         if let Some(version) = version.filter(|version| !dirty.notice.versions.contains(version)) {
@@ -84,21 +88,18 @@ impl Lane {
         self.fence
     }
 
-    /// Commits a plan: link, journal, intents, covered notices. Without writes the lane is given back.
-    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &Plan, claimed: &[Dirty], clears_all: bool) {
+    /// Commits a plan: link, intents, covered notices. Without writes the lane is given back.
+    ///
+    /// `claimed` is the generation that the plan has seen: what came later stays.
+    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &Plan, claimed: u32) {
         self.facts.retain(|(_, at, _)| *at >= plan.facts_from);
         self.link.clone_from(&plan.next);
         let writes = !plan.steps.is_empty();
         self.wake_at = if writes { Some(now) } else { plan.wake_at };
         self.leased_until = writes.then_some(now + LEASE);
         self.tries = if plan.outcome == Outcome::Wait { self.tries + 1 } else { 0 };
-        let mut fresh = false;
-        self.dirty.retain(|dirty| {
-            let seen = claimed.iter().find(|one| one.notice.record == dirty.notice.record);
-            let same = seen.is_some_and(|seen| seen.generation == dirty.generation);
-            fresh |= !same;
-            !(plan.covered.contains(&dirty.notice.record) && (same || clears_all))
-        });
+        self.dirty.retain(|dirty| dirty.generation > claimed || !plan.covered.contains(&dirty.notice.record));
+        let fresh = self.generation > claimed;
         if self.dirty.is_empty() {
             self.due = None;
         } else if !fresh {

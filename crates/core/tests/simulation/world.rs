@@ -110,8 +110,8 @@ pub(crate) struct Tally {
     pub(crate) replaced: Vec<(usize, Value)>,
     /// The same, where a person wrote between the engine's read and its write, and no change event tells of it.
     pub(crate) overwritten_unseen: u32,
-    /// A late request took effect a second time, because Outlook ignored the precondition that forbids it.
-    pub(crate) repeated: u32,
+    /// A late request took effect although it had been repeated or given up, because Outlook ignored its precondition.
+    pub(crate) unrefused: u32,
     /// A creation was repeated after a person had deleted what the first one made, unseen, and Outlook had forgotten it.
     pub(crate) recreated: u32,
     /// A write was refused for good.
@@ -139,6 +139,8 @@ pub(crate) struct World {
     created_by: Vec<(WriteToken, RecordId)>,
     /// Tokens of changes that took effect.
     changed_by: Vec<WriteToken>,
+    /// What is applied now arrives late.
+    is_late: bool,
     next_number: u64,
     automated: u32,
     /// When the latest change event of Salesforce is delivered.
@@ -156,7 +158,7 @@ impl World {
             creates: BothSides::default(),
             replaced: Vec::new(),
             overwritten_unseen: 0,
-            repeated: 0,
+            unrefused: 0,
             recreated: 0,
             refused: false,
         });
@@ -173,6 +175,7 @@ impl World {
             digest: 0,
             created_by: Vec::new(),
             changed_by: Vec::new(),
+            is_late: false,
             next_number: 1,
             automated: 0,
             stream_at: DateTime::UNIX_EPOCH,
@@ -401,6 +404,14 @@ impl World {
         found
     }
 
+    /// Applies a write after its sender gave up.
+    pub(crate) fn apply_late(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent) -> WriteResult {
+        self.is_late = true;
+        let result = self.apply(dice, meeting, intent);
+        self.is_late = false;
+        result
+    }
+
     /// Applies a write of the engine for a meeting now; the remote's own rules decide.
     pub(crate) fn apply(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent) -> WriteResult {
         if intent.fields.values().any(|value| value.as_text() == Some(SECRET)) {
@@ -442,10 +453,11 @@ impl World {
         } else {
             tally.replaced.extend(lost);
         }
-        if self.changed_by.contains(&intent.token) && self.is_unguarded(intent.side) {
+        let again = self.changed_by.contains(&intent.token) || underneath && self.is_late;
+        if again && self.is_unguarded(intent.side) {
             // To everybody who looks, it is an edit of that side.
             let tally = &mut self.meetings[meeting];
-            tally.repeated += 1;
+            tally.unrefused += 1;
             *tally.edits.get_mut(intent.side) += 1;
         } else {
             self.changed_by.push(intent.token);
@@ -491,6 +503,7 @@ impl World {
             *tally.creates.get_mut(side) -= 1;
             *tally.writes.get_mut(side) -= 1;
             *tally.deletes.get_mut(side) -= 1;
+            *tally.flips.get_mut(side) = 0;
         }
         let tally = &mut self.meetings[meeting];
         *tally.creates.get_mut(side) += 1;
