@@ -155,6 +155,10 @@ impl Calbridge {
         self.mutant == Some(mutant)
     }
 
+    fn holds_back(&self) -> bool {
+        self.is(Mutant::JournalsWhenConfirmed) || self.is(Mutant::BothBAndC)
+    }
+
     /// Gives a due lane to an idle worker.
     fn claim(&mut self, now: DateTime<Utc>) -> Option<(Job, Phase)> {
         let claimable = |lane: &Lane| lane.claimable_at().is_some_and(|at| at <= now);
@@ -302,7 +306,7 @@ impl Calbridge {
                 if self.holds_lane(stage, &job) {
                     let confirmed = outgoing.reasons.contains(&Reason::WriteConfirmed);
                     let open = open_intents(&outgoing.link).next().is_some();
-                    if self.is(Mutant::JournalsWhenConfirmed) && !open {
+                    if self.holds_back() && !open {
                         self.lanes[lane].let_go(confirmed);
                     }
                     self.lanes[lane].commit_settled(outgoing.link, outgoing.wake_at);
@@ -340,7 +344,7 @@ impl Calbridge {
 
     fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &Plan) {
         let claimed = if self.is(Mutant::ClearsWhatCameMeanwhile) { u32::MAX } else { job.claimed };
-        let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.is(Mutant::JournalsWhenConfirmed));
+        let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.holds_back());
         let lane = &mut self.lanes[job.lane];
         if holds_back {
             let confirmed = plan.reasons.contains(&Reason::WriteConfirmed);
@@ -372,7 +376,7 @@ impl Calbridge {
 
     fn take_answer(&self, outgoing: &mut Outgoing, intent: &Intent, result: &WriteResult, now: DateTime<Utc>) {
         let mut intent = intent.clone();
-        if self.is(Mutant::BelievesTheLastAnswer) || self.is(Mutant::JournalsWhenConfirmed) {
+        if self.is(Mutant::BelievesTheLastAnswer) || self.is(Mutant::BothBAndC) {
             intent.sends = 1;
         }
         let settled = settle(outgoing.link.clone(), &intent, result, self.setting.rules, now);

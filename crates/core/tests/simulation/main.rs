@@ -16,6 +16,7 @@ mod mutants;
 mod oracle;
 mod people;
 mod random;
+mod shrink;
 mod sim;
 mod store;
 mod swarm;

@@ -3,7 +3,17 @@
 
 use calbridge_core::mapping::{Conflict, Direction};
 
+use crate::calbridge::Calbridge;
+use crate::card::Card;
+use crate::number;
+use crate::sim::{End, run};
 use crate::swarm::{Kind, Preconditions, Rates, Swarm};
+
+/// A mutant must be killed within this many schedules.
+const MOST_SCHEDULES: u64 = 1_000_000;
+
+/// The literal recipe must be killed within this many schedules.
+const MOST_CARD_SCHEDULES: u64 = 1_000;
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +23,10 @@ pub(crate) enum Mutant {
     ForgetsItsOwnWrites,
     /// (b) A refusal of a repeated request closes the intent, although the first request may have taken effect.
     BelievesTheLastAnswer,
-    /// (b) and (c): besides, the loser is journaled only when the write is confirmed.
+    /// (c) The loser is journaled only when the write is confirmed.
     JournalsWhenConfirmed,
+    /// (b) and (c) together.
+    BothBAndC,
     /// (d) Notices are covered although the notified version was never observed.
     CoversTheUnseen,
     /// (e) Whether a write took effect is told from the values, not from the token.
@@ -35,10 +47,11 @@ pub(crate) enum Mutant {
     ClearsWhatCameMeanwhile,
 }
 
-pub(crate) const MUTANTS: [Mutant; 12] = [
+pub(crate) const MUTANTS: [Mutant; 13] = [
     Mutant::ForgetsItsOwnWrites,
     Mutant::BelievesTheLastAnswer,
     Mutant::JournalsWhenConfirmed,
+    Mutant::BothBAndC,
     Mutant::CoversTheUnseen,
     Mutant::JudgesByValue,
     Mutant::AuditsNothing,
@@ -56,7 +69,8 @@ impl Mutant {
         match self {
             Self::ForgetsItsOwnWrites => "a",
             Self::BelievesTheLastAnswer => "b",
-            Self::JournalsWhenConfirmed => "b+c",
+            Self::JournalsWhenConfirmed => "c",
+            Self::BothBAndC => "b+c",
             Self::CoversTheUnseen => "d",
             Self::JudgesByValue => "e",
             Self::AuditsNothing => "f",
@@ -76,7 +90,7 @@ impl Mutant {
                 let rates = Rates { stale_reads: 60, lost_answers: 50, ..Rates::default() };
                 *swarm = Swarm { busy: 40, rates, ..calm };
             }
-            Self::JournalsWhenConfirmed => {
+            Self::JournalsWhenConfirmed | Self::BothBAndC => {
                 let rates = Rates { stale_reads: 60, lost_answers: 50, edits_underneath: 20, ..Rates::default() };
                 *swarm = Swarm { busy: 40, conflict: Conflict::SalesforceWins, rates, ..calm };
             }
@@ -115,4 +129,96 @@ impl Mutant {
         let rates = crate::swarm::RATES.iter().map(|(name, rate)| (*name, *rate(&mut swarm.rates)));
         rates.filter(|(_, rate)| *rate > 0).map(|(name, rate)| format!("{name} {rate}")).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Where three runs of a mutant begin: other seeds each time, unless `CALBRIDGE_FROM` names the first.
+fn fresh_seeds() -> [u64; 3] {
+    // A hasher of the standard library is seeded by the system; three ranges of seeds never meet.
+    let drawn = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "fresh");
+    let from = number("CALBRIDGE_FROM").unwrap_or(drawn >> 2);
+    [from, from + (1 << 32), from + (2 << 32)]
+}
+
+/// What it took to notice a mistake.
+struct Kill {
+    schedules: u64,
+    violation: String,
+}
+
+/// Runs until the first violation.
+fn kill(from: u64, most: u64, one: impl Fn(u64) -> End) -> Option<Kill> {
+    (0..most).find_map(|number| Some(Kill { schedules: number + 1, violation: one(from + number).violation? }))
+}
+
+/// Runs from three seeds at once.
+fn kills(seeds: [u64; 3], most: u64, one: impl Fn(u64) -> End + Sync) -> [Option<Kill>; 3] {
+    std::thread::scope(|scope| {
+        let one = &one;
+        seeds.map(|from| scope.spawn(move || kill(from, most, one))).map(|run| run.join().expect("no run panics"))
+    })
+}
+
+/// The schedule of a seed in a mutant's mix, with or without its mistake.
+pub(crate) fn provoked(mutant: Mutant, mistaken: bool, seed: u64, with_history: bool) -> End {
+    run(seed, with_history, |swarm| {
+        mutant.provoke(swarm);
+        Calbridge::new(swarm, mistaken.then_some(mutant))
+    })
+}
+
+/// A line of the table; tells whether all three runs ended in a kill.
+fn line(name: &str, letter: &str, kills: &[Option<Kill>; 3]) -> bool {
+    let after = |kill: &Option<Kill>| kill.as_ref().map_or("survived".to_owned(), |kill| kill.schedules.to_string());
+    let mut broken: Vec<&str> = kills.iter().flatten().filter_map(|kill| kill.violation.split(':').next()).collect();
+    broken.sort_unstable();
+    broken.dedup();
+    let [first, second, third] = kills;
+    let counts = format!("{:>9}{:>9}{:>9}", after(first), after(second), after(third));
+    println!("{letter:<4} {name:<24}{counts}   {}", broken.join(", "));
+    kills.iter().all(Option::is_some)
+}
+
+#[test]
+fn every_mutant_is_killed_from_three_fresh_seeds() {
+    let seeds = fresh_seeds();
+    println!("Killed after how many schedules, from seeds {seeds:?}:");
+    println!("     mutant                      1st      2nd      3rd   invariant broken");
+    let mut survivors = Vec::new();
+    for mutant in MUTANTS {
+        let kills = kills(seeds, MOST_SCHEDULES, |seed| provoked(mutant, true, seed, false));
+        if !line(&format!("{mutant:?}"), mutant.letter(), &kills) {
+            survivors.push(mutant);
+        }
+        for (from, kill) in seeds.into_iter().zip(kills.iter().flatten()) {
+            let sound = provoked(mutant, false, from + kill.schedules - 1, false);
+            assert_eq!(sound.violation, None, "{mutant:?}: the same schedule without the mistake");
+        }
+    }
+    let card = kills(seeds, MOST_CARD_SCHEDULES, |seed| run(seed, false, |_| Card::default()));
+    let card_killed = line("the literal recipe", "", &card);
+    println!("Faults of each mix, in percent; one plain meeting, the rest as drawn for any schedule:");
+    for mutant in MUTANTS {
+        println!("  {:<24} {}", format!("{mutant:?}"), mutant.mix());
+    }
+    assert!(survivors.is_empty(), "not killed within {MOST_SCHEDULES} schedules: {survivors:?}");
+    assert!(card_killed, "the literal recipe was not killed within {MOST_CARD_SCHEDULES} schedules");
+}
+
+/// How often the obvious recipe fails, in the mix of all schedules and without any fault.
+#[test]
+fn the_literal_recipe_fails_even_without_faults() {
+    let broken = |calm: bool| {
+        let one = |seed| {
+            run(seed, false, |swarm| {
+                if calm {
+                    *swarm = Swarm::calm();
+                }
+                Card::default()
+            })
+        };
+        (0..MOST_CARD_SCHEDULES).filter(|seed| one(*seed).violation.is_some()).count()
+    };
+    let (mixed, calm) = (broken(false), broken(true));
+    println!("literal recipe: of {MOST_CARD_SCHEDULES} schedules {mixed} fail with faults, {calm} without any");
+    assert!(calm > 0, "it looks sound without faults");
 }

@@ -5,20 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::calbridge::Calbridge;
-use crate::card::Card;
-use crate::mutants::MUTANTS;
 use crate::number;
 use crate::sim::{End, run};
 use crate::swarm::Preconditions;
 
 /// Schedules of one test run.
 const SCHEDULES: u64 = 1_000_000;
-
-/// A mutant must be killed within this many schedules.
-const MUTANT_SCHEDULES: u64 = 1_000_000;
-
-/// The literal recipe must fail within this many schedules.
-const CARD_SCHEDULES: u64 = 1_000;
 
 fn schedule(seed: u64, with_history: bool) -> End {
     run(seed, with_history, |swarm| Calbridge::new(swarm, None))
@@ -138,40 +130,6 @@ fn the_same_seed_gives_the_same_history() {
     for seed in 0..5_000 {
         assert_eq!(schedule(seed, false).digest, schedule(seed, seed % 7 == 0).digest, "seed {seed}");
     }
-}
-
-/// Runs until the first violation; returns after how many schedules it came, and which it was.
-fn killed(from: u64, schedules: u64, one: impl Fn(u64) -> End) -> Option<(u64, String)> {
-    (0..schedules).find_map(|number| Some((number + 1, one(from + number).violation?)))
-}
-
-#[test]
-fn every_mutant_is_noticed() {
-    let mut survivors = Vec::new();
-    for mutant in MUTANTS {
-        let one = |seed, mutated: bool| {
-            run(seed, false, |swarm| {
-                mutant.provoke(swarm);
-                Calbridge::new(swarm, mutated.then_some(mutant))
-            })
-        };
-        match killed(0, MUTANT_SCHEDULES, |seed| one(seed, true)) {
-            Some((after, violation)) => {
-                assert_eq!(one(after - 1, false).violation, None, "{mutant:?}: the same schedule without the mistake");
-                println!("{mutant:<24?} {} noticed after {after:>6} schedules: {violation} ({})", mutant.letter(), mutant.mix());
-            }
-            None => survivors.push(mutant),
-        }
-    }
-    assert!(survivors.is_empty(), "not noticed within {MUTANT_SCHEDULES} schedules: {survivors:?}");
-}
-
-#[test]
-fn the_literal_recipe_fails() {
-    let broken = (0..CARD_SCHEDULES).filter(|seed| run(*seed, false, |_| Card::default()).violation.is_some()).count();
-    let (after, violation) =
-        killed(0, CARD_SCHEDULES, |seed| run(seed, false, |_| Card::default())).expect("it is broken");
-    println!("literal recipe: {broken} of {CARD_SCHEDULES} schedules violated, first after {after}: {violation}");
 }
 
 #[test]

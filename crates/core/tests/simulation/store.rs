@@ -4,6 +4,7 @@ use calbridge_core::case::{Fact, Notice};
 use calbridge_core::ids::RecordId;
 use calbridge_core::link::{Intent, Link};
 use calbridge_core::plan::{Outcome, Plan};
+use calbridge_core::side::Side;
 use calbridge_core::signal::SignalCause;
 use calbridge_core::value::Value;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -116,18 +117,9 @@ impl Lane {
 
     /// Writes the journal rows of a plan; they commit together with its intents.
     pub(crate) fn write_journal(&mut self, plan: &Plan) {
-        for decision in &plan.decisions {
-            let Some(rule) = rule_named(&decision.rule) else { continue };
-            for value in [&decision.outlook, &decision.salesforce] {
-                self.journal_value(rule, value);
-            }
-        }
-        for step in &plan.steps {
-            for rule in 0..FIELDS.len() {
-                if let Some(value) = step.replaced.get(field_of(rule, step.side)) {
-                    self.journal_value(rule, value);
-                }
-            }
+        let rows: Vec<_> = winners(plan).chain(losers(plan)).map(|(rule, value)| (rule, value.clone())).collect();
+        for (rule, value) in rows {
+            self.journal_value(rule, &value);
         }
     }
 
@@ -137,11 +129,12 @@ impl Lane {
         }
     }
 
-    /// What a mutant does: it keeps the rows of a write back until the write is confirmed.
+    /// What a mutant does: it keeps what a write replaces out of the journal until the write is confirmed.
     pub(crate) fn hold_back(&mut self, plan: &Plan) {
-        let kept = std::mem::take(&mut self.journal);
-        self.write_journal(plan);
-        self.held_back = std::mem::replace(&mut self.journal, kept);
+        for (rule, value) in winners(plan) {
+            self.journal_value(rule, value);
+        }
+        self.held_back = losers(plan).map(|(rule, value)| (rule, value.clone())).collect();
     }
 
     /// What a mutant does: it journals a confirmed write's rows, and forgets those of a write that it takes for lost.
@@ -152,6 +145,32 @@ impl Lane {
             }
         }
     }
+}
+
+/// Values that stay, by rule.
+fn winners(plan: &Plan) -> impl Iterator<Item = (usize, &Value)> {
+    plan.decisions.iter().flat_map(|decision| {
+        let rule = rule_named(&decision.rule);
+        let outlook = rule.filter(|_| decision.write != Some(Side::Outlook)).map(|rule| (rule, &decision.outlook));
+        let salesforce =
+            rule.filter(|_| decision.write != Some(Side::Salesforce)).map(|rule| (rule, &decision.salesforce));
+        outlook.into_iter().chain(salesforce)
+    })
+}
+
+/// Values that a plan's writes replace or delete, by rule.
+fn losers(plan: &Plan) -> impl Iterator<Item = (usize, &Value)> {
+    let decided = plan.decisions.iter().filter_map(|decision| {
+        let value = match decision.write? {
+            Side::Outlook => &decision.outlook,
+            Side::Salesforce => &decision.salesforce,
+        };
+        Some((rule_named(&decision.rule)?, value))
+    });
+    let replaced = plan.steps.iter().flat_map(|step| {
+        (0..FIELDS.len()).filter_map(|rule| Some((rule, step.replaced.get(field_of(rule, step.side))?)))
+    });
+    decided.chain(replaced)
 }
 
 fn rule_named(name: &str) -> Option<usize> {
