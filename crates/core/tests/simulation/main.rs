@@ -12,6 +12,7 @@
 mod calbridge;
 mod card;
 mod explore;
+mod histories;
 mod mutants;
 mod oracle;
 mod people;

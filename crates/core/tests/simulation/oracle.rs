@@ -95,8 +95,8 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
         let (o, s) = (value(outlook, Side::Outlook), value(salesforce, Side::Salesforce));
         if o != s {
             // What does not flow back stays where a person put it.
-            let one_way = world.meetings[meeting].kind != Kind::Plain
-                || rule == 1 && world.swarm.location != Direction::Both;
+            let one_way =
+                world.meetings[meeting].kind != Kind::Plain || rule == 1 && world.swarm.location != Direction::Both;
             if one_way && salesforce.by_person & 1 << rule != 0 {
                 continue;
             }

@@ -96,17 +96,13 @@ fn vanish(
     Some("attendee deletes a copy")
 }
 
-fn edit(
-    world: &mut World,
-    dice: &mut Dice,
-    (meeting, side): (usize, Side),
-    records: &[usize],
-) -> Option<&'static str> {
+fn edit(world: &mut World, dice: &mut Dice, (meeting, side): (usize, Side), records: &[usize]) -> Option<&'static str> {
     let rule = dice.pick(&[0, 0, 1, 1, 2]);
     let name = field_of(rule, side);
     // Few values, so that people often put an old one back.
     let number = dice.below(3);
-    let value = if rule == 2 { hour(number) } else { Value::text(["v0", "v1", "v2"][usize::try_from(number).unwrap()]) };
+    let value =
+        if rule == 2 { hour(number) } else { Value::text(["v0", "v1", "v2"][usize::try_from(number).unwrap()]) };
     let row = world.entries[*records.first()?].now();
     if row.shown.fields.get(name) == Some(&value) || row.shown.traits.private && rule == 0 {
         return None;

@@ -50,7 +50,9 @@ fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
         took / 1_000
     );
     println!("Apart from these, what no engine could have known or prevented, by what becomes of If-Match on Outlook:");
-    println!("                     schedules   S4: edits overwritten unseen   late writes not refused   deleted events made again");
+    println!(
+        "                     schedules   S4: edits overwritten unseen   late writes not refused   deleted events made again"
+    );
     for (name, apart) in ["honoured", "off, as known", "ignored"].into_iter().zip(total.apart) {
         let rate = |count: u64| format!("{count} ({} a million)", count * 1_000_000 / apart.schedules.max(1));
         let Apart { schedules, edits, unrefused, recreated } = apart;
@@ -130,16 +132,4 @@ fn the_same_seed_gives_the_same_history() {
     for seed in 0..5_000 {
         assert_eq!(schedule(seed, false).digest, schedule(seed, seed % 7 == 0).digest, "seed {seed}");
     }
-}
-
-#[test]
-fn survey() {
-    let mut found = std::collections::BTreeMap::<(String, String), (u32, u64)>::new();
-    for seed in 0..number("CALBRIDGE_SURVEY").unwrap_or(0) {
-        let one = schedule(seed, false);
-        let Some(violation) = one.violation else { continue };
-        let kind = (format!("{:?}", one.preconditions), violation.split(' ').take(3).collect::<Vec<_>>().join(" "));
-        found.entry(kind).or_insert((0, seed)).0 += 1;
-    }
-    println!("{found:#?}");
 }

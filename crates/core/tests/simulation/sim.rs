@@ -1,6 +1,7 @@
 //! One schedule: people, remotes and an engine take turns on virtual time; then all grows calm and is judged.
 
 use calbridge_core::ids::RecordId;
+use calbridge_core::signal::Version;
 use chrono::{DateTime, Utc};
 
 use crate::oracle::{self, Account};
@@ -52,21 +53,21 @@ impl Stage {
         }
     }
 
-    /// How often each record changed so far; only for a history.
-    pub(crate) fn changes(&self) -> Vec<usize> {
+    /// The versions of all records; only for a history.
+    pub(crate) fn changes(&self) -> Vec<Version> {
         if self.history.is_none() {
             return Vec::new();
         }
-        self.world.entries.iter().map(|entry| entry.rows.len()).collect()
+        self.world.entries.iter().map(|entry| entry.now().shown.version.clone()).collect()
     }
 
     /// Tells which records changed since, and what they hold now.
-    pub(crate) fn tell(&mut self, before: Vec<usize>, what: &str) {
+    pub(crate) fn tell(&mut self, before: Vec<Version>, what: &str) {
         if self.history.is_none() {
             return;
         }
         for index in 0..self.world.entries.len() {
-            if self.world.entries[index].rows.len() == before.get(index).copied().unwrap_or(0) {
+            if before.get(index) == Some(&self.world.entries[index].now().shown.version) {
                 continue;
             }
             self.note(|world| {
@@ -128,7 +129,7 @@ pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: imp
         unrefused: tallies.iter().map(|tally| tally.unrefused).sum(),
         recreated: tallies.iter().map(|tally| tally.recreated).sum(),
         writes: tallies.iter().map(|tally| tally.writes.outlook + tally.writes.salesforce).sum(),
-        digest: stage.world.digest,
+        digest: stage.world.digest.unwrap_or_default(),
         history: stage.history.take().unwrap_or_default(),
     }
 }
@@ -208,7 +209,8 @@ pub(crate) fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), St
     let now = stage.world.now;
     loop {
         let signals = &stage.world.signals;
-        let next = (0..signals.len()).filter(|index| signals[*index].due <= now).min_by_key(|index| signals[*index].due);
+        let next =
+            (0..signals.len()).filter(|index| signals[*index].due <= now).min_by_key(|index| signals[*index].due);
         let Some(index) = next else { break };
         let message = stage.world.signals.remove(index);
         engine.signal(now, message);

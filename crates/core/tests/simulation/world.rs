@@ -27,6 +27,9 @@ const BEGINNING: i64 = 1_793_606_400;
 /// When meetings take place at first: 2026-12-01 09:00 UTC.
 const NINE: i64 = 1_796_115_600;
 
+/// A read may lag behind by less than this.
+const LAG: TimeDelta = TimeDelta::seconds(5);
+
 /// Automation acts at most this often in a schedule; what never stops is the business of the oscillation breaker.
 const MOST_AUTOMATION: u32 = 3;
 
@@ -66,7 +69,7 @@ pub(crate) struct Row {
     pub(crate) by_person: u8,
 }
 
-/// A record, with all it ever was.
+/// A record, with all that reads may still show of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) id: RecordId,
@@ -133,8 +136,8 @@ pub(crate) struct World {
     pub(crate) swarm: Swarm,
     /// The first safety invariant that was broken.
     pub(crate) broken: Option<String>,
-    /// Sums up all that happened, to compare two runs of a schedule.
-    pub(crate) digest: u64,
+    /// Sums up all that happened, to compare two runs of a schedule; none where states are compared, not histories.
+    pub(crate) digest: Option<u64>,
     /// Tokens of creations that Outlook remembers, as its `transactionId` does.
     created_by: Vec<(WriteToken, RecordId)>,
     /// Tokens of changes that took effect.
@@ -172,7 +175,7 @@ impl World {
             faults: true,
             swarm,
             broken: None,
-            digest: 0,
+            digest: Some(0),
             created_by: Vec::new(),
             changed_by: Vec::new(),
             is_late: false,
@@ -196,10 +199,18 @@ impl World {
 
     /// Adds something that happened to the digest of the schedule (FNV-1a on words, with the time).
     pub(crate) fn mark(&mut self, what: u64) {
-        let now = self.now.timestamp_millis().unsigned_abs();
-        for word in [now, what] {
-            self.digest = (self.digest ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29);
+        let Some(digest) = &mut self.digest else { return };
+        for word in [self.now.timestamp_millis().unsigned_abs(), what] {
+            *digest = (*digest ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29);
         }
+    }
+
+    /// Writes all that makes one state of a world differ from another of the same mix.
+    pub(crate) fn tell(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self { now, entries, meetings, signals, late, flows, faults, broken, created_by, changed_by, .. } = self;
+        write!(to, "{}{entries:?}{meetings:?}{signals:?}{late:?}", now.timestamp_millis())?;
+        write!(to, "{flows:?}{faults}{broken:?}{created_by:?}{changed_by:?}")?;
+        write!(to, "{} {} {}", self.next_number, self.automated, self.stream_at.timestamp_millis())
     }
 
     fn number(&mut self) -> u64 {
@@ -211,9 +222,9 @@ impl World {
     fn version(side: Side, number: u64) -> Version {
         match side {
             Side::Outlook => Version::ChangeKey(number.to_string()),
-            Side::Salesforce => Version::Modstamp(
-                DateTime::from_timestamp(1_700_000_000 + i64::try_from(number).unwrap(), 0).unwrap(),
-            ),
+            Side::Salesforce => {
+                Version::Modstamp(DateTime::from_timestamp(1_700_000_000 + i64::try_from(number).unwrap(), 0).unwrap())
+            }
         }
     }
 
@@ -307,7 +318,13 @@ impl World {
             let private = row.shown.traits.private && !before.is_some_and(|row| row.shown.traits.private);
             fact = Some((number, fact_of(&row, changed, author, private)));
         }
-        self.entries[index].rows.push(row);
+        let oldest = self.now - LAG;
+        let rows = &mut self.entries[index].rows;
+        rows.push(row);
+        // What no read can show any more is forgotten.
+        while rows.len() > 1 && rows[1].shown.modified <= oldest {
+            rows.remove(0);
+        }
         self.show(meeting);
         let rates = self.swarm.rates;
         if self.strikes(dice, rates.lost_signals) {
@@ -360,11 +377,15 @@ impl World {
             return Observed::Absent(Evidence::NotFound);
         };
         // A lagging replica lags by seconds, not for ever; one that has not heard of a new record says "not found".
-        let is_new = self.now - entry.rows[0].shown.modified < TimeDelta::seconds(5);
+        let is_new = self.now - entry.now().shown.created < LAG;
         if is_new && self.strikes(dice, rates.misses) {
             return Observed::Absent(Evidence::NotFound);
         }
-        let lag = if self.strikes(dice, rates.stale_reads) { dice.millis(5_000) } else { TimeDelta::zero() };
+        let lag = if self.strikes(dice, rates.stale_reads) {
+            dice.millis(LAG.num_milliseconds().unsigned_abs())
+        } else {
+            TimeDelta::zero()
+        };
         let shown_at = self.now - lag;
         let Some(row) = entry.rows.iter().rfind(|row| row.shown.modified <= shown_at) else {
             return Observed::Absent(Evidence::NotFound);
@@ -390,7 +411,7 @@ impl World {
             if row.shown.stamp.as_ref().is_none_or(|stamp| stamp.link != link) {
                 continue;
             }
-            let is_new = self.now - row.shown.created < TimeDelta::seconds(5);
+            let is_new = self.now - row.shown.created < LAG;
             if is_new && self.strikes(dice, self.swarm.rates.stale_reads) {
                 continue;
             }
@@ -565,7 +586,8 @@ impl World {
         row.by_person |= 1 << RULE;
         let (version, record) = (row.shown.version.clone(), &row.shown.record);
         for message in &mut self.signals {
-            if message.record == *record && message.version.as_ref() == Some(&version)
+            if message.record == *record
+                && message.version.as_ref() == Some(&version)
                 && let Some((_, fact)) = &mut message.fact
             {
                 fact.changed.insert(name.to_owned());
@@ -602,11 +624,7 @@ impl World {
         if record.side() == Side::Salesforce || row.deleted {
             return WriteResult::Applied { record, version: None, snapshot: None };
         }
-        WriteResult::Applied {
-            record,
-            version: Some(row.shown.version.clone()),
-            snapshot: Some(self.snapshot(row)),
-        }
+        WriteResult::Applied { record, version: Some(row.shown.version.clone()), snapshot: Some(self.snapshot(row)) }
     }
 }
 
