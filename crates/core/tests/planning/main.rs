@@ -6,6 +6,7 @@ mod audit;
 mod cover;
 mod intents;
 mod laws;
+mod mapping_laws;
 mod merge;
 mod presence;
 mod scene;
