@@ -276,13 +276,14 @@ impl Calbridge {
                 }
                 Phase::Commit(Box::new(plan))
             }
-            Phase::Commit(plan) => {
+            Phase::Commit(mut plan) => {
                 if !self.holds_lane(stage, &job) {
                     return Ok(None);
                 }
-                self.commit_plan(stage, &job, &plan);
+                let link = if plan.steps.is_empty() { None } else { plan.next.clone() };
+                self.commit_plan(stage, &job, &mut plan);
                 job.owned_until = now + LEASE;
-                let Some(link) = plan.next.clone().filter(|_| !plan.steps.is_empty()) else { return Ok(None) };
+                let Some(link) = link else { return Ok(None) };
                 let outgoing = Outgoing { link, wake_at: plan.wake_at, reasons: Vec::new() };
                 Phase::Send(plan, 0, Box::new(outgoing))
             }
@@ -292,7 +293,7 @@ impl Calbridge {
                     stage.note(|_| format!("lane {lane} sends nothing: its lease or its time is over"));
                     return Ok(None);
                 }
-                let result = self.send(stage, lane, intent);
+                let result = send(stage, lane, intent);
                 stage.note(|_| {
                     let fields: Vec<String> = intent.fields.iter().map(|(name, value)| said(name, value)).collect();
                     let (side, action) = (intent.side, intent.action.name());
@@ -342,7 +343,7 @@ impl Calbridge {
         in_lease && in_time || self.is(Mutant::SendsWhenItWakes)
     }
 
-    fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &Plan) {
+    fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &mut Plan) {
         let claimed = if self.is(Mutant::ClearsWhatCameMeanwhile) { u32::MAX } else { job.claimed };
         let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.holds_back());
         let lane = &mut self.lanes[job.lane];
@@ -385,35 +386,6 @@ impl Calbridge {
         outgoing.link = settled.link;
     }
 
-    fn send(&self, stage: &mut Stage, lane: usize, intent: &Intent) -> WriteResult {
-        let rates = stage.world.swarm.rates;
-        if stage.world.strikes(&mut stage.dice, rates.throttles) {
-            let mut why = why();
-            if stage.dice.below(2) == 1 {
-                why.retry_after_ms = Some(1 + stage.dice.below(20_000));
-            }
-            return WriteResult::NotNow(why);
-        }
-        if stage.world.strikes(&mut stage.dice, rates.refusals) {
-            stage.world.meetings[lane].refused = true;
-            return WriteResult::Refused(why());
-        }
-        if stage.world.strikes(&mut stage.dice, rates.lost_requests) {
-            return WriteResult::Unknown(why());
-        }
-        if stage.world.strikes(&mut stage.dice, rates.late_writes) {
-            let at = stage.world.now + stage.dice.millis(60_000);
-            stage.world.late.push((at, lane, intent.clone()));
-            return WriteResult::Unknown(why());
-        }
-        let result = stage.world.apply(&mut stage.dice, lane, intent);
-        if stage.world.strikes(&mut stage.dice, rates.lost_answers) {
-            stage.note(|_| format!("answer lost: {}", answer(&result)));
-            return WriteResult::Unknown(why());
-        }
-        result
-    }
-
     /// What may happen to a worker between two steps; tells whether it goes on at once.
     fn goes_on(&mut self, stage: &mut Stage, worker: usize) -> bool {
         let rates = stage.world.swarm.rates;
@@ -435,6 +407,36 @@ impl Calbridge {
         }
         true
     }
+}
+
+/// Sends an intent over a network that may lose or delay it.
+fn send(stage: &mut Stage, lane: usize, intent: &Intent) -> WriteResult {
+    let rates = stage.world.swarm.rates;
+    if stage.world.strikes(&mut stage.dice, rates.throttles) {
+        let mut why = why();
+        if stage.dice.below(2) == 1 {
+            why.retry_after_ms = Some(1 + stage.dice.below(20_000));
+        }
+        return WriteResult::NotNow(why);
+    }
+    if stage.world.strikes(&mut stage.dice, rates.refusals) {
+        stage.world.meetings[lane].refused = true;
+        return WriteResult::Refused(why());
+    }
+    if stage.world.strikes(&mut stage.dice, rates.lost_requests) {
+        return WriteResult::Unknown(why());
+    }
+    if stage.world.strikes(&mut stage.dice, rates.late_writes) {
+        let at = stage.world.now + stage.dice.millis(60_000);
+        stage.world.late.push((at, lane, intent.clone()));
+        return WriteResult::Unknown(why());
+    }
+    let result = stage.world.apply(&mut stage.dice, lane, intent);
+    if stage.world.strikes(&mut stage.dice, rates.lost_answers) {
+        stage.note(|_| format!("answer lost: {}", answer(&result)));
+        return WriteResult::Unknown(why());
+    }
+    result
 }
 
 fn dice_pause(stage: &mut Stage) -> u64 {

@@ -17,6 +17,7 @@ mod mutants;
 mod oracle;
 mod people;
 mod random;
+mod report;
 mod shrink;
 mod sim;
 mod store;

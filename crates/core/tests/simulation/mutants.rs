@@ -1,13 +1,15 @@
 //! Rules that are broken on purpose, one by one, to prove that the simulation would notice; each with the mix of faults
 //! in which its mistake does harm.
 
+use std::fmt::Write as _;
+
 use calbridge_core::mapping::{Conflict, Direction};
 
 use crate::calbridge::Calbridge;
 use crate::card::Card;
-use crate::number;
 use crate::sim::{End, run};
 use crate::swarm::{Kind, Preconditions, Rates, Swarm};
+use crate::{number, report};
 
 /// A mutant must be killed within this many schedules.
 const MOST_SCHEDULES: u64 = 1_000_000;
@@ -127,7 +129,9 @@ impl Mutant {
         let mut swarm = Swarm::calm();
         self.provoke(&mut swarm);
         let rates = crate::swarm::RATES.iter().map(|(name, rate)| (*name, *rate(&mut swarm.rates)));
-        rates.filter(|(_, rate)| *rate > 0).map(|(name, rate)| format!("{name} {rate}")).collect::<Vec<_>>().join(", ")
+        let rates = rates.filter(|(_, rate)| *rate > 0);
+        let named: Vec<_> = rates.map(|(name, rate)| format!("{name} {rate}")).collect();
+        if named.is_empty() { "none; people only".to_owned() } else { named.join(", ") }
     }
 }
 
@@ -167,26 +171,28 @@ pub(crate) fn provoked(mutant: Mutant, mistaken: bool, seed: u64, with_history: 
 }
 
 /// A line of the table; tells whether all three runs ended in a kill.
-fn line(name: &str, letter: &str, kills: &[Option<Kill>; 3]) -> bool {
+fn line(table: &mut String, name: &str, letter: &str, kills: &[Option<Kill>; 3]) -> bool {
     let after = |kill: &Option<Kill>| kill.as_ref().map_or("survived".to_owned(), |kill| kill.schedules.to_string());
     let mut broken: Vec<&str> = kills.iter().flatten().filter_map(|kill| kill.violation.split(':').next()).collect();
     broken.sort_unstable();
     broken.dedup();
     let [first, second, third] = kills;
     let counts = format!("{:>9}{:>9}{:>9}", after(first), after(second), after(third));
-    println!("{letter:<4} {name:<24}{counts}   {}", broken.join(", "));
+    writeln!(table, "{letter:<4} {name:<24}{counts}   {}", broken.join(", ")).expect("a text takes everything");
     kills.iter().all(Option::is_some)
 }
 
 #[test]
 fn every_mutant_is_killed_from_three_fresh_seeds() {
     let seeds = fresh_seeds();
-    println!("Killed after how many schedules, from seeds {seeds:?}:");
-    println!("     mutant                      1st      2nd      3rd   invariant broken");
+    let mut table = format!(
+        "Mutants, and after how many schedules each was killed, from the seeds\n{seeds:?}\n{:<5}mutant                      1st      2nd      3rd   invariant broken\n",
+        ""
+    );
     let mut survivors = Vec::new();
     for mutant in MUTANTS {
         let kills = kills(seeds, MOST_SCHEDULES, |seed| provoked(mutant, true, seed, false));
-        if !line(&format!("{mutant:?}"), mutant.letter(), &kills) {
+        if !line(&mut table, &format!("{mutant:?}"), mutant.letter(), &kills) {
             survivors.push(mutant);
         }
         for (from, kill) in seeds.into_iter().zip(kills.iter().flatten()) {
@@ -195,11 +201,12 @@ fn every_mutant_is_killed_from_three_fresh_seeds() {
         }
     }
     let card = kills(seeds, MOST_CARD_SCHEDULES, |seed| run(seed, false, |_| Card::default()));
-    let card_killed = line("the literal recipe", "", &card);
-    println!("Faults of each mix, in percent; one plain meeting, the rest as drawn for any schedule:");
+    let card_killed = line(&mut table, "the literal recipe", "", &card);
+    table.push_str("Faults of each mix in percent; the literal recipe runs in the mix of all schedules:");
     for mutant in MUTANTS {
-        println!("  {:<24} {}", format!("{mutant:?}"), mutant.mix());
+        write!(table, "\n     {:<24}   {}", format!("{mutant:?}"), mutant.mix()).expect("a text takes everything");
     }
+    report::tell(&table);
     assert!(survivors.is_empty(), "not killed within {MOST_SCHEDULES} schedules: {survivors:?}");
     assert!(card_killed, "the literal recipe was not killed within {MOST_CARD_SCHEDULES} schedules");
 }
@@ -219,6 +226,8 @@ fn the_literal_recipe_fails_even_without_faults() {
         (0..MOST_CARD_SCHEDULES).filter(|seed| one(*seed).violation.is_some()).count()
     };
     let (mixed, calm) = (broken(false), broken(true));
-    println!("literal recipe: of {MOST_CARD_SCHEDULES} schedules {mixed} fail with faults, {calm} without any");
+    report::tell(&format!(
+        "The literal recipe: of {MOST_CARD_SCHEDULES} schedules {mixed} fail with faults, {calm} without any"
+    ));
     assert!(calm > 0, "it looks sound without faults");
 }

@@ -1,13 +1,14 @@
 //! Random schedules: many of the whole, and some of each mutant.
 
+use std::fmt::Write as _;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::calbridge::Calbridge;
-use crate::number;
 use crate::sim::{End, run};
 use crate::swarm::Preconditions;
+use crate::{number, report};
 
 /// Schedules of one test run.
 const SCHEDULES: u64 = 1_000_000;
@@ -44,21 +45,20 @@ fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
     let took = started.elapsed().as_millis().max(1);
     let a_second = u128::from(schedules) * 1_000 / took;
     let Share { writes, digest, .. } = total;
-    println!(
-        "{schedules} schedules from seed {from}, {writes} writes, 0 violations, {} s, {a_second} schedules a second, \
-         hash of all histories {digest:016x}",
+    let mut text = format!(
+        "{schedules} random schedules from seed {from}: 0 violations, {writes} writes\n\
+         {} s, {a_second} schedules a second; hash of all histories {digest:016x}\n\
+         Apart from these, what no engine could know or prevent, by what becomes of If-Match on Outlook (per million):\n\
+         If-Match          schedules  edits overwritten unseen  late writes not refused  deleted events made again",
         took / 1_000
     );
-    println!("Apart from these, what no engine could have known or prevented, by what becomes of If-Match on Outlook:");
-    println!(
-        "                     schedules   S4: edits overwritten unseen   late writes not refused   deleted events made again"
-    );
     for (name, apart) in ["honoured", "off, as known", "ignored"].into_iter().zip(total.apart) {
-        let rate = |count: u64| format!("{count} ({} a million)", count * 1_000_000 / apart.schedules.max(1));
+        let rate = |count: u64| format!("{count} ({})", count * 1_000_000 / apart.schedules.max(1));
         let Apart { schedules, edits, unrefused, recreated } = apart;
         let (edits, unrefused, recreated) = (rate(edits), rate(unrefused), rate(recreated));
-        println!("  {name:<16} {schedules:>11} {edits:>30} {unrefused:>24} {recreated:>27}");
+        write!(text, "\n{name:<14} {schedules:>12} {edits:>25} {unrefused:>24} {recreated:>26}").unwrap();
     }
+    report::tell(&text);
 }
 
 /// Losses that nobody could have prevented, among schedules of one kind.

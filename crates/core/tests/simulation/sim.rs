@@ -49,7 +49,7 @@ impl Stage {
     pub(crate) fn person_acts(&mut self, knows: impl Fn(&RecordId) -> bool) {
         let changes = self.changes();
         if let Some(what) = people::act(&mut self.world, &mut self.dice, knows) {
-            self.tell(changes, what);
+            self.tell(&changes, what);
         }
     }
 
@@ -62,7 +62,7 @@ impl Stage {
     }
 
     /// Tells which records changed since, and what they hold now.
-    pub(crate) fn tell(&mut self, before: Vec<Version>, what: &str) {
+    pub(crate) fn tell(&mut self, before: &[Version], what: &str) {
         if self.history.is_none() {
             return;
         }
@@ -137,7 +137,7 @@ pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: imp
 fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     let changes = stage.changes();
     people::begin(&mut stage.world, &mut stage.dice);
-    stage.tell(changes, "made");
+    stage.tell(&changes, "made");
     for _ in 0..stage.world.swarm.steps {
         if stage.dice.chance(stage.world.swarm.busy) {
             stage.person_acts(|record| engine.knows(record));
@@ -180,11 +180,11 @@ fn remotes_act(stage: &mut Stage, until: DateTime<Utc>) {
             let (_, meeting, intent) = stage.world.late.remove(index);
             let result = stage.world.apply_late(&mut stage.dice, meeting, &intent);
             stage.note(|_| format!("late {} on {} arrives: {}", intent.action.name(), intent.side, answer(&result)));
-            stage.tell(changes, "late write");
+            stage.tell(&changes, "late write");
         } else {
             let (_, record) = stage.world.flows.remove(index);
             stage.world.flow(&mut stage.dice, record);
-            stage.tell(changes, "a flow edits");
+            stage.tell(&changes, "a flow edits");
         }
     }
 }

@@ -92,9 +92,9 @@ impl Lane {
     /// Commits a plan: link, intents, covered notices. Without writes the lane is given back.
     ///
     /// `claimed` is the generation that the plan has seen: what came later stays.
-    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &Plan, claimed: u32) {
+    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &mut Plan, claimed: u32) {
         self.facts.retain(|(_, at, _)| *at >= plan.facts_from);
-        self.link.clone_from(&plan.next);
+        self.link = plan.next.take();
         let writes = !plan.steps.is_empty();
         self.wake_at = if writes { Some(now) } else { plan.wake_at };
         self.leased_until = writes.then_some(now + LEASE);

@@ -560,8 +560,10 @@ impl World {
         let tally = &mut self.meetings[meeting];
         let from = side.other();
         *tally.writes.get_mut(side) += 1;
-        let (writes, caused) =
-            (*tally.writes.get(side), tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from));
+        // What undid a write of ours without being refused makes it necessary once more.
+        let undone = if side == Side::Outlook { tally.unrefused } else { 0 };
+        let people = tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from);
+        let (writes, caused) = (*tally.writes.get(side), people + undone);
         if writes > caused {
             self.breaks(|| format!("S2: {writes} writes to {side} for {caused} edits on {from}"));
         }
