@@ -146,7 +146,7 @@ mappings() {
 }
 
 tests() {
-    rm -f "$target/tmp/graph-contract.txt"
+    rm -f "$target/tmp/graph-contract.txt" "$target/tmp/simulation.txt"
     cargo test --workspace --locked --no-fail-fast
 }
 
@@ -170,5 +170,6 @@ step "generated files, examples in documents" env CALBRIDGE="$target/debug/calbr
 step "mapping files" mappings
 step "clients of others" clients
 step "tests" tests
+step "simulation: schedules, mutants, exhaustive exploration" cat "$target/tmp/simulation.txt"
 step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo

@@ -59,18 +59,19 @@ struct Work {
 impl Executor {
     /// Runs claimed lanes to their commit.
     pub(super) async fn run(&self, claims: Vec<Claim>) {
-        let started = self.clock.monotonic();
+        let mut held_since = self.clock.monotonic();
         let rules = Arc::clone(&self.rules.borrow());
         let mut group: Vec<Work> = claims.into_iter().map(Work::new).collect();
         self.read(&mut group).await;
         let mut group = self.join(group).await;
         self.read(&mut group).await;
         self.plan(&mut group, &rules).await;
-        let group = self.still_held(group, started).await;
+        let group = self.still_held(group, &mut held_since).await;
         let recorded = self.commit_plans(group, &rules).await;
-        let recorded = self.still_held(recorded, started).await;
-        if !recorded.is_empty() {
-            self.write(recorded, &rules).await;
+        let recorded = self.still_held(recorded, &mut held_since).await;
+        let in_time = self.in_time(recorded, held_since, &rules);
+        if !in_time.is_empty() {
+            self.write(in_time, &rules).await;
         }
     }
 
@@ -251,18 +252,40 @@ impl Executor {
     /// Prolongs leases when the group took long, and leaves out lanes that another worker has by now.
     ///
     /// Without an answer nothing is left: what was recorded is found again by the next run of the lane.
-    async fn still_held(&self, mut group: Vec<Work>, started: Instant) -> Vec<Work> {
-        if group.is_empty() || self.clock.monotonic().duration_since(started) < self.lease / 3 {
+    async fn still_held(&self, mut group: Vec<Work>, held_since: &mut Instant) -> Vec<Work> {
+        let asked_at = self.clock.monotonic();
+        if group.is_empty() || asked_at.duration_since(*held_since) < self.lease / 3 {
             return group;
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
         match self.store.renew(&fences, self.lease).await {
-            Ok(lost) => group.retain(|work| !lost.contains(&work.claim.fence)),
+            Ok(lost) => {
+                *held_since = asked_at;
+                group.retain(|work| !lost.contains(&work.claim.fence));
+            }
             Err(error) => {
                 events::store_failed(&format!("renew leases: {error}"));
                 group.clear();
             }
         }
+        group
+    }
+
+    /// Leaves out writes that it is too late to send: a process that slept may have lost its lanes, and others may count on
+    /// it that what was recorded long ago can no longer take effect. The next run of the lane finds the open intent.
+    fn in_time(&self, mut group: Vec<Work>, held_since: Instant, rules: &Rules) -> Vec<Work> {
+        let timers = &rules.policy.timers;
+        let now = self.clock.now();
+        let request = timers.request_timeout.to_std().unwrap_or_default();
+        let held = self.clock.monotonic().duration_since(held_since) + request <= self.lease;
+        group.retain(|work| {
+            let steps = work.plan.iter().flat_map(|plan| &plan.steps);
+            let in_time = held && steps.clone().all(|step| now + timers.late_apply <= step.give_up_at);
+            if !in_time {
+                events::too_late_to_send(work.claim.fence.lane);
+            }
+            in_time
+        });
         group
     }
 

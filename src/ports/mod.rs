@@ -18,9 +18,9 @@ pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, 
 pub use listener::{Batch, ListenError, Listener, Receipt, Reject, time_parts};
 pub use seen::{CacheError, Seen, SeenCache, SeenKey};
 pub use store::{
-    CensusQuestion, Claim, Commit, DUTY_LEASE, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch, Joined,
-    JournalEntry, JournalKind, MessageLetter, OpenLetter, RejectCount, Store, StoreError, StoreStatus, SubscriptionRow,
-    TraceQuery, Traced,
+    CensusQuestion, Claim, Commit, DUTY_LEASE, DeadLetter, DirtyRow, DueSignal, EnrolmentRow, Fence, IntakeBatch,
+    Joined, JournalEntry, JournalKind, MessageLetter, OpenLetter, RejectCount, Store, StoreError, StoreStatus,
+    SubscriptionRow, TraceQuery, Traced,
 };
 
 /// Tells the time; the only way by which the engine learns it.

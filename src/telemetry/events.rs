@@ -78,6 +78,11 @@ pub fn plan_unfinished(lane: LaneId) {
     error!(lane = %lane, "a plan asked for more and more look-ups; the meeting is tried again");
 }
 
+/// A write was recorded and not sent, because too much time went by; the next run of its lane decides.
+pub fn too_late_to_send(lane: LaneId) {
+    warn!(%lane, "a write was recorded and not sent in time; it is looked at again");
+}
+
 /// A commit was void: another worker took the lane over, or the row changed.
 pub fn commit_refused(lane: LaneId, why: &StoreError) {
     match why {

@@ -110,8 +110,7 @@ impl SqlStore {
             keys.insert(lane, (key_id, key));
         }
         for chunk in chunks(&drawn) {
-            let mut query =
-                QueryBuilder::<Db>::new("INSERT INTO data_key (key_id, connection, wrapped, created_at) ");
+            let mut query = QueryBuilder::<Db>::new("INSERT INTO data_key (key_id, connection, wrapped, created_at) ");
             query.push_values(chunk, |mut columns, (key_id, owner, wrapped)| {
                 columns.push_bind(key_id.clone()).push_bind(owner.clone()).push_bind(wrapped.clone()).push_bind(now);
             });

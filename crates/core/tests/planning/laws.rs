@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use crate::scene::{Scene, event, mapping, record, row, snapshot, text_rule, version};
 
 /// Texts as people and remotes make them: any characters, any line ends, blanks anywhere, longer than a field holds.
-fn texts() -> impl Strategy<Value = String> {
+pub(crate) fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
         "[ab\u{a0}\u{2028}\t \r\n]{0,40}",
@@ -45,7 +45,7 @@ fn whens() -> impl Strategy<Value = When> {
     ]
 }
 
-fn values() -> impl Strategy<Value = Value> {
+pub(crate) fn values() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Flag),
@@ -77,7 +77,7 @@ fn rule_named<'a>(mapping: &'a Mapping, name: &str) -> &'a Rule {
 }
 
 /// Tells whether Salesforce can hold a value at all: its fields have a longest text, its events whole minutes.
-fn fits(rule: &Rule, value: &Value) -> bool {
+pub(crate) fn fits(rule: &Rule, value: &Value) -> bool {
     match (&rule.kind, rule.canonical(Side::Salesforce, value.clone())) {
         (Kind::Text { max_length: Some(limit) }, Value::Text(text)) => text.chars().count() <= *limit,
         (Kind::Time, Value::When(When::Timed { start, end, .. })) => (end - start).num_seconds() % 60 == 0,

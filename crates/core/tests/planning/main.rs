@@ -7,6 +7,7 @@ mod caution;
 mod cover;
 mod intents;
 mod laws;
+mod mapping_laws;
 mod merge;
 mod presence;
 mod scene;

@@ -1,11 +1,12 @@
-//! The smallest engine around the core: queue, lane timer, intents before writes, crashes between any two steps.
+//! The smallest engine around the core: one or two workers that claim lanes, record intents before they send, and may
+//! die or stand still between any two steps.
 //!
 //! A [`Mutant`] breaks one rule of it, to prove that the simulation would notice.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use calbridge_core::case::{Answer, Case, Census, Enrolment, Fact, Fresh, Lookup, Notice};
+use calbridge_core::case::{Answer, Case, Census, Enrolment, Fresh, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::link::{Action, Intent, Link, LinkState};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
@@ -15,92 +16,116 @@ use calbridge_core::policy::{Guard, MailPolicy, Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
-use calbridge_core::signal::SignalCause;
 use calbridge_core::written::WriteResult;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::oracle::{Account, entry};
-use crate::sim::{Engine, Stage, replicas};
-use crate::swarm::{Meeting, Swarm};
+use crate::mutants::Mutant;
+use crate::oracle::Account;
+use crate::sim::{Engine, Stage, answer, said};
+use crate::store::{LEASE, Lane, belongs, open_intents};
+use crate::swarm::{Preconditions, Swarm};
 use crate::world::{FIELDS, MAILBOXES, Message, USERS, why};
-
-/// A rule that is broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// What is known of a record's past (superseded versions, modification time, our stamp) is not remembered.
-    ForgetsThePast,
-    /// A refusal of a repeated request closes the intent, although the first request may have taken effect.
-    BelievesTheLastAnswer,
-    /// Notices are covered although the notified version was never observed.
-    CoversTheUnseen,
-    /// Whether a write took effect is told from the values, not from the token.
-    JudgesByValue,
-    /// One "not found" is a deletion.
-    BelievesOneMiss,
-    /// A creation without an answer is repeated at once.
-    RepeatsCreations,
-    /// Lost values are not journaled.
-    JournalsNothing,
-    /// What change events said is not kept, so nobody learns what a write covered.
-    AuditsNothing,
-}
-
-pub(crate) const MUTANTS: [Mutant; 8] = [
-    Mutant::ForgetsThePast,
-    Mutant::BelievesTheLastAnswer,
-    Mutant::CoversTheUnseen,
-    Mutant::JudgesByValue,
-    Mutant::BelievesOneMiss,
-    Mutant::RepeatsCreations,
-    Mutant::JournalsNothing,
-    Mutant::AuditsNothing,
-];
-
-impl Mutant {
-    /// Sets the mix in which a mutant's one mistake does harm often enough to be met.
-    pub(crate) fn provoke(self, swarm: &mut Swarm) {
-        if self == Self::BelievesTheLastAnswer {
-            (swarm.meeting, swarm.conditional) = (Meeting::Plain, true);
-            (swarm.busy, swarm.deletes, swarm.private) = (40, 0, 0);
-            (swarm.stale_reads, swarm.lost_answers) = (60, 50);
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
-    rules: Rules,
-    enrolments: Vec<Enrolment>,
+    setting: Setting,
     mutant: Option<Mutant>,
-    dirty: BTreeMap<RecordId, Notice>,
-    due: BTreeMap<RecordId, DateTime<Utc>>,
-    link: Option<Link>,
-    wake_at: Option<DateTime<Utc>>,
-    tries: u32,
+    lanes: Vec<Lane>,
+    workers: Vec<Worker>,
     ids: u128,
-    journal: BTreeSet<(String, String)>,
-    /// What change events said, by their place in the stream, and when they came.
-    facts: BTreeMap<u64, (DateTime<Utc>, Fact)>,
+    /// Lent to each case in turn.
+    enrolments: Vec<Enrolment>,
 }
 
-/// The rules of a schedule; those of one kind are compiled once, because that takes longer than a schedule.
-fn rules(swarm: &Swarm) -> Rules {
-    type Kind = (Conflict, Direction);
-    static COMPILED: Mutex<Vec<(Kind, Mapping)>> = Mutex::new(Vec::new());
-    let kind = (swarm.conflict, swarm.location);
-    let mut compiled = COMPILED.lock().unwrap();
-    let known = compiled.iter().find(|(known, _)| *known == kind).map(|(_, mapping)| mapping.clone());
-    let mapping = known.unwrap_or_else(|| {
-        let mapping = mapping(kind.0, kind.1);
-        compiled.push((kind, mapping.clone()));
-        mapping
+/// A process: what it holds in memory dies with it.
+#[derive(Debug, Clone, Default)]
+struct Worker {
+    job: Option<(Job, Phase)>,
+    awake_at: DateTime<Utc>,
+}
+
+/// A run of one lane, between its claim and its last commit.
+#[derive(Debug, Clone)]
+struct Job {
+    lane: usize,
+    fence: u64,
+    /// Until when the worker itself believes to own the lane.
+    owned_until: DateTime<Utc>,
+    /// Number of the lane's last signal by then.
+    claimed: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    /// Read and plan what the claim showed.
+    Plan(Box<Case>),
+    /// Record what was planned.
+    Commit(Box<Plan>),
+    /// Send the intent of this number.
+    Send(Box<Plan>, usize, Box<Outgoing>),
+    /// Record what became of the writes.
+    Settle(Box<Outgoing>),
+}
+
+/// A link while its writes are sent.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    link: Link,
+    wake_at: Option<DateTime<Utc>>,
+    /// Reasons of the settlements so far.
+    reasons: Vec<Reason>,
+}
+
+/// What never changes within a schedule.
+#[derive(Clone, Copy)]
+struct Setting {
+    rules: &'static Rules,
+    enrolments: &'static [Enrolment],
+}
+
+impl std::fmt::Debug for Setting {
+    /// Short, because an exploration compares states by this form.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Setting")
+    }
+}
+
+/// The rules of every kind of schedule, compiled once: that takes longer than a schedule.
+fn setting(swarm: &Swarm) -> Setting {
+    type Kind = (Conflict, Direction, bool);
+    static RULES: LazyLock<Vec<(Kind, Rules)>> = LazyLock::new(|| {
+        let mut all = Vec::new();
+        for conflict in [Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual] {
+            for location in [Direction::Both, Direction::ToSalesforce] {
+                for outlook_conditional_writes in [true, false] {
+                    // Mails are not part of this world: meetings with attendees flow one way. Nor are authors: anybody may
+                    // edit by turns.
+                    let guard = Guard {
+                        unexplained_in_10_minutes: u32::MAX,
+                        unexplained_in_a_day: u32::MAX,
+                        ..Guard::default()
+                    };
+                    let policy =
+                        Policy { outlook_conditional_writes, mail: MailPolicy::Never, guard, ..Policy::default() };
+                    let kind = (conflict, location, outlook_conditional_writes);
+                    all.push((kind, Rules { mapping: mapping(conflict, location), policy }));
+                }
+            }
+        }
+        all
     });
-    // Mails are not part of this world: meetings with attendees flow one way. Nor are authors: anybody may edit by turns.
-    let guard = Guard { unexplained_in_10_minutes: u32::MAX, unexplained_in_a_day: u32::MAX, ..Guard::default() };
-    let policy =
-        Policy { outlook_conditional_writes: swarm.conditional, mail: MailPolicy::Never, guard, ..Policy::default() };
-    Rules { mapping, policy }
+    static ENROLMENTS: LazyLock<Vec<Enrolment>> = LazyLock::new(|| {
+        let enrolment = |(mailbox, user)| Enrolment {
+            mailbox: MailboxId::new(mailbox),
+            user: SalesforceId::parse(user).unwrap(),
+            enrolled_at: DateTime::UNIX_EPOCH,
+        };
+        MAILBOXES.into_iter().zip(USERS).map(enrolment).collect()
+    });
+    let kind = (swarm.conflict, swarm.location, swarm.preconditions != Preconditions::Off);
+    let rules = RULES.iter().find(|(known, _)| *known == kind).map(|(_, rules)| rules).expect("every kind is there");
+    Setting { rules, enrolments: &ENROLMENTS }
 }
 
 fn mapping(conflict: Conflict, location: Direction) -> Mapping {
@@ -124,23 +149,13 @@ fn mapping(conflict: Conflict, location: Direction) -> Mapping {
 
 impl Calbridge {
     pub(crate) fn new(swarm: &Swarm, mutant: Option<Mutant>) -> Self {
-        let enrolment = |(mailbox, user)| Enrolment {
-            mailbox: MailboxId::new(mailbox),
-            user: SalesforceId::parse(user).unwrap(),
-            enrolled_at: DateTime::UNIX_EPOCH,
-        };
         Self {
-            rules: rules(swarm),
-            enrolments: MAILBOXES.into_iter().zip(USERS).map(enrolment).collect(),
+            setting: setting(swarm),
             mutant,
-            dirty: BTreeMap::new(),
-            due: BTreeMap::new(),
-            link: None,
-            wake_at: None,
-            tries: 0,
+            lanes: vec![Lane::default(); swarm.kinds.len()],
+            workers: vec![Worker::default(); swarm.workers],
             ids: 0,
-            journal: BTreeSet::new(),
-            facts: BTreeMap::new(),
+            enrolments: setting(swarm).enrolments.to_vec(),
         }
     }
 
@@ -148,41 +163,53 @@ impl Calbridge {
         self.mutant == Some(mutant)
     }
 
-    /// Stores a link, as a commit does.
-    fn store(&mut self, link: Option<Link>) {
-        self.link = link;
-        let Some(link) = self.link.as_mut().filter(|_| self.mutant == Some(Mutant::ForgetsThePast)) else { return };
-        for side in Side::BOTH {
-            if let Some(replica) = link.replicas.get_mut(side) {
-                (replica.modified, replica.stamped) = (None, None);
-                replica.superseded.clear();
+    fn holds_back(&self) -> bool {
+        self.is(Mutant::JournalsWhenConfirmed) || self.is(Mutant::BothBAndC)
+    }
+
+    /// Gives a due lane to an idle worker.
+    fn claim(&mut self, now: DateTime<Utc>) -> Option<(Job, Phase)> {
+        let claimable = |lane: &Lane| lane.claimable_at().is_some_and(|at| at <= now);
+        let index = self.lanes.iter().position(claimable)?;
+        let fence = self.lanes[index].claim(now);
+        let claimed = self.lanes[index].generation;
+        let job = Job { lane: index, fence, owned_until: now + LEASE, claimed };
+        Some((job, Phase::Plan(Box::new(self.case(index)))))
+    }
+
+    /// All that the database knows of a lane.
+    fn case(&self, index: usize) -> Case {
+        let lane = &self.lanes[index];
+        let mut link = lane.link.clone();
+        if let Some(link) = link.as_mut().filter(|_| self.is(Mutant::RepeatsCreations)) {
+            for side in Side::BOTH {
+                if let Some(intent) = link.intents.get_mut(side) {
+                    intent.give_up_at = DateTime::UNIX_EPOCH;
+                }
             }
         }
-    }
-
-    /// Writes the journal rows of a plan; they commit together with its intents.
-    fn write_journal(&mut self, plan: &Plan) {
-        if self.is(Mutant::JournalsNothing) {
-            return;
-        }
-        for decision in &plan.decisions {
-            self.journal.insert(entry(&decision.rule, &decision.outlook));
-            self.journal.insert(entry(&decision.rule, &decision.salesforce));
-        }
-        for rule in self.rules.mapping.rules() {
-            let replaced = plan.steps.iter().filter_map(|step| step.replaced.get(rule.field(step.side)));
-            self.journal.extend(replaced.map(|value| entry(&rule.name, value)));
+        let facts = if self.is(Mutant::AuditsNothing) { &[][..] } else { &lane.facts[..] };
+        Case {
+            connection: ConnectionId::new("c"),
+            link,
+            reads: BTreeMap::new(),
+            notices: lane.dirty.iter().map(|dirty| dirty.notice.clone()).collect(),
+            enrolments: Vec::new(),
+            lookups: Vec::new(),
+            facts: facts.iter().map(|(_, _, fact)| fact.clone()).collect(),
+            instruction: None,
+            tries: lane.tries,
         }
     }
 
-    fn read(&self, stage: &mut Stage, record: &RecordId) -> Observed {
+    fn read(&self, stage: &mut Stage, link: Option<&Link>, record: &RecordId) -> Observed {
         let mut observed = stage.world.read(&mut stage.dice, record);
         if self.is(Mutant::BelievesOneMiss) && observed == Observed::Absent(Evidence::NotFound) {
             observed = Observed::Absent(Evidence::Deleted);
         }
         if self.is(Mutant::JudgesByValue)
             && let Observed::Present(snapshot) = &mut observed
-            && let Some(intent) = self.link.as_ref().and_then(|link| link.intents.get(record.side()).as_ref())
+            && let Some(intent) = link.and_then(|link| link.intents.get(record.side()).as_ref())
             && let (Action::Update(_), Some(stamp)) = (&intent.action, &mut snapshot.stamp)
         {
             let looks_written = intent.fields.iter().all(|(name, value)| snapshot.fields.get(name) == Some(value));
@@ -191,27 +218,26 @@ impl Calbridge {
         observed
     }
 
-    fn plan(&mut self, stage: &mut Stage, claimed: &BTreeMap<RecordId, Notice>) -> Result<Plan, String> {
-        let mut link = self.link.clone();
-        if let Some(link) = link.as_mut().filter(|_| self.mutant == Some(Mutant::RepeatsCreations)) {
-            for side in Side::BOTH {
-                if let Some(intent) = link.intents.get_mut(side) {
-                    intent.give_up_at = stage.world.now;
-                }
+    fn plan(&mut self, stage: &mut Stage, mut case: Case) -> Result<Plan, String> {
+        case.enrolments = std::mem::take(&mut self.enrolments);
+        let planned = self.plan_case(stage, &mut case);
+        self.enrolments = case.enrolments;
+        planned
+    }
+
+    fn plan_case(&mut self, stage: &mut Stage, case: &mut Case) -> Result<Plan, String> {
+        let mut records: Vec<RecordId> = case.notices.iter().map(|notice| notice.record.clone()).collect();
+        for side in Side::BOTH {
+            let replica = case.link.as_ref().and_then(|link| link.replicas.get(side).as_ref());
+            if let Some(replica) = replica.filter(|replica| !records.contains(&replica.record)) {
+                records.push(replica.record.clone());
             }
         }
-        let records: BTreeSet<RecordId> = claimed.keys().cloned().chain(self.link.iter().flat_map(replicas)).collect();
-        let mut case = Case {
-            connection: ConnectionId::new("c"),
-            link,
-            reads: records.into_iter().map(|id| (id.clone(), self.read(stage, &id))).collect(),
-            notices: claimed.values().cloned().collect(),
-            enrolments: self.enrolments.clone(),
-            lookups: Vec::new(),
-            facts: self.facts.values().map(|(_, fact)| fact.clone()).collect(),
-            instruction: None,
-            tries: self.tries,
-        };
+        records.sort();
+        for record in records {
+            let observed = self.read(stage, case.link.as_ref(), &record);
+            case.reads.insert(record, observed);
+        }
         self.ids += 3;
         let fresh = Fresh {
             link: LinkId::new(Uuid::from_u128(self.ids)),
@@ -219,7 +245,7 @@ impl Calbridge {
             salesforce: WriteToken::new(Uuid::from_u128(self.ids + 2)),
         };
         for _ in 0..8 {
-            match plan(&case, &self.rules, stage.world.now, &fresh) {
+            match plan(case, self.setting.rules, stage.world.now, &fresh) {
                 Planned::Plan(plan) => return Ok(*plan),
                 Planned::Need(lookups) => {
                     for lookup in lookups {
@@ -228,7 +254,9 @@ impl Calbridge {
                             continue;
                         }
                         let found = match &lookup {
-                            Lookup::Read(record) => vec![(record.clone(), self.read(stage, record))],
+                            Lookup::Read(record) => {
+                                vec![(record.clone(), self.read(stage, case.link.as_ref(), record))]
+                            }
                             Lookup::Stamped { side, link, .. } => stage.world.stamped(&mut stage.dice, *side, *link),
                             Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
                         };
@@ -240,139 +268,253 @@ impl Calbridge {
         Err("a plan needed more than 8 rounds of look-ups".to_owned())
     }
 
-    fn send(&self, stage: &mut Stage, intent: &Intent) -> WriteResult {
-        let swarm = stage.world.swarm.clone();
-        // A person may edit between our read and our write.
-        if stage.world.strikes(&mut stage.dice, swarm.edits_underneath) {
-            stage.person_acts(|record| self.knows(record));
-        }
-        if stage.world.strikes(&mut stage.dice, swarm.refusals) {
-            return WriteResult::NotNow(why());
-        }
-        if stage.world.strikes(&mut stage.dice, swarm.lost_requests) {
-            return WriteResult::Unknown(why());
-        }
-        if stage.world.strikes(&mut stage.dice, swarm.late_writes) {
-            let delay = TimeDelta::milliseconds(i64::try_from(stage.dice.below(60_000)).unwrap());
-            stage.world.late.push((stage.world.now + delay, intent.clone()));
-            return WriteResult::Unknown(why());
-        }
-        let result = stage.world.apply(&mut stage.dice, intent);
-        if stage.world.strikes(&mut stage.dice, swarm.lost_answers) {
-            stage.note(|| format!("answer lost: {result:?}"));
-            return WriteResult::Unknown(why());
-        }
-        result
+    /// Takes one step of a run; returns what is left of it.
+    fn step(&mut self, stage: &mut Stage, mut job: Job, phase: Phase) -> Result<Option<(Job, Phase)>, String> {
+        let now = stage.world.now;
+        let lane = job.lane;
+        let next = match phase {
+            Phase::Plan(case) => {
+                let noticed = if self.is(Mutant::CoversTheUnseen) { case.notices.clone() } else { Vec::new() };
+                let mut plan = self.plan(stage, *case)?;
+                stage.note(|_| {
+                    let steps: Vec<_> = plan.steps.iter().map(|step| (step.action.name(), step.side.name())).collect();
+                    let (name, wake) = (plan.outcome.name(), plan.wake_at);
+                    format!("lane {lane} plans {name} {steps:?} because {:?}, wakes at {wake:?}", plan.reasons)
+                });
+                if self.is(Mutant::CoversTheUnseen) && plan.outcome != Outcome::Wait {
+                    plan.covered = noticed.into_iter().map(|notice| notice.record).collect();
+                    if plan.reasons.contains(&Reason::VersionNotSeen) {
+                        plan.wake_at = None;
+                    }
+                }
+                Phase::Commit(Box::new(plan))
+            }
+            Phase::Commit(mut plan) => {
+                if !self.holds_lane(stage, &job) {
+                    return Ok(None);
+                }
+                let link = if plan.steps.is_empty() { None } else { plan.next.clone() };
+                self.commit_plan(stage, &job, &mut plan);
+                job.owned_until = now + LEASE;
+                let Some(link) = link else { return Ok(None) };
+                let outgoing = Outgoing { link, wake_at: plan.wake_at, reasons: Vec::new() };
+                Phase::Send(plan, 0, Box::new(outgoing))
+            }
+            Phase::Send(plan, number, mut outgoing) => {
+                let intent = &plan.steps[number];
+                if !self.may_send(&job, intent, now) {
+                    stage.note(|_| format!("lane {lane} sends nothing: its lease or its time is over"));
+                    return Ok(None);
+                }
+                let result = send(stage, lane, intent);
+                stage.note(|_| {
+                    let fields: Vec<String> = intent.fields.iter().map(|(name, value)| said(name, value)).collect();
+                    let (side, action) = (intent.side, intent.action.name());
+                    format!("lane {lane} sends {action} to {side} {}: {}", fields.join(" "), answer(&result))
+                });
+                self.take_answer(&mut outgoing, intent, &result, now);
+                let next = number + 1;
+                if next < plan.steps.len() { Phase::Send(plan, next, outgoing) } else { Phase::Settle(outgoing) }
+            }
+            Phase::Settle(outgoing) => {
+                if self.holds_lane(stage, &job) {
+                    let confirmed = outgoing.reasons.contains(&Reason::WriteConfirmed);
+                    let open = open_intents(&outgoing.link).next().is_some();
+                    if self.holds_back() && !open {
+                        self.lanes[lane].let_go(confirmed);
+                    }
+                    self.lanes[lane].commit_settled(outgoing.link, outgoing.wake_at);
+                    self.forget(lane);
+                }
+                return Ok(None);
+            }
+        };
+        Ok(Some((job, next)))
     }
 
-    /// Under faults, now and then the process dies: nothing after this point of the run happens.
-    fn crashes(&mut self, stage: &mut Stage) -> bool {
-        let dies = stage.world.strikes(&mut stage.dice, stage.world.swarm.crashes);
-        if dies {
-            stage.note(|| "crash".to_owned());
-            for at in self.due.values_mut() {
-                *at = stage.world.now;
+    /// Tells whether a commit goes through: it carries the fence of its claim.
+    fn holds_lane(&self, stage: &mut Stage, job: &Job) -> bool {
+        let current = self.lanes[job.lane].fence;
+        if current == job.fence {
+            return true;
+        }
+        if self.is(Mutant::IgnoresTheFence) {
+            let fence = job.fence;
+            stage.world.breaks(|| format!("S8: a commit under fence {fence}, while {current} owns the lane"));
+            return true;
+        }
+        stage.note(|_| format!("lane {} refuses the commit: its owner is another worker", job.lane));
+        false
+    }
+
+    /// A worker stops sending while a request may still end within its lease, and the request's late effect within the
+    /// time after which the next run gives it up.
+    fn may_send(&self, job: &Job, intent: &Intent, now: DateTime<Utc>) -> bool {
+        let timers = &self.setting.rules.policy.timers;
+        let in_lease = now + timers.request_timeout <= job.owned_until;
+        let in_time = now + timers.late_apply <= intent.give_up_at;
+        in_lease && in_time || self.is(Mutant::SendsWhenItWakes)
+    }
+
+    fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &mut Plan) {
+        let claimed = if self.is(Mutant::ClearsWhatCameMeanwhile) { u32::MAX } else { job.claimed };
+        let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.holds_back());
+        let lane = &mut self.lanes[job.lane];
+        if holds_back {
+            let confirmed = plan.reasons.contains(&Reason::WriteConfirmed);
+            if plan.next.as_ref().is_none_or(|link| open_intents(link).next().is_none()) || !plan.steps.is_empty() {
+                lane.let_go(confirmed);
+            }
+            if plan.steps.is_empty() { lane.write_journal(plan) } else { lane.hold_back(plan) }
+        } else if !silent {
+            lane.write_journal(plan);
+        }
+        lane.commit_plan(stage.world.now, plan, claimed);
+        stage.world.mark(job.lane as u64 | (plan.outcome as u64) << 8 | (plan.reasons.len() as u64) << 16);
+        self.forget(job.lane);
+    }
+
+    /// What a mutant does: it does not remember what its own confirmed writes made.
+    fn forget(&mut self, lane: usize) {
+        let Some(link) = self.lanes[lane].link.as_mut().filter(|_| self.mutant == Some(Mutant::ForgetsItsOwnWrites))
+        else {
+            return;
+        };
+        for side in Side::BOTH {
+            if let Some(replica) = link.replicas.get_mut(side).as_mut().filter(|replica| replica.stamped.is_some()) {
+                (replica.modified, replica.stamped) = (None, None);
+                replica.superseded.clear();
             }
         }
-        dies
     }
+
+    fn take_answer(&self, outgoing: &mut Outgoing, intent: &Intent, result: &WriteResult, now: DateTime<Utc>) {
+        let mut intent = intent.clone();
+        if self.is(Mutant::BelievesTheLastAnswer) || self.is(Mutant::BothBAndC) {
+            intent.sends = 1;
+        }
+        let settled = settle(outgoing.link.clone(), &intent, result, self.setting.rules, now);
+        outgoing.wake_at = [outgoing.wake_at, settled.wake_at].into_iter().flatten().min();
+        outgoing.reasons.push(settled.reason);
+        outgoing.link = settled.link;
+    }
+
+    /// What may happen to a worker between two steps; tells whether it goes on at once.
+    fn goes_on(&mut self, stage: &mut Stage, worker: usize) -> bool {
+        let rates = stage.world.swarm.rates;
+        if stage.world.strikes(&mut stage.dice, rates.crashes) {
+            stage.note(|_| format!("worker {worker} dies"));
+            self.workers[worker].job = None;
+            return false;
+        }
+        if stage.world.strikes(&mut stage.dice, rates.edits_underneath) {
+            stage.person_acts(|record| self.knows(record));
+        }
+        if stage.world.strikes(&mut stage.dice, rates.pauses) {
+            // Often shorter than anything that runs out, else longer than a lease.
+            let most = dice_pause(stage);
+            let pause = stage.dice.millis(most);
+            self.workers[worker].awake_at = stage.world.now + pause;
+            stage.note(|_| format!("worker {worker} stands still for {} ms", pause.num_milliseconds()));
+            return false;
+        }
+        true
+    }
+}
+
+/// Sends an intent over a network that may lose or delay it.
+fn send(stage: &mut Stage, lane: usize, intent: &Intent) -> WriteResult {
+    let rates = stage.world.swarm.rates;
+    if stage.world.strikes(&mut stage.dice, rates.throttles) {
+        let mut why = why();
+        if stage.dice.below(2) == 1 {
+            why.retry_after_ms = Some(1 + stage.dice.below(20_000));
+        }
+        return WriteResult::NotNow(why);
+    }
+    if stage.world.strikes(&mut stage.dice, rates.refusals) {
+        stage.world.meetings[lane].refused = true;
+        return WriteResult::Refused(why());
+    }
+    if stage.world.strikes(&mut stage.dice, rates.lost_requests) {
+        return WriteResult::Unknown(why());
+    }
+    if stage.world.strikes(&mut stage.dice, rates.late_writes) {
+        let at = stage.world.now + stage.dice.millis(60_000);
+        stage.world.late.push((at, lane, intent.clone()));
+        return WriteResult::Unknown(why());
+    }
+    let result = stage.world.apply(&mut stage.dice, lane, intent);
+    if stage.world.strikes(&mut stage.dice, rates.lost_answers) {
+        stage.note(|_| format!("answer lost: {}", answer(&result)));
+        return WriteResult::Unknown(why());
+    }
+    result
+}
+
+fn dice_pause(stage: &mut Stage) -> u64 {
+    if stage.dice.below(2) == 0 { 3_000 } else { 100_000 }
 }
 
 impl Engine for Calbridge {
     fn signal(&mut self, now: DateTime<Utc>, message: Message) {
-        let Message { record, deleted, version, fact, .. } = message;
-        if let Some((place, facts)) = fact.filter(|_| !self.is(Mutant::AuditsNothing)) {
-            let fact = Fact { record: record.clone(), deleted, facts };
-            self.facts.entry(place).or_insert((now, fact));
-        }
-        self.due.insert(record.clone(), now + self.rules.policy.timers.quiet);
-        let notice = self.dirty.entry(record.clone()).or_insert_with(|| Notice {
-            record,
-            deleted: false,
-            versions: Vec::new(),
-            last_signal_at: now,
-            cause: SignalCause::Notification,
-        });
-        notice.deleted |= deleted;
-        notice.last_signal_at = now;
-        notice.versions.extend(version);
+        let timers = &self.setting.rules.policy.timers;
+        let lane = message.meeting;
+        self.lanes[lane].signal(now, timers.quiet, timers.max_wait, message);
     }
 
     fn due(&self) -> Option<DateTime<Utc>> {
-        self.due.values().copied().chain(self.wake_at).min()
+        let busy = self.workers.iter().filter(|worker| worker.job.is_some()).map(|worker| worker.awake_at).min();
+        if self.workers.iter().all(|worker| worker.job.is_some()) {
+            return busy;
+        }
+        self.lanes.iter().filter_map(Lane::claimable_at).chain(busy).min()
     }
 
     fn knows(&self, record: &RecordId) -> bool {
-        self.link.as_ref().is_some_and(|link| link.copies.contains(record) || replicas(link).any(|one| one == *record))
+        self.lanes.iter().filter_map(|lane| lane.link.as_ref()).any(|link| belongs(link, record))
     }
 
     fn run(&mut self, stage: &mut Stage) -> Result<(), String> {
-        let claimed = self.dirty.clone();
-        let tries = self.tries;
-        let mut plan = self.plan(stage, &claimed)?;
-        stage.note(|| format!("run: {} because {:?}, wakes at {:?}", plan.outcome.name(), plan.reasons, plan.wake_at));
-        if self.is(Mutant::CoversTheUnseen) && plan.outcome != Outcome::Wait {
-            plan.covered = claimed.keys().cloned().collect();
-            if plan.reasons.contains(&Reason::VersionNotSeen) {
-                plan.wake_at = None;
-            }
-        }
-        if self.crashes(stage) {
+        let now = stage.world.now;
+        let awake = self.workers.iter().position(|worker| worker.job.is_some() && worker.awake_at <= now);
+        let Some(worker) = awake.or_else(|| {
+            let idle = self.workers.iter().position(|worker| worker.job.is_none())?;
+            self.workers[idle].job = Some(self.claim(now)?);
+            Some(idle)
+        }) else {
             return Ok(());
-        }
-        self.write_journal(&plan);
-        self.facts.retain(|_, (at, _)| *at >= plan.facts_from);
-        self.store(plan.next.clone());
-        self.wake_at = if plan.steps.is_empty() { plan.wake_at } else { Some(stage.world.now) };
-        self.tries = if plan.outcome == Outcome::Wait { tries + 1 } else { 0 };
-        for record in &plan.covered {
-            self.dirty.remove(record);
-            self.due.remove(record);
-        }
-        let again = plan.wake_at.unwrap_or(stage.world.now + TimeDelta::seconds(1));
-        for at in self.due.values_mut() {
-            *at = again;
-        }
-        if self.crashes(stage) {
-            return Ok(());
-        }
-        let mut settled_link = plan.next;
-        let mut wake_at = plan.wake_at;
-        for intent in &plan.steps {
-            let result = self.send(stage, intent);
-            stage.note(|| format!("{} {} {:?} -> {result:?}", intent.side, intent.action.name(), intent.fields));
-            if self.crashes(stage) {
-                return Ok(());
+        };
+        while let Some((job, phase)) = self.workers[worker].job.take() {
+            self.workers[worker].job = self.step(stage, job, phase)?;
+            if self.workers[worker].job.is_some() && !self.goes_on(stage, worker) {
+                break;
             }
-            let link = settled_link.take().ok_or("a step without a link")?;
-            let mut intent = intent.clone();
-            if self.is(Mutant::BelievesTheLastAnswer) {
-                intent.sends = 1;
-            }
-            let settled = settle(link, &intent, &result, &self.rules, stage.world.now);
-            wake_at = [wake_at, settled.wake_at].into_iter().flatten().min();
-            settled_link = Some(settled.link);
-        }
-        if !plan.steps.is_empty() {
-            self.store(settled_link);
-            self.wake_at = wake_at;
         }
         Ok(())
     }
 
-    fn account(&mut self, stage: &mut Stage) -> Result<Account, String> {
-        let mut account = Account { journal: std::mem::take(&mut self.journal), ..Account::default() };
-        let Some(link) = self.link.clone() else { return Ok(account) };
-        match link.state {
+    fn account(&mut self, stage: &mut Stage, meeting: usize) -> Result<Account, String> {
+        let mut account =
+            Account { journal: Some(std::mem::take(&mut self.lanes[meeting].journal)), ..Account::default() };
+        let Some(link) = &self.lanes[meeting].link else { return Ok(account) };
+        match &link.state {
             LinkState::DeadLetter { reason: Reason::ManualConflict, .. } => account.asks = true,
+            LinkState::DeadLetter { reason: Reason::Refused, .. } => account.gave_up = true,
             LinkState::DeadLetter { reason, .. } | LinkState::Held { reason, .. } => {
                 account.left_over = Some(format!("stopped without a cause: {reason}"));
             }
             LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
-        if link.intents.outlook.is_some() || link.intents.salesforce.is_some() {
+        if account.gave_up {
+            return Ok(account);
+        }
+        if open_intents(link).next().is_some() {
             account.left_over = Some("an intent is open".to_owned());
-        } else if !self.plan(stage, &BTreeMap::new())?.steps.is_empty() {
+            return Ok(account);
+        }
+        let case = Case { notices: Vec::new(), ..self.case(meeting) };
+        if !self.plan(stage, case)?.steps.is_empty() {
             account.left_over = Some("L3: another look would write".to_owned());
         }
         Ok(account)

@@ -17,14 +17,14 @@ use uuid::Uuid;
 
 use crate::oracle::Account;
 use crate::sim::{Engine, Stage};
-use crate::world::{FIELDS, MAILBOXES, Message, USERS, World, field_of};
+use crate::world::{FIELDS, MAILBOXES, Message, USERS, field_of};
 
 #[derive(Debug, Default)]
 pub(crate) struct Card {
     seen: BTreeSet<(RecordId, Option<Version>)>,
     last_written: BTreeMap<RecordId, Version>,
     partners: BTreeMap<RecordId, RecordId>,
-    queue: VecDeque<(RecordId, DateTime<Utc>)>,
+    queue: VecDeque<(RecordId, usize, DateTime<Utc>)>,
     ids: u128,
 }
 
@@ -49,11 +49,11 @@ impl Card {
         }
     }
 
-    fn copy(&mut self, stage: &mut Stage, snapshot: &Snapshot) {
+    fn copy(&mut self, stage: &mut Stage, meeting: usize, snapshot: &Snapshot) {
         let side = snapshot.record.side().other();
-        let fields = FIELDS.into_iter().filter_map(|field| {
-            let value = snapshot.fields.get(field_of(field, side.other()))?;
-            Some((field_of(field, side).to_owned(), value.clone()))
+        let fields = (0..FIELDS.len()).filter_map(|rule| {
+            let value = snapshot.fields.get(field_of(rule, side.other()))?;
+            Some((field_of(rule, side).to_owned(), value.clone()))
         });
         let home = match side {
             Side::Outlook => Home::Mailbox(MailboxId::new(MAILBOXES[0])),
@@ -63,27 +63,33 @@ impl Card {
         let action = partner.clone().map_or(Action::Create(home), Action::Update);
         let mut intent = self.intent(side, action, fields.collect(), stage.world.now);
         // It asks for no precondition, so the write is never refused for one.
-        intent.expected = partner.as_ref().and_then(|id| Some(World::version(side, stage.world.current(id)?.version)));
-        if let WriteResult::Applied { record, .. } = stage.world.apply(&mut stage.dice, &intent) {
+        intent.expected = partner.as_ref().and_then(|id| version_now(stage, id));
+        if let WriteResult::Applied { record, .. } = stage.world.apply(&mut stage.dice, meeting, &intent) {
             // The echo may come before the answer does.
-            let row = stage.world.current(&record).expect("written just now");
-            self.last_written.insert(record.clone(), World::version(side, row.version));
+            let written = version_now(stage, &record).expect("written just now");
+            self.last_written.insert(record.clone(), written);
             self.partners.insert(snapshot.record.clone(), record.clone());
             self.partners.insert(record, snapshot.record.clone());
         }
     }
 }
 
+/// The version that a record has by now.
+fn version_now(stage: &Stage, record: &RecordId) -> Option<Version> {
+    let index = stage.world.find(record)?;
+    Some(stage.world.entries[index].now().shown.version.clone())
+}
+
 impl Engine for Card {
-    fn signal(&mut self, now: DateTime<Utc>, Message { record, version, .. }: Message) {
+    fn signal(&mut self, now: DateTime<Utc>, Message { record, meeting, version, .. }: Message) {
         let own = version.is_some() && self.last_written.get(&record) == version.as_ref();
         if self.seen.insert((record.clone(), version)) && !own {
-            self.queue.push_back((record, now));
+            self.queue.push_back((record, meeting, now));
         }
     }
 
     fn due(&self) -> Option<DateTime<Utc>> {
-        self.queue.front().map(|(_, at)| *at)
+        self.queue.front().map(|(.., at)| *at)
     }
 
     fn knows(&self, _record: &RecordId) -> bool {
@@ -91,24 +97,24 @@ impl Engine for Card {
     }
 
     fn run(&mut self, stage: &mut Stage) -> Result<(), String> {
-        let Some((record, _)) = self.queue.pop_front() else { return Ok(()) };
+        let Some((record, meeting, _)) = self.queue.pop_front() else { return Ok(()) };
         match stage.world.read(&mut stage.dice, &record) {
-            Observed::Present(snapshot) => self.copy(stage, &snapshot),
+            Observed::Present(snapshot) => self.copy(stage, meeting, &snapshot),
             Observed::Absent(_) => {
                 if let Some(partner) = self.partners.get(&record).cloned() {
                     let side = partner.side();
                     let mut intent = self.intent(side, Action::Delete(partner.clone()), Fields::new(), stage.world.now);
-                    intent.expected = stage.world.current(&partner).map(|row| World::version(side, row.version));
-                    stage.world.apply(&mut stage.dice, &intent);
+                    intent.expected = version_now(stage, &partner);
+                    stage.world.apply(&mut stage.dice, meeting, &intent);
                 }
             }
             Observed::Unread(_) => {}
         }
-        stage.note(|| format!("copied {record}"));
+        stage.note(|_| format!("copied {record}"));
         Ok(())
     }
 
-    fn account(&mut self, _stage: &mut Stage) -> Result<Account, String> {
+    fn account(&mut self, _stage: &mut Stage, _meeting: usize) -> Result<Account, String> {
         Ok(Account::default())
     }
 }

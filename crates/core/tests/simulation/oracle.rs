@@ -1,71 +1,71 @@
 //! The judgement at the end of a schedule: invariants over what the world saw, without regard to the engine's insides.
 //!
+//! Safety that can be told at once (S1, S2, S5, S6, S8) is told by [`World::breaks`] in the step that breaks it.
+//!
 //! Three definitions are less plain than they look: a creation that takes effect late is no resurrection, an edit that was
 //! undone before anybody saw it is not lost, and neither is a value that people of both sides have seen.
 
-use std::collections::BTreeSet;
-
+use calbridge_core::mapping::Direction;
 use calbridge_core::side::Side;
 use calbridge_core::value::Value;
 
-use crate::swarm::Meeting;
-use crate::world::{FIELDS, World, field_of};
+use crate::swarm::Kind;
+use crate::world::{FIELDS, SECRET, World, field_of};
 
-/// What an engine tells about itself.
+/// What an engine tells about itself and one meeting.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Rule and value of everything in its journal.
-    pub(crate) journal: BTreeSet<(String, String)>,
+    /// Rule and value of everything in its journal; none where an engine keeps no journal.
+    pub(crate) journal: Option<Vec<(usize, Value)>>,
     /// It asks a person about a conflict.
     pub(crate) asks: bool,
+    /// It gave up a write that the remote refused for good, and says so.
+    pub(crate) gave_up: bool,
     /// What it should not have left behind: open intents, dead letters.
     pub(crate) left_over: Option<String>,
 }
 
-/// The form in which values are compared with the journal.
-pub(crate) fn entry(rule: &str, value: &Value) -> (String, String) {
-    (rule.to_owned(), format!("{value:?}"))
-}
-
-/// Judges a drained world.
-pub(crate) fn judge(world: &World, account: &Account) -> Result<(), String> {
-    let tally = &world.tally;
-    let salesforce = world.alive(Side::Salesforce).count();
-    let outlook = world.alive(Side::Outlook).filter(|(_, row)| !row.traits.cancelled).count();
-    let duplicated = world.swarm.meeting == Meeting::Plain && outlook > 1;
-    if duplicated || salesforce > 1 || tally.creates.outlook + tally.creates.salesforce > 1 {
+/// Judges one meeting of a drained world.
+pub(crate) fn judge(world: &World, meeting: usize, account: &Account) -> Result<(), String> {
+    let tally = &world.meetings[meeting];
+    let salesforce = world.alive(meeting, Side::Salesforce).count();
+    let called_off = |index: usize| world.entries[index].now().shown.traits.cancelled;
+    let outlook = world.alive(meeting, Side::Outlook).filter(|(index, _)| !called_off(*index)).count();
+    let created = tally.creates.outlook + tally.creates.salesforce;
+    if tally.kind == Kind::Plain && outlook > 1 || salesforce > 1 || created > 1 {
         return Err("S1: more than one record on a side".to_owned());
     }
-    for side in Side::BOTH {
-        let from = side.other();
-        let caused = tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from);
-        if *tally.writes.get(side) > caused {
-            return Err(format!("S2: {} writes on {side} for {caused} edits", tally.writes.get(side)));
-        }
-    }
-    if tally.leaked || account.journal.iter().any(|(_, value)| value.contains(crate::world::SECRET)) {
-        return Err("S5: a private value left its record".to_owned());
+    let journal = account.journal.as_deref().unwrap_or_default();
+    if journal.iter().any(|(_, value)| value.as_text() == Some(SECRET)) {
+        return Err("S5: a private value is in the journal".to_owned());
     }
     let flipped = tally.flips.outlook + tally.flips.salesforce > 0;
     for (rule, value) in &tally.replaced {
         // Of a meeting that became private no values are kept.
-        if !flipped && !account.journal.contains(&entry(rule, value)) {
-            return Err(format!("S4: {value:?} of `{rule}` was replaced and is in no journal"));
+        if !flipped && !journal.iter().any(|kept| kept.0 == *rule && kept.1 == *value) {
+            return Err(format!("S4: {value:?} of `{}` was replaced and is in no journal", FIELDS[*rule].0));
         }
     }
-    presence(world, outlook, salesforce, flipped)?;
     if let Some(left_over) = &account.left_over {
         return Err(format!("L1: {left_over}"));
     }
-    if account.asks || flipped { Ok(()) } else { agreement(world) }
+    if account.gave_up {
+        return if tally.refused { Ok(()) } else { Err("L1: given up without a refusal".to_owned()) };
+    }
+    presence(world, meeting, (outlook, salesforce), flipped)?;
+    if account.asks || flipped { Ok(()) } else { agreement(world, meeting, account) }
 }
 
-fn presence(world: &World, outlook: usize, salesforce: usize, flipped: bool) -> Result<(), String> {
-    let tally = &world.tally;
-    if world.swarm.meeting != Meeting::Plain {
+fn presence(world: &World, meeting: usize, (outlook, salesforce): (usize, usize), flipped: bool) -> Result<(), String> {
+    let tally = &world.meetings[meeting];
+    if tally.kind != Kind::Plain {
         let wanted = usize::from(outlook > 0 && tally.deletes.salesforce == 0);
-        let organizer_gone = world.swarm.meeting == Meeting::Organised
-            && !world.alive(Side::Outlook).any(|(_, row)| row.traits.is_organizer && !row.traits.cancelled);
+        let organised = |index: usize| {
+            let traits = &world.entries[index].now().shown.traits;
+            traits.is_organizer && !traits.cancelled
+        };
+        let organizer_gone =
+            tally.kind == Kind::Organised && !world.alive(meeting, Side::Outlook).any(|(index, _)| organised(index));
         if salesforce != wanted && !(organizer_gone && salesforce == 0) {
             return Err(format!("L1: {outlook} copies and {salesforce} records in Salesforce"));
         }
@@ -82,26 +82,31 @@ fn presence(world: &World, outlook: usize, salesforce: usize, flipped: bool) -> 
     }
 }
 
-fn agreement(world: &World) -> Result<(), String> {
+fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), String> {
     let speaks = |side| {
-        let current = world.alive(side).filter(|(_, row)| !row.traits.cancelled);
-        current.min_by_key(|(_, row)| !row.traits.is_organizer)
+        let rows = world.alive(meeting, side).map(|(_, entry)| entry.now());
+        rows.filter(|row| !row.shown.traits.cancelled).min_by_key(|row| !row.shown.traits.is_organizer)
     };
-    let (Some((_, outlook)), Some((_, salesforce))) = (speaks(Side::Outlook), speaks(Side::Salesforce)) else {
+    let (Some(outlook), Some(salesforce)) = (speaks(Side::Outlook), speaks(Side::Salesforce)) else {
         return Ok(());
     };
-    for field in FIELDS {
-        let (o, s) = (field_of(field, Side::Outlook), field_of(field, Side::Salesforce));
-        if outlook.fields.get(o) == salesforce.fields.get(s) {
-            continue;
+    for (rule, field) in FIELDS.iter().enumerate() {
+        let value = |row: &crate::world::Row, side| row.shown.fields.get(field_of(rule, side)).cloned();
+        let (o, s) = (value(outlook, Side::Outlook), value(salesforce, Side::Salesforce));
+        if o != s {
+            // What does not flow back stays where a person put it.
+            let one_way =
+                world.meetings[meeting].kind != Kind::Plain || rule == 1 && world.swarm.location != Direction::Both;
+            if one_way && salesforce.by_person & 1 << rule != 0 {
+                continue;
+            }
+            return Err(format!("L1: `{}` differs", field.0));
         }
-        // What does not flow back stays where a person put it.
-        let one_way = world.swarm.meeting != Meeting::Plain
-            || (field.0 == "location" && world.swarm.location != calbridge_core::mapping::Direction::Both);
-        if one_way && salesforce.by_person.contains(s) {
-            continue;
+        let Some(journal) = &account.journal else { continue };
+        let explained = |value: &Value| journal.iter().any(|kept| kept.0 == rule && kept.1 == *value);
+        if o.as_ref().is_some_and(|value| !explained(value)) {
+            return Err(format!("L5: no row of the journal explains `{}`", field.0));
         }
-        return Err(format!("L1: `{}` differs", field.0));
     }
     Ok(())
 }

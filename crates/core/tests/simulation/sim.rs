@@ -1,15 +1,15 @@
 //! One schedule: people, remotes and an engine take turns on virtual time; then all grows calm and is judged.
 
 use calbridge_core::ids::RecordId;
-use calbridge_core::side::Side;
-use chrono::{DateTime, TimeDelta, Utc};
+use calbridge_core::signal::Version;
+use chrono::{DateTime, Utc};
 
 use crate::oracle::{self, Account};
 use crate::people;
-use crate::swarm::{Dice, Swarm};
+use crate::swarm::{Dice, Preconditions, Swarm};
 use crate::world::{Message, World};
 
-/// Steps after which a drain must have come to its end.
+/// Steps for each meeting after which a drain must have come to its end.
 pub(crate) const MOST_STEPS: u32 = 600;
 
 /// What is put to the test.
@@ -18,12 +18,12 @@ pub(crate) trait Engine {
     fn signal(&mut self, now: DateTime<Utc>, message: Message);
     /// When it wants to run next, if at all.
     fn due(&self) -> Option<DateTime<Utc>>;
-    /// Runs once.
+    /// Runs once: until it is done, dies or stands still.
     fn run(&mut self, stage: &mut Stage) -> Result<(), String>;
-    /// Whether a record is known to belong to the meeting.
+    /// Whether a record is known to belong to a meeting.
     fn knows(&self, record: &RecordId) -> bool;
-    /// What it tells about itself in the end, when every record was read once more.
-    fn account(&mut self, stage: &mut Stage) -> Result<Account, String>;
+    /// What it tells about a meeting in the end, when every record was read once more.
+    fn account(&mut self, stage: &mut Stage, meeting: usize) -> Result<Account, String>;
 }
 
 /// Everything but the engine.
@@ -36,16 +36,58 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn new(dice: Dice, swarm: Swarm, with_history: bool) -> Self {
+        Self { dice, world: World::new(swarm), history: with_history.then(Vec::new) }
+    }
+
+    pub(crate) fn note(&mut self, what: impl FnOnce(&World) -> String) {
         if let Some(history) = &mut self.history {
-            history.push(format!("{} {}", self.world.now.format("%H:%M:%S%.3f"), what()));
+            history.push(format!("{} {}", self.world.now.format("%H:%M:%S%.3f"), what(&self.world)));
         }
     }
 
     pub(crate) fn person_acts(&mut self, knows: impl Fn(&RecordId) -> bool) {
+        let changes = self.changes();
         if let Some(what) = people::act(&mut self.world, &mut self.dice, knows) {
-            self.note(|| what);
+            self.tell(&changes, what);
         }
+    }
+
+    /// The versions of all records; only for a history.
+    pub(crate) fn changes(&self) -> Vec<Version> {
+        if self.history.is_none() {
+            return Vec::new();
+        }
+        self.world.entries.iter().map(|entry| entry.now().shown.version.clone()).collect()
+    }
+
+    /// Tells which records changed since, and what they hold now.
+    pub(crate) fn tell(&mut self, before: &[Version], what: &str) {
+        if self.history.is_none() {
+            return;
+        }
+        for index in 0..self.world.entries.len() {
+            if before.get(index) == Some(&self.world.entries[index].now().shown.version) {
+                continue;
+            }
+            self.note(|world| {
+                let entry = &world.entries[index];
+                let row = entry.now();
+                let fields: Vec<String> = row.shown.fields.iter().map(|(name, value)| said(name, value)).collect();
+                let gone = if row.deleted { ", deleted" } else { "" };
+                format!("{what}: meeting {} {} is {}{gone}", entry.meeting, entry.id, fields.join(" "))
+            });
+        }
+    }
+}
+
+/// A field with its value, as a history shows it.
+pub(crate) fn said(name: &str, value: &calbridge_core::value::Value) -> String {
+    use calbridge_core::value::{Value, When};
+    match value {
+        Value::Text(text) => format!("{name}={text}"),
+        Value::When(When::Timed { start, .. }) => format!("{name}={}", start.format("%H:%M")),
+        other => format!("{name}={other:?}"),
     }
 }
 
@@ -54,99 +96,161 @@ impl Stage {
 pub(crate) struct End {
     pub(crate) history: Vec<String>,
     pub(crate) violation: Option<String>,
+    pub(crate) preconditions: Preconditions,
     /// Edits that fell between a read and a write which the remote could not refuse.
     pub(crate) overwritten_unseen: u32,
+    /// Late requests that took effect although repeated or given up, because Outlook ignored their precondition.
+    pub(crate) unrefused: u32,
+    /// Events made again after a person had deleted them unseen, because Outlook forgot their transaction id.
+    pub(crate) recreated: u32,
     pub(crate) writes: u32,
+    /// Sums up all that happened.
+    pub(crate) digest: u64,
 }
 
-/// Runs one schedule to its end; whoever makes the engine may change the mix.
+/// Runs the schedule of a seed to its end; whoever makes the engine may change the mix.
 pub(crate) fn run<E: Engine>(seed: u64, with_history: bool, engine: impl FnOnce(&mut Swarm) -> E) -> End {
     let mut dice = Dice::new(seed);
     let mut swarm = Swarm::draw(&mut dice);
-    let mut engine = engine(&mut swarm);
-    let mut stage = Stage { dice, world: World::new(swarm), history: with_history.then(Vec::new) };
-    let swarm = stage.world.swarm.clone();
-    stage.note(|| format!("{swarm:?}"));
+    let engine = engine(&mut swarm);
+    play(dice, swarm, with_history, engine)
+}
+
+/// Runs a schedule with a given mix.
+pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: impl Engine) -> End {
+    let mut stage = Stage::new(dice, swarm, with_history);
+    stage.note(|world| format!("{:?}", world.swarm));
     let violation = act(&mut stage, &mut engine).err();
-    let tally = &stage.world.tally;
+    let tallies = &stage.world.meetings;
     End {
-        history: stage.history.take().unwrap_or_default(),
         violation,
-        overwritten_unseen: tally.overwritten_unseen,
-        writes: tally.writes.outlook + tally.writes.salesforce,
+        preconditions: stage.world.swarm.preconditions,
+        overwritten_unseen: tallies.iter().map(|tally| tally.overwritten_unseen).sum(),
+        unrefused: tallies.iter().map(|tally| tally.unrefused).sum(),
+        recreated: tallies.iter().map(|tally| tally.recreated).sum(),
+        writes: tallies.iter().map(|tally| tally.writes.outlook + tally.writes.salesforce).sum(),
+        digest: stage.world.digest.unwrap_or_default(),
+        history: stage.history.take().unwrap_or_default(),
     }
 }
 
 fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
+    let changes = stage.changes();
     people::begin(&mut stage.world, &mut stage.dice);
+    stage.tell(&changes, "made");
     for _ in 0..stage.world.swarm.steps {
         if stage.dice.chance(stage.world.swarm.busy) {
             stage.person_acts(|record| engine.knows(record));
         } else {
             // Mostly within a burst, now and then long enough for timers to run out.
             let most = if stage.dice.chance(10) { 40_000 } else { 3_000 };
-            let pause = TimeDelta::milliseconds(i64::try_from(stage.dice.below(most)).unwrap());
-            let until = stage.world.now + pause;
-            deliver_late_writes(stage, until);
+            let until = stage.world.now + stage.dice.millis(most);
+            remotes_act(stage, until);
             stage.world.now = stage.world.now.max(until);
+        }
+        if stage.dice.chance(stage.world.swarm.rates.sweeps) {
+            sweep(stage, engine);
         }
         turn(stage, engine)?;
     }
     drain(stage, engine)?;
-    let account = engine.account(stage)?;
-    oracle::judge(&stage.world, &account)
+    judge(stage, engine)
 }
 
-/// Applies late writes, each in its time: none may take longer than the bound that the engine counts on.
-fn deliver_late_writes(stage: &mut Stage, until: DateTime<Utc>) {
-    while let Some(index) = (0..stage.world.late.len()).min_by_key(|index| stage.world.late[*index].0) {
-        if stage.world.late[index].0 > until {
-            return;
-        }
-        let (at, intent) = stage.world.late.remove(index);
+/// Judges what is there when nothing moves any more.
+pub(crate) fn judge(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
+    for meeting in 0..stage.world.meetings.len() {
+        let account = engine.account(stage, meeting)?;
+        oracle::judge(&stage.world, meeting, &account)?;
+    }
+    Ok(())
+}
+
+/// Lets late writes and flows take effect, each in its time.
+///
+/// No write may take longer than the bound that the engine counts on.
+fn remotes_act(stage: &mut Stage, until: DateTime<Utc>) {
+    loop {
+        let late = (0..stage.world.late.len()).map(|index| (stage.world.late[index].0, 0, index)).min();
+        let flow = (0..stage.world.flows.len()).map(|index| (stage.world.flows[index].0, 1, index)).min();
+        let Some((at, what, index)) = late.into_iter().chain(flow).min().filter(|next| next.0 <= until) else { return };
         stage.world.now = stage.world.now.max(at);
-        let result = stage.world.apply(&mut stage.dice, &intent);
-        stage.note(|| format!("late {} on {} arrives: {result:?}", intent.action.name(), intent.side));
+        let changes = stage.changes();
+        if what == 0 {
+            let (_, meeting, intent) = stage.world.late.remove(index);
+            let result = stage.world.apply_late(&mut stage.dice, meeting, &intent);
+            stage.note(|_| format!("late {} on {} arrives: {}", intent.action.name(), intent.side, answer(&result)));
+            stage.tell(&changes, "late write");
+        } else {
+            let (_, record) = stage.world.flows.remove(index);
+            stage.world.flow(&mut stage.dice, record);
+            stage.tell(&changes, "a flow edits");
+        }
+    }
+}
+
+/// The name of an answer, as a history shows it.
+pub(crate) fn answer(result: &calbridge_core::written::WriteResult) -> String {
+    use calbridge_core::written::WriteResult as R;
+    match result {
+        R::Applied { record, .. } => format!("applied to {record}"),
+        R::Conflict(_) => "conflict".to_owned(),
+        R::Gone(_) => "gone".to_owned(),
+        R::AlreadyExists(_) => "exists already".to_owned(),
+        R::Refused(_) => "refused for good".to_owned(),
+        R::NotNow(why) => format!("not now, again after {:?} ms", why.retry_after_ms),
+        R::Unknown(_) => "no answer".to_owned(),
     }
 }
 
 /// Delivers what is due and lets the engine run if it has something to do.
 pub(crate) fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
-    deliver_late_writes(stage, stage.world.now);
+    remotes_act(stage, stage.world.now);
     let now = stage.world.now;
-    let (arrived, waiting) =
-        std::mem::take(&mut stage.world.signals).into_iter().partition(|message| message.due <= now);
-    stage.world.signals = waiting;
-    let mut arrived: Vec<Message> = arrived;
-    arrived.sort_by_key(|message| message.due);
-    for message in arrived {
+    loop {
+        let signals = &stage.world.signals;
+        let next =
+            (0..signals.len()).filter(|index| signals[*index].due <= now).min_by_key(|index| signals[*index].due);
+        let Some(index) = next else { break };
+        let message = stage.world.signals.remove(index);
         engine.signal(now, message);
     }
     if engine.due().is_some_and(|at| at <= now) {
         engine.run(stage)?;
     }
-    Ok(())
+    // Safety is judged after every step, and not only in the end.
+    match stage.world.broken.take() {
+        Some(violation) => Err(violation),
+        None => Ok(()),
+    }
+}
+
+/// Has every record looked at once, as the periodic comparison does.
+fn sweep(stage: &mut Stage, engine: &mut impl Engine) {
+    let now = stage.world.now;
+    for entry in &stage.world.entries {
+        let (record, meeting, deleted) = (entry.id.clone(), entry.meeting, !entry.is_alive());
+        engine.signal(now, Message { due: now, record, meeting, deleted, version: None, fact: None });
+    }
+    stage.note(|_| "sweep".to_owned());
 }
 
 /// Faults end and people are quiet. Only where signals were lost does a sweep look at every record once.
 fn drain(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     stage.world.faults = false;
-    stage.note(|| "drain".to_owned());
-    if stage.world.swarm.lost_signals > 0 {
-        let now = stage.world.now;
-        for (record, rows) in &stage.world.rows {
-            let deleted = rows.last().is_some_and(|row| row.deleted);
-            engine.signal(now, Message { due: now, record: record.clone(), deleted, version: None, fact: None });
-        }
+    stage.note(|_| "drain".to_owned());
+    if stage.world.swarm.rates.lost_signals > 0 {
+        sweep(stage, engine);
     }
-    for _ in 0..MOST_STEPS {
+    let most = MOST_STEPS * u32::try_from(stage.world.meetings.len()).unwrap();
+    for _ in 0..most {
         turn(stage, engine)?;
         match next_event(stage, engine) {
             Some(at) => stage.world.now = stage.world.now.max(at),
             None => return Ok(()),
         }
     }
-    Err(format!("L2: still busy after {MOST_STEPS} steps"))
+    Err(format!("L2: still busy after {most} steps"))
 }
 
 /// Returns when something happens next without anybody's doing.
@@ -154,10 +258,6 @@ pub(crate) fn next_event(stage: &Stage, engine: &impl Engine) -> Option<DateTime
     let world = &stage.world;
     let message = world.signals.iter().map(|message| message.due).min();
     let late = world.late.iter().map(|late| late.0).min();
-    [engine.due(), message, late].into_iter().flatten().min()
-}
-
-/// Both sides of a link, for loops over what there is.
-pub(crate) fn replicas(link: &calbridge_core::link::Link) -> impl Iterator<Item = RecordId> {
-    Side::BOTH.into_iter().filter_map(|side| Some(link.replicas.get(side).as_ref()?.record.clone()))
+    let flow = world.flows.iter().map(|flow| flow.0).min();
+    [engine.due(), message, late, flow].into_iter().flatten().min()
 }

@@ -37,7 +37,9 @@ impl Script {
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        Self::Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
+        let state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+        // The generator never leaves zero.
+        Self::Random(state.max(1))
     }
 
     /// Draws a number below a bound; an explorer tries the least and the greatest.
@@ -53,6 +55,11 @@ impl Dice {
             Self::Scripted(_) if bound <= 1 => 0,
             Self::Scripted(script) => u64::from(script.choose(2)) * (bound - 1),
         }
+    }
+
+    /// Draws a number of milliseconds below a bound.
+    pub(crate) fn millis(&mut self, bound: u64) -> chrono::TimeDelta {
+        chrono::TimeDelta::milliseconds(i64::try_from(self.below(bound)).unwrap())
     }
 
     /// Tells whether something rare happens; an explorer tries both as long as its budget lasts.
@@ -74,7 +81,7 @@ impl Dice {
 
 /// Whose meeting it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meeting {
+pub(crate) enum Kind {
     /// One person's entry, without attendees; crosses both ways.
     Plain,
     /// Organised in the first mailbox, with a copy in the second.
@@ -83,72 +90,171 @@ pub(crate) enum Meeting {
     Invited,
 }
 
+/// What becomes of `If-Match` on events of Outlook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preconditions {
+    /// Outlook honours it, and the policy counts on that.
+    Honoured,
+    /// Outlook does not honour it, and the policy knows.
+    Off,
+    /// Outlook does not honour it, and the policy counts on it all the same.
+    Ignored,
+}
+
 /// The mix of one schedule; faults are percentages.
 #[derive(Debug, Clone)]
 pub(crate) struct Swarm {
-    pub(crate) meeting: Meeting,
+    /// One to three; each has a link of its own.
+    pub(crate) kinds: Vec<Kind>,
+    /// One or two, sharing the database.
+    pub(crate) workers: usize,
     pub(crate) conflict: Conflict,
     pub(crate) location: Direction,
-    /// Outlook honours `If-Match`, and the policy knows whether it does.
-    pub(crate) conditional: bool,
+    pub(crate) preconditions: Preconditions,
     /// Salesforce refuses a second record with the same link id.
     pub(crate) unique: bool,
+    /// Outlook recognises a repeated creation by its `transactionId`.
+    pub(crate) remembers_transactions: bool,
     pub(crate) steps: u64,
     /// Percent of steps at which a person does something.
     pub(crate) busy: u64,
+    pub(crate) rates: Rates,
+}
+
+/// Percentages, each of its own occasion.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    /// A message is never delivered; a sweep at the end finds what it told.
     pub(crate) lost_signals: u64,
+    /// A message is delivered twice.
+    pub(crate) repeated_signals: u64,
+    /// All records are looked at for no reason.
+    pub(crate) sweeps: u64,
+    /// A read shows an older state.
     pub(crate) stale_reads: u64,
+    /// A read does not find a new record.
     pub(crate) misses: u64,
     pub(crate) failed_reads: u64,
+    /// A write is refused for now; half of these name a pause.
+    pub(crate) throttles: u64,
+    /// A write is refused for good.
     pub(crate) refusals: u64,
     pub(crate) lost_requests: u64,
     pub(crate) lost_answers: u64,
+    /// A write takes effect after its sender gave it up.
     pub(crate) late_writes: u64,
+    /// A person acts between two steps of a worker.
     pub(crate) edits_underneath: u64,
+    /// A worker dies between two steps.
     pub(crate) crashes: u64,
+    /// A worker stands still between two steps, perhaps for longer than its lease.
+    pub(crate) pauses: u64,
+    /// Something outside the mapping changes.
     pub(crate) noise: u64,
+    /// A trigger of Salesforce changes a field within our own transaction.
+    pub(crate) triggers: u64,
+    /// A flow changes a field some seconds after our write.
+    pub(crate) flows: u64,
     pub(crate) deletes: u64,
     pub(crate) private: u64,
 }
 
+/// A rate by its name, for whoever turns rates off one by one.
+pub(crate) type Rate = (&'static str, fn(&mut Rates) -> &mut u64);
+
+pub(crate) const RATES: [Rate; 19] = [
+    ("lost_signals", |rates| &mut rates.lost_signals),
+    ("repeated_signals", |rates| &mut rates.repeated_signals),
+    ("sweeps", |rates| &mut rates.sweeps),
+    ("stale_reads", |rates| &mut rates.stale_reads),
+    ("misses", |rates| &mut rates.misses),
+    ("failed_reads", |rates| &mut rates.failed_reads),
+    ("throttles", |rates| &mut rates.throttles),
+    ("refusals", |rates| &mut rates.refusals),
+    ("lost_requests", |rates| &mut rates.lost_requests),
+    ("lost_answers", |rates| &mut rates.lost_answers),
+    ("late_writes", |rates| &mut rates.late_writes),
+    ("edits_underneath", |rates| &mut rates.edits_underneath),
+    ("crashes", |rates| &mut rates.crashes),
+    ("pauses", |rates| &mut rates.pauses),
+    ("noise", |rates| &mut rates.noise),
+    ("triggers", |rates| &mut rates.triggers),
+    ("flows", |rates| &mut rates.flows),
+    ("deletes", |rates| &mut rates.deletes),
+    ("private", |rates| &mut rates.private),
+];
+
 impl Swarm {
-    pub(crate) fn draw(dice: &mut Dice) -> Self {
-        let conflicts = [Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual];
-        let mut rate = |rates: [u64; 4]| dice.pick(&rates);
-        let mut swarm = Self {
-            meeting: Meeting::Plain,
+    /// One plain meeting and one worker, and no fault at all.
+    pub(crate) fn calm() -> Self {
+        Self {
+            kinds: vec![Kind::Plain],
+            workers: 1,
             conflict: Conflict::OutlookWins,
             location: Direction::Both,
-            conditional: true,
+            preconditions: Preconditions::Honoured,
             unique: true,
-            steps: rate([10, 15, 25, 40]),
+            remembers_transactions: true,
+            steps: 20,
+            busy: 20,
+            rates: Rates::default(),
+        }
+    }
+
+    pub(crate) fn draw(dice: &mut Dice) -> Self {
+        let mut rate = |rates: [u64; 4]| dice.pick(&rates);
+        let mut swarm = Self {
+            steps: rate([10, 15, 25, 35]),
             busy: rate([10, 20, 20, 40]),
-            lost_signals: rate([0, 0, 10, 30]),
-            stale_reads: rate([0, 5, 10, 30]),
-            misses: rate([0, 0, 5, 20]),
-            failed_reads: rate([0, 0, 5, 20]),
-            refusals: rate([0, 0, 5, 20]),
-            lost_requests: rate([0, 0, 5, 20]),
-            lost_answers: rate([0, 5, 10, 30]),
-            late_writes: rate([0, 5, 10, 20]),
-            edits_underneath: rate([0, 5, 10, 40]),
-            crashes: rate([0, 0, 4, 15]),
-            noise: rate([0, 0, 10, 30]),
-            deletes: rate([0, 0, 8, 15]),
-            private: rate([0, 0, 0, 8]),
+            rates: Rates {
+                lost_signals: rate([0, 0, 10, 30]),
+                repeated_signals: rate([0, 20, 50, 50]),
+                sweeps: rate([0, 0, 0, 5]),
+                stale_reads: rate([0, 5, 10, 30]),
+                misses: rate([0, 0, 5, 20]),
+                failed_reads: rate([0, 0, 5, 20]),
+                throttles: rate([0, 0, 5, 20]),
+                refusals: rate([0, 0, 0, 3]),
+                lost_requests: rate([0, 0, 5, 20]),
+                lost_answers: rate([0, 5, 10, 30]),
+                late_writes: rate([0, 5, 10, 20]),
+                edits_underneath: rate([0, 2, 5, 20]),
+                crashes: rate([0, 0, 4, 15]),
+                pauses: 0,
+                noise: rate([0, 0, 10, 30]),
+                triggers: rate([0, 0, 0, 30]),
+                flows: rate([0, 0, 0, 30]),
+                deletes: rate([0, 0, 8, 15]),
+                private: rate([0, 0, 0, 8]),
+            },
+            ..Self::calm()
         };
         if dice.chance(40) {
-            swarm.conflict = dice.pick(&conflicts);
+            swarm.conflict =
+                dice.pick(&[Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual]);
         }
         if dice.chance(15) {
             swarm.location = Direction::ToSalesforce;
         }
-        if dice.chance(30) {
-            swarm.meeting = dice.pick(&[Meeting::Organised, Meeting::Invited]);
-            swarm.private = 0;
+        for _ in 1..dice.pick(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 3]) {
+            swarm.kinds.push(Kind::Plain);
         }
-        swarm.conditional = dice.chance(85);
+        for kind in &mut swarm.kinds {
+            if dice.chance(25) {
+                *kind = dice.pick(&[Kind::Organised, Kind::Invited]);
+            }
+        }
+        if dice.chance(40) {
+            swarm.workers = 2;
+            swarm.rates.pauses = dice.pick(&[0, 5, 15, 30]);
+        }
+        swarm.preconditions = match dice.below(100) {
+            0..80 => Preconditions::Honoured,
+            80..90 => Preconditions::Off,
+            _ => Preconditions::Ignored,
+        };
         swarm.unique = dice.chance(70);
+        swarm.remembers_transactions = dice.chance(80);
         swarm
     }
 }

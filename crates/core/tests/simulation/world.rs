@@ -1,7 +1,5 @@
 //! Two made-up clouds: each holds records with versions, remembers old states, and applies writes late if told to.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use calbridge_core::ids::{LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::link::{Action, Home, Intent};
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp, Traits, Why};
@@ -11,49 +9,82 @@ use calbridge_core::value::{Fields, Value, When};
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::swarm::{Dice, Meeting, Swarm};
+use crate::swarm::{Dice, Kind, Preconditions, Swarm};
 
 pub(crate) const USERS: [&str; 2] = ["005000000000001AAA", "005000000000002AAA"];
 pub(crate) const MAILBOXES: [&str; 2] = ["mailbox-1", "mailbox-2"];
 
-/// A rule's field on each side; conversion between them changes nothing here.
+/// A rule's name and its field on each side; conversion between them changes nothing here.
 pub(crate) const FIELDS: [(&str, &str, &str); 3] =
     [("subject", "subject", "Subject"), ("location", "location.displayName", "Location"), ("time", "time", "time")];
 
 /// What a person writes into a meeting that is nobody else's business.
 pub(crate) const SECRET: &str = "secret";
 
+/// When every schedule begins: 2026-11-02 08:00 UTC.
+const BEGINNING: i64 = 1_793_606_400;
+
+/// When meetings take place at first: 2026-12-01 09:00 UTC.
+const NINE: i64 = 1_796_115_600;
+
+/// A read may lag behind by less than this.
+const LAG: TimeDelta = TimeDelta::seconds(5);
+
+/// Automation acts at most this often in a schedule; what never stops is the business of the oscillation breaker.
+const MOST_AUTOMATION: u32 = 3;
+
 pub(crate) fn why() -> Why {
     Why { code: "CB0000".to_owned(), message: String::new(), retry_after_ms: None }
 }
 
 /// The name that a rule's field has on a side.
-pub(crate) fn field_of(field: (&'static str, &'static str, &'static str), side: Side) -> &'static str {
-    if side == Side::Outlook { field.1 } else { field.2 }
+pub(crate) fn field_of(rule: usize, side: Side) -> &'static str {
+    if side == Side::Outlook { FIELDS[rule].1 } else { FIELDS[rule].2 }
+}
+
+/// An hour's meeting, so many hours after nine.
+pub(crate) fn hour(number: u64) -> Value {
+    let start = DateTime::from_timestamp(NINE + i64::try_from(number).unwrap() * 3_600, 0).unwrap();
+    Value::When(When::Timed { start, end: start + TimeDelta::hours(1), zone: None })
 }
 
 /// Who changed a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Author {
+    /// A person, or automation: an edit either way.
     Person,
     /// The remote itself: copies that follow their organiser, changes outside the mapping.
     Remote,
     Engine,
 }
 
+/// One state of a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
-    pub(crate) fields: Fields,
-    pub(crate) version: u64,
-    pub(crate) stamp: Option<Stamp>,
-    pub(crate) traits: Traits,
+    pub(crate) shown: Snapshot,
     pub(crate) deleted: bool,
-    pub(crate) created: DateTime<Utc>,
-    pub(crate) modified: DateTime<Utc>,
-    /// Names of fields whose value a person set, and that the other side never showed.
-    pub(crate) unseen: BTreeSet<String>,
-    /// Names of fields whose present value a person set.
-    pub(crate) by_person: BTreeSet<String>,
+    /// Rules (one bit each) whose value a person set, and that the other side never showed.
+    pub(crate) unseen: u8,
+    /// Rules (one bit each) whose present value a person set.
+    pub(crate) by_person: u8,
+}
+
+/// A record, with all that reads may still show of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) id: RecordId,
+    pub(crate) meeting: usize,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Entry {
+    pub(crate) fn now(&self) -> &Row {
+        self.rows.last().expect("an entry begins with its first row")
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.now().deleted
+    }
 }
 
 /// A message about a change, on its way.
@@ -61,6 +92,7 @@ pub(crate) struct Row {
 pub(crate) struct Message {
     pub(crate) due: DateTime<Utc>,
     pub(crate) record: RecordId,
+    pub(crate) meeting: usize,
     pub(crate) deleted: bool,
     /// The version it names; none for a sweep.
     pub(crate) version: Option<Version>,
@@ -68,53 +100,87 @@ pub(crate) struct Message {
     pub(crate) fact: Option<(u64, ChangeFact)>,
 }
 
-/// Who changed what, for the judgement at the end.
-#[derive(Debug, Default, Clone)]
+/// Who changed what about one meeting, for the judgement.
+#[derive(Debug, Clone)]
 pub(crate) struct Tally {
+    pub(crate) kind: Kind,
     pub(crate) edits: BothSides<u32>,
     pub(crate) deletes: BothSides<u32>,
     pub(crate) flips: BothSides<u32>,
     pub(crate) writes: BothSides<u32>,
     pub(crate) creates: BothSides<u32>,
-    /// Rule, side and value of what a write of the engine replaced or deleted before the other side ever showed it.
-    pub(crate) replaced: Vec<(&'static str, Value)>,
+    /// Rule and value of what a write of the engine replaced or deleted before the other side ever showed it.
+    pub(crate) replaced: Vec<(usize, Value)>,
     /// The same, where a person wrote between the engine's read and its write, and no change event tells of it.
     pub(crate) overwritten_unseen: u32,
-    pub(crate) leaked: bool,
+    /// A late request took effect although it had been repeated or given up, because Outlook ignored its precondition.
+    pub(crate) unrefused: u32,
+    /// A creation was repeated after a person had deleted what the first one made, unseen, and Outlook had forgotten it.
+    pub(crate) recreated: u32,
+    /// A write was refused for good.
+    pub(crate) refused: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) now: DateTime<Utc>,
-    pub(crate) rows: BTreeMap<RecordId, Vec<Row>>,
-    pub(crate) tally: Tally,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) meetings: Vec<Tally>,
     /// Messages on their way.
     pub(crate) signals: Vec<Message>,
-    /// Writes that will apply after their sender gave up.
-    pub(crate) late: Vec<(DateTime<Utc>, Intent)>,
+    /// Writes that will apply after their sender gave up, and for which meeting.
+    pub(crate) late: Vec<(DateTime<Utc>, usize, Intent)>,
+    /// Flows of the remotes that will change a record.
+    pub(crate) flows: Vec<(DateTime<Utc>, usize)>,
     pub(crate) faults: bool,
     pub(crate) swarm: Swarm,
+    /// The first safety invariant that was broken.
+    pub(crate) broken: Option<String>,
+    /// Sums up all that happened, to compare two runs of a schedule; none where states are compared, not histories.
+    pub(crate) digest: Option<u64>,
     /// Tokens of creations that Outlook remembers, as its `transactionId` does.
-    created_by: BTreeMap<WriteToken, RecordId>,
-    next_version: u64,
-    next_id: u64,
+    created_by: Vec<(WriteToken, RecordId)>,
+    /// Tokens of changes that took effect.
+    changed_by: Vec<WriteToken>,
+    /// What is applied now arrives late.
+    is_late: bool,
+    next_number: u64,
+    automated: u32,
     /// When the latest change event of Salesforce is delivered.
     stream_at: DateTime<Utc>,
 }
 
 impl World {
     pub(crate) fn new(swarm: Swarm) -> Self {
+        let meetings = swarm.kinds.iter().map(|kind| Tally {
+            kind: *kind,
+            edits: BothSides::default(),
+            deletes: BothSides::default(),
+            flips: BothSides::default(),
+            writes: BothSides::default(),
+            creates: BothSides::default(),
+            replaced: Vec::new(),
+            overwritten_unseen: 0,
+            unrefused: 0,
+            recreated: 0,
+            refused: false,
+        });
         Self {
-            now: "2026-11-02T08:00:00Z".parse().unwrap(),
-            rows: BTreeMap::new(),
-            tally: Tally::default(),
+            now: DateTime::from_timestamp(BEGINNING, 0).unwrap(),
+            entries: Vec::new(),
+            meetings: meetings.collect(),
             signals: Vec::new(),
             late: Vec::new(),
+            flows: Vec::new(),
             faults: true,
             swarm,
-            created_by: BTreeMap::new(),
-            next_version: 1,
-            next_id: 1,
+            broken: None,
+            digest: Some(0),
+            created_by: Vec::new(),
+            changed_by: Vec::new(),
+            is_late: false,
+            next_number: 1,
+            automated: 0,
             stream_at: DateTime::UNIX_EPOCH,
         }
     }
@@ -124,289 +190,458 @@ impl World {
         self.faults && dice.chance(percent)
     }
 
-    /// The version of a change; Salesforce's are in order.
-    pub(crate) fn version(side: Side, number: u64) -> Version {
-        match side {
-            Side::Outlook => Version::ChangeKey(format!("key-{number}")),
-            Side::Salesforce => Version::Modstamp(
-                DateTime::from_timestamp_millis(1_700_000_000_000 + i64::try_from(number).unwrap() * 1_000).unwrap(),
-            ),
+    /// Takes note that an invariant was broken; the first one counts.
+    pub(crate) fn breaks(&mut self, violation: impl FnOnce() -> String) {
+        if self.broken.is_none() {
+            self.broken = Some(violation());
         }
     }
 
-    pub(crate) fn new_id(&mut self, side: Side, mailbox: &str) -> RecordId {
-        let number = self.next_id;
-        self.next_id += 1;
+    /// Adds something that happened to the digest of the schedule (FNV-1a on words, with the time).
+    pub(crate) fn mark(&mut self, what: u64) {
+        let Some(digest) = &mut self.digest else { return };
+        for word in [self.now.timestamp_millis().unsigned_abs(), what] {
+            *digest = (*digest ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29);
+        }
+    }
+
+    /// Writes all that makes one state of a world differ from another of the same mix.
+    pub(crate) fn tell(&self, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self { now, entries, meetings, signals, late, flows, faults, broken, created_by, changed_by, .. } = self;
+        write!(to, "{}{entries:?}{meetings:?}{signals:?}{late:?}", now.timestamp_millis())?;
+        write!(to, "{flows:?}{faults}{broken:?}{created_by:?}{changed_by:?}")?;
+        write!(to, "{} {} {}", self.next_number, self.automated, self.stream_at.timestamp_millis())
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// The version of a change; Salesforce's are in order.
+    fn version(side: Side, number: u64) -> Version {
         match side {
-            Side::Outlook => RecordId::Outlook { mailbox: MailboxId::new(mailbox), event: format!("event-{number}") },
+            Side::Outlook => Version::ChangeKey(number.to_string()),
+            Side::Salesforce => {
+                Version::Modstamp(DateTime::from_timestamp(1_700_000_000 + i64::try_from(number).unwrap(), 0).unwrap())
+            }
+        }
+    }
+
+    fn new_id(&mut self, side: Side, mailbox: &str) -> RecordId {
+        let number = self.number();
+        match side {
+            Side::Outlook => RecordId::Outlook { mailbox: MailboxId::new(mailbox), event: format!("e{number}") },
             Side::Salesforce => RecordId::Salesforce(SalesforceId::parse(&format!("00U{number:012}")).unwrap()),
         }
     }
 
-    pub(crate) fn current(&self, record: &RecordId) -> Option<&Row> {
-        self.rows.get(record).and_then(|history| history.last())
+    pub(crate) fn find(&self, record: &RecordId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.id == *record)
     }
 
-    /// Records that are there, called off or not.
-    pub(crate) fn alive(&self, side: Side) -> impl Iterator<Item = (&RecordId, &Row)> {
-        let current = self.rows.iter().filter_map(|(id, rows)| Some((id, rows.last()?)));
-        current.filter(move |(id, row)| id.side() == side && !row.deleted)
+    /// Records of a meeting that are there, called off or not.
+    pub(crate) fn alive(&self, meeting: usize, side: Side) -> impl Iterator<Item = (usize, &Entry)> {
+        let of_side = move |entry: &&Entry| entry.meeting == meeting && entry.id.side() == side && entry.is_alive();
+        self.entries.iter().enumerate().filter(move |(_, entry)| of_side(entry))
     }
 
-    /// Traits of a record of this schedule's kind of meeting.
-    pub(crate) fn traits(&self, record: &RecordId, organizer: bool, owner: &str) -> Traits {
-        let attended = self.swarm.meeting != Meeting::Plain && record.side() == Side::Outlook;
-        let uid = if attended { "uid-of-the-meeting".to_owned() } else { format!("uid-{}", record.remote_id()) };
-        Traits {
-            ical_uid: (record.side() == Side::Outlook).then_some(uid),
+    /// Makes a record of a meeting.
+    pub(crate) fn make(
+        &mut self,
+        dice: &mut Dice,
+        author: Author,
+        (meeting, side, home): (usize, Side, &str),
+        organizer: bool,
+        change: impl FnOnce(&mut Row),
+    ) -> usize {
+        let id = self.new_id(side, if side == Side::Outlook { home } else { "" });
+        let attended = self.meetings[meeting].kind != Kind::Plain && side == Side::Outlook;
+        let uid = if attended { format!("m{meeting}") } else { id.remote_id().to_owned() };
+        let traits = Traits {
+            ical_uid: (side == Side::Outlook).then_some(uid),
             is_organizer: organizer,
             attendees: u32::from(attended),
-            owner: (record.side() == Side::Salesforce).then(|| owner.to_owned()),
+            owner: (side == Side::Salesforce).then(|| home.to_owned()),
             ..Traits::default()
-        }
+        };
+        self.now += TimeDelta::milliseconds(1);
+        let shown = Snapshot {
+            record: id.clone(),
+            version: Self::version(side, 0),
+            read_at: self.now,
+            created: self.now,
+            modified: self.now,
+            modified_by: None,
+            stamp: None,
+            traits,
+            fields: Fields::new(),
+        };
+        let mut row = Row { shown, deleted: false, unseen: 0, by_person: 0 };
+        change(&mut row);
+        self.entries.push(Entry { id, meeting, rows: Vec::new() });
+        self.append(dice, author, self.entries.len() - 1, row);
+        self.entries.len() - 1
     }
 
     /// Changes a record and sends its signals; each may come twice, late, or not at all.
-    pub(crate) fn put(&mut self, dice: &mut Dice, author: Author, record: &RecordId, change: impl FnOnce(&mut Row)) {
+    pub(crate) fn put(&mut self, dice: &mut Dice, author: Author, index: usize, change: impl FnOnce(&mut Row)) {
         // Two changes of one record never carry the same modification time; that it is this fine is a stated limit.
         self.now += TimeDelta::milliseconds(1);
-        let side = record.side();
-        let number = self.next_version;
-        self.next_version += 1;
-        let before = self.current(record);
-        let mut row = before.cloned().unwrap_or_else(|| Row {
-            fields: Fields::new(),
-            version: 0,
-            stamp: None,
-            traits: self.traits(record, true, USERS[0]),
-            deleted: false,
-            created: self.now,
-            modified: self.now,
-            unseen: BTreeSet::new(),
-            by_person: BTreeSet::new(),
-        });
+        let mut row = self.entries[index].now().clone();
         change(&mut row);
-        row.version = number;
-        row.modified = self.now;
-        let old = before.map(|before| &before.fields);
-        for (name, value) in &row.fields {
-            if old.and_then(|old| old.get(name)) != Some(value) {
-                if author == Author::Person {
-                    row.unseen.insert(name.clone());
-                    row.by_person.insert(name.clone());
-                } else {
-                    row.unseen.remove(name);
-                    row.by_person.remove(name);
-                }
+        self.append(dice, author, index, row);
+    }
+
+    fn append(&mut self, dice: &mut Dice, author: Author, index: usize, mut row: Row) {
+        let number = self.number();
+        self.mark(number << 8 | index as u64);
+        let Entry { id, meeting, rows } = &self.entries[index];
+        let (side, meeting, record) = (id.side(), *meeting, id.clone());
+        row.shown.version = Self::version(side, number);
+        row.shown.modified = self.now;
+        let before = rows.last();
+        let mut changed = 0_u8;
+        for rule in 0..FIELDS.len() {
+            let (name, bit) = (field_of(rule, side), 1 << rule);
+            let value = row.shown.fields.get(name);
+            if before.and_then(|before| before.shown.fields.get(name)) != value {
+                changed |= bit;
             }
         }
-        let (deleted, version) = (row.deleted, Some(Self::version(side, number)));
-        let fact = (side == Side::Salesforce).then(|| (number, fact(before, &row, author == Author::Engine)));
-        self.rows.entry(record.clone()).or_default().push(row);
-        self.show();
-        let copies = if self.strikes(dice, self.swarm.lost_signals) { 0 } else { 1 + u64::from(dice.chance(50)) };
+        let by_person = if author == Author::Person { changed } else { 0 };
+        row.unseen = row.unseen & !changed | by_person;
+        row.by_person = row.by_person & !changed | by_person;
+        let (deleted, version) = (row.deleted, row.shown.version.clone());
+        let mut fact = None;
+        if side == Side::Salesforce {
+            let private = row.shown.traits.private && !before.is_some_and(|row| row.shown.traits.private);
+            fact = Some((number, fact_of(&row, changed, author, private)));
+        }
+        let oldest = self.now - LAG;
+        let rows = &mut self.entries[index].rows;
+        rows.push(row);
+        // What no read can show any more is forgotten.
+        while rows.len() > 1 && rows[1].shown.modified <= oldest {
+            rows.remove(0);
+        }
+        self.show(meeting);
+        let rates = self.swarm.rates;
+        if self.strikes(dice, rates.lost_signals) {
+            return;
+        }
+        let copies = 1 + u64::from(dice.chance(rates.repeated_signals));
         let mut due = self.now;
         for copy in 0..copies {
-            due += TimeDelta::milliseconds(i64::try_from(dice.below(4_000)).unwrap());
+            due += dice.millis(4_000);
             // Salesforce's stream keeps its order; a repetition comes after the first delivery.
             if side == Side::Salesforce && copy == 0 {
                 due = due.max(self.stream_at);
                 self.stream_at = due;
             }
-            let (record, version, fact) = (record.clone(), version.clone(), fact.clone());
-            self.signals.push(Message { due, record, deleted, version, fact });
+            let (record, version, fact) = (record.clone(), Some(version.clone()), fact.clone());
+            self.signals.push(Message { due, record, meeting, deleted, version, fact });
         }
     }
 
     /// Takes note of values that both sides hold now: people of both have seen them.
-    fn show(&mut self) {
+    fn show(&mut self, meeting: usize) {
         for side in Side::BOTH {
-            if !self.alive(side).any(|(_, row)| !row.unseen.is_empty()) {
-                continue;
-            }
-            let others: Vec<Fields> = self.alive(side.other()).map(|(_, row)| row.fields.clone()).collect();
-            for (_, rows) in self.rows.iter_mut().filter(|(id, _)| id.side() == side) {
-                let Some(row) = rows.last_mut() else { continue };
-                for field in FIELDS {
-                    let (ours, theirs) = (field_of(field, side), field_of(field, side.other()));
-                    if others.iter().any(|other| other.get(theirs) == row.fields.get(ours)) {
-                        row.unseen.remove(ours);
+            for index in 0..self.entries.len() {
+                let entry = &self.entries[index];
+                if entry.meeting != meeting || entry.id.side() != side || entry.now().unseen == 0 || !entry.is_alive() {
+                    continue;
+                }
+                let before = entry.now().unseen;
+                let mut unseen = before;
+                for rule in (0..FIELDS.len()).filter(|rule| before & 1 << rule != 0) {
+                    let ours = entry.now().shown.fields.get(field_of(rule, side));
+                    let name = field_of(rule, side.other());
+                    let mut others = self.alive(meeting, side.other());
+                    if others.any(|(_, other)| other.now().shown.fields.get(name) == ours) {
+                        unseen &= !(1 << rule);
                     }
                 }
+                self.entries[index].rows.last_mut().expect("it is there").unseen = unseen;
             }
         }
     }
 
     /// Reads a record; under faults the answer may be an older state, "not found", or none.
     pub(crate) fn read(&self, dice: &mut Dice, record: &RecordId) -> Observed {
-        if self.strikes(dice, self.swarm.failed_reads) {
+        let rates = &self.swarm.rates;
+        if self.strikes(dice, rates.failed_reads) {
             return Observed::Unread(why());
         }
-        let Some(history) = self.rows.get(record) else {
+        let Some(entry) = self.find(record).map(|index| &self.entries[index]) else {
             return Observed::Absent(Evidence::NotFound);
         };
         // A lagging replica lags by seconds, not for ever; one that has not heard of a new record says "not found".
-        let new = history.first().is_some_and(|first| self.now - first.modified < TimeDelta::seconds(5));
-        if new && self.strikes(dice, self.swarm.misses) {
+        let is_new = self.now - entry.now().shown.created < LAG;
+        if is_new && self.strikes(dice, rates.misses) {
             return Observed::Absent(Evidence::NotFound);
         }
-        let lag = if self.strikes(dice, self.swarm.stale_reads) { dice.below(5_000) } else { 0 };
-        let shown_at = self.now - TimeDelta::milliseconds(i64::try_from(lag).unwrap());
-        let Some(index) = history.iter().rposition(|row| row.modified <= shown_at) else {
+        let lag = if self.strikes(dice, rates.stale_reads) {
+            dice.millis(LAG.num_milliseconds().unsigned_abs())
+        } else {
+            TimeDelta::zero()
+        };
+        let shown_at = self.now - lag;
+        let Some(row) = entry.rows.iter().rfind(|row| row.shown.modified <= shown_at) else {
             return Observed::Absent(Evidence::NotFound);
         };
-        let row = &history[index];
         match (row.deleted, record.side()) {
             (true, Side::Salesforce) => Observed::Absent(Evidence::Deleted),
             (true, Side::Outlook) => Observed::Absent(Evidence::NotFound),
-            (false, _) => Observed::Present(Box::new(self.snapshot(record, row))),
+            (false, _) => Observed::Present(self.snapshot(row)),
         }
     }
 
-    pub(crate) fn snapshot(&self, record: &RecordId, row: &Row) -> Snapshot {
-        Snapshot {
-            record: record.clone(),
-            version: Self::version(record.side(), row.version),
-            read_at: self.now,
-            created: row.created,
-            modified: row.modified,
-            modified_by: None,
-            stamp: row.stamp.clone(),
-            traits: row.traits.clone(),
-            fields: row.fields.clone(),
-        }
+    fn snapshot(&self, row: &Row) -> Box<Snapshot> {
+        let mut shown = Box::new(row.shown.clone());
+        shown.read_at = self.now;
+        shown
     }
 
     /// Searches by stamp; under faults the index may not know a new record yet.
     pub(crate) fn stamped(&self, dice: &mut Dice, side: Side, link: LinkId) -> Vec<(RecordId, Observed)> {
         let mut found = Vec::new();
-        for (record, rows) in self.rows.iter().filter(|(id, _)| id.side() == side) {
-            let Some(row) = rows.last().filter(|row| row.stamp.as_ref().is_some_and(|stamp| stamp.link == link)) else {
+        for entry in self.entries.iter().filter(|entry| entry.id.side() == side) {
+            let row = entry.now();
+            if row.shown.stamp.as_ref().is_none_or(|stamp| stamp.link != link) {
                 continue;
-            };
-            let recent = self.now - row.created < TimeDelta::seconds(5);
-            if recent && self.strikes(dice, self.swarm.stale_reads) {
+            }
+            let is_new = self.now - row.shown.created < LAG;
+            if is_new && self.strikes(dice, self.swarm.rates.stale_reads) {
                 continue;
             }
             match (row.deleted, side) {
                 // Outlook's search shows no deleted events.
                 (true, Side::Outlook) => {}
-                (true, Side::Salesforce) => found.push((record.clone(), Observed::Absent(Evidence::Deleted))),
-                (false, _) => found.push((record.clone(), Observed::Present(Box::new(self.snapshot(record, row))))),
+                (true, Side::Salesforce) => found.push((entry.id.clone(), Observed::Absent(Evidence::Deleted))),
+                (false, _) => found.push((entry.id.clone(), Observed::Present(self.snapshot(row)))),
             }
         }
         found
     }
 
-    /// Applies a write now; the remote's own rules decide.
-    pub(crate) fn apply(&mut self, dice: &mut Dice, intent: &Intent) -> WriteResult {
-        let secret = Value::text(SECRET);
-        self.tally.leaked |= intent.fields.values().any(|value| *value == secret);
+    /// Applies a write after its sender gave up.
+    pub(crate) fn apply_late(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent) -> WriteResult {
+        self.is_late = true;
+        let result = self.apply(dice, meeting, intent);
+        self.is_late = false;
+        result
+    }
+
+    /// Applies a write of the engine for a meeting now; the remote's own rules decide.
+    pub(crate) fn apply(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent) -> WriteResult {
+        if intent.fields.values().any(|value| value.as_text() == Some(SECRET)) {
+            self.breaks(|| "S5: a private value was written to the other side".to_owned());
+        }
+        if intent.fields.values().any(|value| value.as_when().is_some_and(|when| !when.is_mappable())) {
+            self.breaks(|| "S6: a meeting was written that ends before it begins".to_owned());
+        }
         match &intent.action {
-            Action::Create(home) => self.create(dice, intent, home),
-            Action::Update(record) | Action::Delete(record) => {
-                let Some(row) = self.current(record).filter(|row| !row.deleted) else {
-                    return WriteResult::Gone(why());
-                };
-                let deletes = matches!(intent.action, Action::Delete(_));
-                let underneath = intent.expected.as_ref() != Some(&Self::version(intent.side, row.version));
-                if underneath && intent.side == Side::Outlook && self.swarm.conditional {
-                    return WriteResult::Conflict(why());
-                }
-                let lost: Vec<_> = FIELDS
-                    .into_iter()
-                    .map(|field| (field.0, field_of(field, intent.side)))
-                    .filter(|(_, name)| row.unseen.contains(*name))
-                    .filter(|(_, name)| {
-                        deletes || intent.fields.get(*name).is_some_and(|new| Some(new) != row.fields.get(*name))
-                    })
-                    .filter_map(|(rule, name)| Some((rule, row.fields.get(name)?.clone())))
-                    .collect();
-                // An edit that no read and no message showed can be told by nobody.
-                let told = intent.side == Side::Salesforce && self.swarm.lost_signals == 0;
-                if underneath && !told {
-                    self.tally.overwritten_unseen += u32::from(!lost.is_empty());
-                } else {
-                    self.tally.replaced.extend(lost);
-                }
-                *self.tally.writes.get_mut(intent.side) += 1;
-                self.put(dice, Author::Engine, record, |row| {
-                    row.fields.extend(intent.fields.clone());
-                    row.stamp = Some(intent.stamp.clone());
-                    row.deleted = deletes;
-                });
-                self.applied(record.clone())
-            }
+            Action::Create(home) => self.create(dice, meeting, intent, home),
+            Action::Update(record) | Action::Delete(record) => match self.find(record) {
+                Some(index) if self.entries[index].is_alive() => self.change(dice, index, intent),
+                _ => WriteResult::Gone(why()),
+            },
         }
     }
 
-    fn create(&mut self, dice: &mut Dice, intent: &Intent, home: &Home) -> WriteResult {
-        let mailbox = match home {
-            // The transaction id makes Outlook answer a repeat with the first event, deleted or not.
-            Home::Mailbox(mailbox) => match self.created_by.get(&intent.token) {
-                Some(record) => {
+    fn change(&mut self, dice: &mut Dice, index: usize, intent: &Intent) -> WriteResult {
+        let Entry { meeting, rows, .. } = &self.entries[index];
+        let (meeting, row) = (*meeting, rows.last().expect("it is there"));
+        let deletes = matches!(intent.action, Action::Delete(_));
+        let underneath = intent.expected.as_ref() != Some(&row.shown.version);
+        if underneath && intent.side == Side::Outlook && self.swarm.preconditions == Preconditions::Honoured {
+            return WriteResult::Conflict(why());
+        }
+        let mut lost = Vec::new();
+        for rule in (0..FIELDS.len()).filter(|rule| row.unseen & 1 << rule != 0) {
+            let name = field_of(rule, intent.side);
+            let Some(value) = row.shown.fields.get(name) else { continue };
+            if deletes || intent.fields.get(name).is_some_and(|new| new != value) {
+                lost.push((rule, value.clone()));
+            }
+        }
+        let tally = &mut self.meetings[meeting];
+        // An edit that no read and no message showed can be told by nobody.
+        let told = intent.side == Side::Salesforce && self.swarm.rates.lost_signals == 0;
+        if underneath && !told {
+            tally.overwritten_unseen += u32::from(!lost.is_empty());
+        } else {
+            tally.replaced.extend(lost);
+        }
+        let again = self.changed_by.contains(&intent.token) || underneath && self.is_late;
+        if again && self.is_unguarded(intent.side) {
+            // To everybody who looks, it is an edit of that side.
+            let tally = &mut self.meetings[meeting];
+            tally.unrefused += 1;
+            *tally.edits.get_mut(intent.side) += 1;
+        } else {
+            self.changed_by.push(intent.token);
+            self.count_write(meeting, intent.side);
+        }
+        let trigger = self.automates(dice, intent.side == Side::Salesforce && !deletes, self.swarm.rates.triggers);
+        self.put(dice, Author::Engine, index, |row| {
+            row.shown.fields.extend(intent.fields.clone());
+            row.shown.stamp = Some(intent.stamp.clone());
+            row.deleted = deletes;
+        });
+        if trigger {
+            self.trigger(meeting, index);
+        }
+        if !deletes {
+            self.flow_later(dice, index);
+        }
+        self.applied(index)
+    }
+
+    fn create(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent, home: &Home) -> WriteResult {
+        let (side, home) = match home {
+            Home::Mailbox(mailbox) => {
+                // The transaction id makes Outlook answer a repeat with the first event, deleted or not.
+                let known = self.created_by.iter().find(|(token, _)| *token == intent.token);
+                if let Some((_, record)) = known.filter(|_| self.swarm.remembers_transactions) {
                     return WriteResult::Applied { record: record.clone(), version: None, snapshot: None };
                 }
-                None => mailbox.as_str().to_owned(),
-            },
-            Home::Owner(_) => {
-                let carries = |row: &Row| row.stamp.as_ref().is_some_and(|stamp| stamp.link == intent.link);
-                if self.swarm.unique && self.alive(Side::Salesforce).any(|(_, row)| carries(row)) {
+                (Side::Outlook, mailbox.as_str())
+            }
+            Home::Owner(owner) => {
+                let carries = |row: &Row| row.shown.stamp.as_ref().is_some_and(|stamp| stamp.link == intent.link);
+                if self.swarm.unique && self.alive(meeting, Side::Salesforce).any(|(_, entry)| carries(entry.now())) {
                     return WriteResult::AlreadyExists(why());
                 }
-                String::new()
+                (Side::Salesforce, owner.as_str())
             }
         };
-        let record = self.new_id(intent.side, &mailbox);
-        self.created_by.insert(intent.token, record.clone());
-        *self.tally.creates.get_mut(intent.side) += 1;
-        *self.tally.writes.get_mut(intent.side) += 1;
-        let owner = if let Home::Owner(owner) = home { owner.clone() } else { String::new() };
-        let traits = self.traits(&record, true, &owner);
-        self.put(dice, Author::Engine, &record, |row| {
-            row.fields = intent.fields.clone();
-            row.stamp = Some(intent.stamp.clone());
-            row.traits = traits;
+        if self.forgot(intent.token) {
+            // Neither reads nor search nor the transaction id can tell of the first event: a stated limit.
+            let tally = &mut self.meetings[meeting];
+            tally.recreated += 1;
+            *tally.creates.get_mut(side) -= 1;
+            *tally.writes.get_mut(side) -= 1;
+            *tally.deletes.get_mut(side) -= 1;
+            *tally.flips.get_mut(side) = 0;
+        }
+        let tally = &mut self.meetings[meeting];
+        *tally.creates.get_mut(side) += 1;
+        if tally.creates.outlook + tally.creates.salesforce > 1 {
+            self.breaks(|| "S1: a second record was made for a meeting".to_owned());
+        }
+        self.count_write(meeting, side);
+        let index = self.make(dice, Author::Engine, (meeting, side, home), true, |row| {
+            row.shown.fields = intent.fields.clone();
+            row.shown.stamp = Some(intent.stamp.clone());
         });
-        self.applied(record)
+        let record = self.entries[index].id.clone();
+        self.created_by.push((intent.token, record));
+        self.flow_later(dice, index);
+        self.applied(index)
     }
 
-    fn applied(&self, record: RecordId) -> WriteResult {
-        let row = self.current(&record).unwrap();
-        match record.side() {
-            Side::Outlook if !row.deleted => WriteResult::Applied {
-                version: Some(Self::version(Side::Outlook, row.version)),
-                snapshot: Some(Box::new(self.snapshot(&record, row))),
-                record,
-            },
-            _ => WriteResult::Applied { record, version: None, snapshot: None },
+    /// Tells whether Outlook takes writes whose precondition does not hold, although the policy counts on its refusal.
+    fn is_unguarded(&self, side: Side) -> bool {
+        side == Side::Outlook && self.swarm.preconditions == Preconditions::Ignored
+    }
+
+    /// Tells whether a person deleted what this creation made, and Outlook, where nobody can see deleted events, does not
+    /// recognise its repetition.
+    fn forgot(&self, token: WriteToken) -> bool {
+        let made = self.created_by.iter().rfind(|(by, _)| *by == token).and_then(|(_, record)| self.find(record));
+        let entry = made.map(|index| &self.entries[index]);
+        !self.swarm.remembers_transactions
+            && entry.is_some_and(|entry| entry.id.side() == Side::Outlook && !entry.is_alive())
+    }
+
+    fn count_write(&mut self, meeting: usize, side: Side) {
+        let tally = &mut self.meetings[meeting];
+        let from = side.other();
+        *tally.writes.get_mut(side) += 1;
+        // What undid a write of ours without being refused makes it necessary once more.
+        let undone = if side == Side::Outlook { tally.unrefused } else { 0 };
+        let people = tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from);
+        let (writes, caused) = (*tally.writes.get(side), people + undone);
+        if writes > caused {
+            self.breaks(|| format!("S2: {writes} writes to {side} for {caused} edits on {from}"));
         }
+    }
+
+    /// Tells whether automation acts upon a write now.
+    fn automates(&mut self, dice: &mut Dice, may: bool, rate: u64) -> bool {
+        let acts = may && self.automated < MOST_AUTOMATION && self.strikes(dice, rate);
+        self.automated += u32::from(acts);
+        acts
+    }
+
+    /// Lets a trigger of Salesforce change a field of the row that our write just made: one version, one change event.
+    fn trigger(&mut self, meeting: usize, index: usize) {
+        const RULE: usize = 1;
+        let name = field_of(RULE, Side::Salesforce);
+        let value = Value::text(format!("trigger-{}", self.automated));
+        self.meetings[meeting].edits.salesforce += 1;
+        let row = self.entries[index].rows.last_mut().expect("it was just written");
+        row.shown.fields.insert(name.to_owned(), value.clone());
+        row.unseen |= 1 << RULE;
+        row.by_person |= 1 << RULE;
+        let (version, record) = (row.shown.version.clone(), &row.shown.record);
+        for message in &mut self.signals {
+            if message.record == *record
+                && message.version.as_ref() == Some(&version)
+                && let Some((_, fact)) = &mut message.fact
+            {
+                fact.changed.insert(name.to_owned());
+                fact.values.insert(name.to_owned(), value.clone());
+            }
+        }
+    }
+
+    fn flow_later(&mut self, dice: &mut Dice, index: usize) {
+        if self.automates(dice, true, self.swarm.rates.flows) {
+            let delay = dice.millis(5_000);
+            self.flows.push((self.now + delay, index));
+        }
+    }
+
+    /// Lets a flow change a record some time after our write, as an edit of its own.
+    pub(crate) fn flow(&mut self, dice: &mut Dice, index: usize) {
+        let Entry { id, meeting, .. } = &self.entries[index];
+        let (side, meeting) = (id.side(), *meeting);
+        if !self.entries[index].is_alive() || self.entries[index].now().shown.traits.private {
+            return;
+        }
+        let rule = dice.pick(&[0, 1]);
+        let value = Value::text(format!("flow-{}", self.number()));
+        *self.meetings[meeting].edits.get_mut(side) += 1;
+        self.put(dice, Author::Person, index, |row| {
+            row.shown.fields.insert(field_of(rule, side).to_owned(), value);
+        });
+    }
+
+    fn applied(&self, index: usize) -> WriteResult {
+        let row = self.entries[index].now();
+        let record = self.entries[index].id.clone();
+        if record.side() == Side::Salesforce || row.deleted {
+            return WriteResult::Applied { record, version: None, snapshot: None };
+        }
+        WriteResult::Applied { record, version: Some(row.shown.version.clone()), snapshot: Some(self.snapshot(row)) }
     }
 }
 
 /// What a change event of Salesforce says about a change.
-fn fact(before: Option<&Row>, after: &Row, ours: bool) -> ChangeFact {
-    let old = before.map(|row| &row.fields);
-    let changed = after.fields.iter().filter(|(name, value)| old.and_then(|old| old.get(*name)) != Some(*value));
-    let values: Fields = changed.map(|(name, value)| (name.clone(), value.clone())).collect();
+fn fact_of(after: &Row, changed: u8, author: Author, private: bool) -> ChangeFact {
+    let names = (0..FIELDS.len()).filter(|rule| changed & 1 << rule != 0).map(|rule| field_of(rule, Side::Salesforce));
+    let values: Fields =
+        names.filter_map(|name| Some((name.to_owned(), after.shown.fields.get(name)?.clone()))).collect();
+    let ours = author == Author::Engine && !after.deleted;
     ChangeFact {
-        origin: String::new(),
-        user: String::new(),
-        transaction: after.version.to_string(),
-        committed: after.modified,
+        committed: after.shown.modified,
         changed: values.keys().cloned().collect(),
-        private: after.traits.private && !before.is_some_and(|row| row.traits.private),
+        private,
         values,
-        token: after.stamp.as_ref().filter(|_| ours && !after.deleted).and_then(|stamp| stamp.token),
+        token: after.shown.stamp.as_ref().filter(|_| ours).and_then(|stamp: &Stamp| stamp.token),
+        ..ChangeFact::default()
     }
-}
-
-/// Fields of a new meeting.
-pub(crate) fn new_meeting(side: Side) -> Fields {
-    let time = Value::When(When::Timed {
-        start: "2026-12-01T09:00:00Z".parse().unwrap(),
-        end: "2026-12-01T10:00:00Z".parse().unwrap(),
-        zone: None,
-    });
-    Fields::from([("time".to_owned(), time), (field_of(FIELDS[0], side).to_owned(), Value::text("s0"))])
 }
