@@ -103,8 +103,8 @@ pub(crate) async fn a_lease_does_not_care_what_the_engines_clock_says(store: &dy
 pub(crate) async fn a_lease_that_ends_gives_the_lane_to_the_next_worker(store: &dyn Store) {
     accept(store, vec![signal(&outlook("dead"), 0), signal(&outlook("alive"), 100)]).await;
     let dead = store.claim("dead", at(5_000), Duration::from_millis(300), 1).await.unwrap().remove(0);
-    let alive = store.claim("alive", at(5_000), Duration::from_secs(60), 1).await.unwrap().remove(0);
-    let heir = tokio::time::timeout(Duration::from_secs(60), async {
+    let alive = store.claim("alive", at(5_000), Duration::from_mins(1), 1).await.unwrap().remove(0);
+    let heir = tokio::time::timeout(Duration::from_mins(1), async {
         loop {
             if let Some(heir) = claim(store, 5_000).await.pop() {
                 return heir;

@@ -246,7 +246,7 @@ async fn no_field_value_occurs_in_any_row_and_the_view_shows_none() {
                 .unwrap();
         everything += &rows.unwrap_or_default().to_lowercase();
     }
-    let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = CANARY.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     assert!(everything.contains("ck-1"), "the search itself works");
     assert!(!everything.contains(&CANARY.to_lowercase()) && !everything.contains(&hex));
     let (state, starts, rows): (String, String, i64) =
