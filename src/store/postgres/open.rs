@@ -136,15 +136,13 @@ impl PostgresStore {
         let pool = connect(&settings, true).await?;
         Self::attach(opened(&settings, pool, clock), &name).await
     }
-}
 
-impl PostgresStore {
     /// Opens an existing database to take down what a person says.
     ///
     /// # Errors
     /// As [`PostgresStore::open_read_only`].
     pub async fn open_desk(settings: PostgresSettings, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let name = settings.name(&settings.options()?);
+        let name = name_of(&settings.options()?);
         let pool = connect(&settings, false).await?;
         Self::attach(opened(&settings, pool, clock), &name).await
     }
