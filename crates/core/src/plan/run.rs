@@ -53,6 +53,7 @@ pub fn aliases(case: &Case) -> Vec<Alias> {
 fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     let state = link.state.clone();
     run.link = Some(link);
+    run.state_before = Some(state.clone());
     match state {
         LinkState::Tombstone { at, .. } => return presence::buried(run, at),
         LinkState::Held { reason, at } => held(run, reason, at)?,
@@ -146,6 +147,8 @@ pub(super) struct Run<'a> {
     pub(super) facts_from: DateTime<Utc>,
     pub(super) spends: Vec<Spend>,
     pub(super) mail: MailEffect,
+    /// Where the link stood when the run began.
+    pub(super) state_before: Option<LinkState>,
     /// The write that waited when the run began.
     pub(super) pending_before: Option<Pending>,
     /// What was held when the run began, and since when.
@@ -171,6 +174,7 @@ impl<'a> Run<'a> {
             facts_from: now - rules.policy.timers.settle_read,
             spends: Vec::new(),
             mail: MailEffect::default(),
+            state_before: None,
             pending_before: None,
             held_before: None,
             keep: None,
@@ -178,8 +182,9 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, outcome: Outcome) -> Plan {
-        audit::audit(&mut self);
         let outcome = self.give_up(outcome);
+        self.remember(outcome);
+        audit::audit(&mut self);
         if let Some(link) = &mut self.link {
             for step in &self.steps {
                 *link.intents.get_mut(step.side) = Some(step.clone());
@@ -222,6 +227,18 @@ impl<'a> Run<'a> {
             facts_from: self.facts_from,
             spends: self.spends,
             instructed: self.case.instruction.is_some() && outcome != Outcome::Wait,
+        }
+    }
+
+    /// Lets a run that could decide nothing leave what waited, was held or had failed as it was.
+    fn remember(&mut self, outcome: Outcome) {
+        let (before, pending) = (self.state_before.take(), self.pending_before.take());
+        let Some(link) = self.link.as_mut().filter(|_| outcome == Outcome::Wait) else { return };
+        link.care.pending = link.care.pending.take().or(pending);
+        if link.state == LinkState::Live
+            && let Some(before) = before
+        {
+            link.state = before;
         }
     }
 

@@ -405,6 +405,43 @@ fn an_instruction_is_kept_while_nothing_can_be_decided() {
     scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
     let plan = scene.plan();
     assert_eq!((plan.outcome, plan.instructed), (Outcome::Wait, false));
+    // What was held stays so, and is discarded as soon as it can be read.
+    let next = plan.next.unwrap();
+    assert!(matches!(next.state, LinkState::Held { reason: Reason::MassDelete, .. }));
+    assert_eq!(next.care.pending.map(|pending| pending.wish), Some(Wish::Delete));
+}
+
+#[test]
+fn a_deletion_that_waits_is_not_forgotten_while_the_other_side_cannot_be_read() {
+    let mut scene = Scene::in_step();
+    scene.rules.policy.timers.delete_wait = TimeDelta::seconds(10);
+    scene.absent(Side::Outlook, Evidence::NotFound);
+    scene.signal(event(1), true, Vec::new());
+    let first = scene.plan();
+    scene.case.notices.clear();
+    scene.read(row(), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    let unread = later(&mut scene, &first, now() + TimeDelta::seconds(10));
+    assert_eq!(unread.outcome, Outcome::Wait);
+    scene.put(snapshot(Side::Salesforce));
+    let third = later(&mut scene, &unread, now() + TimeDelta::seconds(20));
+    assert!(matches!(third.steps[0].action, Action::Delete(_)), "neither the proof nor the wait begins anew");
+}
+
+#[test]
+fn what_a_person_said_about_a_failure_is_followed_when_the_meeting_can_be_read_again() {
+    let mut scene = Scene::in_step();
+    scene.set_subject(Side::Outlook, "dinner");
+    scene.set_subject(Side::Salesforce, "supper");
+    scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
+    scene.case.instruction = Some(Instruction::Keep(Side::Salesforce));
+    let kept = scene.case.reads.clone();
+    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    let unread = scene.plan();
+    assert!(!unread.instructed);
+    scene.case.link = unread.next;
+    scene.case.reads = kept;
+    let plan = scene.plan();
+    assert_eq!((plan.steps[0].side, plan.instructed), (Side::Outlook, true));
 }
 
 #[test]
