@@ -205,7 +205,7 @@ async fn opening_twice_migrates_once_and_the_view_shows_no_values() {
     let store = open(folder.path()).await;
     let applied: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(&store.writer).await.unwrap();
-    assert_eq!(applied, 3);
+    assert_eq!(applied, 4);
     let (state, starts, rows): (String, String, i64) =
         sqlx::query_as("SELECT state, starts_utc, journal_rows FROM meeting").fetch_one(&store.writer).await.unwrap();
     assert_eq!((state.as_str(), starts.as_str(), rows), ("live", "2026-03-02 09:00:00", 1));
