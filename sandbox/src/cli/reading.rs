@@ -50,6 +50,9 @@ pub(super) struct OracleCommand {
     /// Client ids of the bridge, comma separated [default: every application]
     #[arg(long, value_name = "IDS")]
     bridge: Option<String>,
+    /// Meetings with attendees flow from Outlook to Salesforce only
+    #[arg(long)]
+    attendees_one_way: bool,
 }
 
 /// `act`
@@ -164,6 +167,9 @@ pub(super) async fn oracle(command: OracleCommand) -> anyhow::Result<Outcome> {
     }
     if let Some(bridge) = &command.bridge {
         query.push(format!("bridge={}", segment(bridge)));
+    }
+    if command.attendees_one_way {
+        query.push("attendees_one_way=true".to_owned());
     }
     let report = client.call(Method::GET, &format!("/oracle?{}", query.join("&")), None).await?;
     if command.json {

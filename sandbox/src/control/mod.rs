@@ -6,7 +6,7 @@
 //! | `GET /clock` | sandbox time now and its speed |
 //! | `GET /counters` | API calls by caller and kind, request units, mails, notifications, changes per record |
 //! | `GET /switches`, `PATCH /switches` | all switches; a partial object changes some |
-//! | `GET /oracle?settle_secs=&bridge=&format=` | verdicts; `format=table` as text; `POST /oracle` takes known pairs |
+//! | `GET /oracle?settle_secs=&bridge=&attendees_one_way=&format=` | verdicts; `format=table` as text; `POST /oracle` takes known pairs |
 //! | `GET /history?from=&limit=` | effective changes in order |
 //! | `GET /mailboxes`, `GET /mailboxes/{m}/events`, `GET /salesforce/events` | present states |
 //! | `POST /people/{address}/outlook/events`, `PATCH`, `DELETE .../{id}` | act in Outlook |

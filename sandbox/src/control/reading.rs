@@ -87,6 +87,9 @@ pub(super) struct OracleQuery {
     settle_secs: Option<u32>,
     /// Client ids of the bridge, comma separated; without, every application is the bridge.
     bridge: Option<String>,
+    /// Meetings with attendees flow towards Salesforce only.
+    #[serde(default)]
+    attendees_one_way: bool,
     /// `table` answers text.
     format: Option<String>,
 }
@@ -121,7 +124,7 @@ pub(super) async fn oracle_with_pairs(
 }
 
 fn judge(clouds: &Clouds, query: OracleQuery, pairs: Vec<(String, String)>) -> Result<Response, Refusal> {
-    let mut terms = Terms { pairs, ..Terms::default() };
+    let mut terms = Terms { pairs, attendees_one_way: query.attendees_one_way, ..Terms::default() };
     if let Some(seconds) = query.settle_secs {
         terms.settle = TimeDelta::seconds(i64::from(seconds));
     }

@@ -65,13 +65,15 @@ pub struct Terms {
     pub settle: TimeDelta,
     /// Client ids of the bridge; none means that every application is the bridge.
     pub bridge: Option<BTreeSet<String>>,
+    /// Meetings with attendees flow towards Salesforce only. An attendee's copy does so in any case.
+    pub attendees_one_way: bool,
     /// Pairs known from elsewhere (Outlook event id, Salesforce id), for bridges that leave no stamps.
     pub pairs: Vec<(String, String)>,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { settle: TimeDelta::seconds(30), bridge: None, pairs: Vec::new() }
+        Self { settle: TimeDelta::seconds(30), bridge: None, attendees_one_way: false, pairs: Vec::new() }
     }
 }
 
@@ -104,7 +106,8 @@ pub struct Report {
     pub mailed: Vec<UnexplainedMail>,
     /// Edits that lost against a simultaneous edit on the other side; allowed, the bridge must have kept them elsewhere.
     pub overridden: Vec<LostEdit>,
-    /// Salesforce edits of meetings with attendees that did not cross; allowed while attendees make a meeting one-way.
+    /// Salesforce edits of meetings with attendees that did not cross; allowed where [`Terms::attendees_one_way`] says so, and
+    /// where Outlook has only an attendee's copy.
     pub held_back: Vec<LostEdit>,
     /// Every linked meeting with its counts.
     pub meetings: Vec<Meeting>,

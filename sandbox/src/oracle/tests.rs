@@ -329,15 +329,19 @@ fn differing_values_are_diverged_whatever_the_history_says() {
 }
 
 #[test]
-fn salesforce_edits_of_meetings_with_attendees_are_held_back_not_lost() {
+fn salesforce_edits_of_meetings_with_attendees_are_held_back_only_where_the_terms_or_the_copy_say_so() {
     let mut story = Story::crossed();
     let attendees = json!({ "attendees": [{ "emailAddress": { "address": "bo@contoso.example" } }] });
     story.on_outlook("oA", &person(), EffectKind::Update, &attendees);
     story.on_salesforce("sA", &person(), EffectKind::Update, &json!({ "Subject": "Mine" }));
-    let report = story.judge();
-    assert!(report.is_clean(), "{}", report.table());
-    assert_eq!(report.held_back.len(), 1);
-    assert_eq!(report.meetings[0].state, MeetingState::HeldBack);
+    for (organizer, attendees_one_way, is_held_back) in [(true, false, false), (true, true, true), (false, false, true)] {
+        story.outlook[0]["isOrganizer"] = json!(organizer);
+        let terms = Terms { attendees_one_way, ..Terms::default() };
+        let report = story.judge_after(TimeDelta::minutes(10), &terms);
+        assert_eq!(report.is_clean(), is_held_back, "{}", report.table());
+        assert_eq!(report.held_back.len(), usize::from(is_held_back));
+        assert_eq!(report.meetings[0].state == MeetingState::HeldBack, is_held_back);
+    }
 }
 
 #[test]

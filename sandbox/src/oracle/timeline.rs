@@ -38,6 +38,8 @@ pub(super) struct Record {
     /// Whether it is private or has attendees now.
     pub(super) private: bool,
     pub(super) has_attendees: bool,
+    /// Whether it is the organiser's copy, as far as the present states tell.
+    pub(super) organizer: bool,
     /// What it shows now.
     pub(super) shown: Shown,
 }
@@ -76,6 +78,7 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
             partners: Vec::new(),
             private: false,
             has_attendees: false,
+            organizer: false,
             shown: shown.clone(),
             key,
         });
@@ -101,7 +104,8 @@ pub(super) fn replay(evidence: &Evidence) -> Vec<Record> {
                 record.live = !is_gone(now);
                 record.take(now);
                 record.shown = shown(key.0, now);
-                record.authority |= now.get("isOrganizer").and_then(Value::as_bool).unwrap_or_default();
+                record.organizer = now.get("isOrganizer").and_then(Value::as_bool).unwrap_or_default();
+                record.authority |= record.organizer;
             }
             None => record.live = false,
         }

@@ -159,10 +159,11 @@ impl<'a> Case<'a> {
         if one.private || two.private {
             return if state == MeetingState::InStep { MeetingState::HeldBack } else { state };
         }
+        let one_way = one.has_attendees && (self.terms.attendees_one_way || !one.organizer);
         for (from, to) in [(one, two), (two, one)] {
-            state = worse(state, self.missing_edits(from, to, one.has_attendees, report));
+            state = worse(state, self.missing_edits(from, to, one_way, report));
         }
-        worse(state, self.differences(one, two, report))
+        worse(state, self.differences(one, two, one_way, report))
     }
 
     fn is_pending(&self) -> bool {
@@ -176,7 +177,7 @@ impl<'a> Case<'a> {
         last.is_some_and(|last| self.evidence.now - last < self.terms.settle)
     }
 
-    fn differences(&self, one: &Record, two: &Record, report: &mut Report) -> MeetingState {
+    fn differences(&self, one: &Record, two: &Record, one_way: bool, report: &mut Report) -> MeetingState {
         let mut found = Vec::new();
         if one.live != two.live {
             found.push((None, Value::from(one.live), Value::from(two.live)));
@@ -190,9 +191,8 @@ impl<'a> Case<'a> {
         if found.is_empty() {
             return MeetingState::InStep;
         }
-        // With attendees a meeting flows towards Salesforce only, so a Salesforce edit may stay where it is.
         let last_word_of_salesforce = self.last_edit(two) > self.last_edit(one);
-        if one.has_attendees && last_word_of_salesforce {
+        if one_way && last_word_of_salesforce {
             return MeetingState::HeldBack;
         }
         for (field, in_outlook, in_salesforce) in found {
@@ -216,7 +216,7 @@ impl<'a> Case<'a> {
     }
 
     /// Looks for edits of people on `from` that `to` never showed.
-    fn missing_edits(&self, from: &Record, to: &Record, has_attendees: bool, report: &mut Report) -> MeetingState {
+    fn missing_edits(&self, from: &Record, to: &Record, one_way: bool, report: &mut Report) -> MeetingState {
         let mut worst = MeetingState::InStep;
         for (index, state) in from.states.iter().enumerate() {
             if !state.actor.is_person() || !state.live || state.kind == EffectKind::Touch {
@@ -230,7 +230,7 @@ impl<'a> Case<'a> {
                 let list = match self.fate(from, to, index, field) {
                     Fate::Fine => continue,
                     Fate::Overridden => &mut report.overridden,
-                    Fate::Missing if has_attendees && from.key.0 == Cloud::Salesforce => {
+                    Fate::Missing if one_way && from.key.0 == Cloud::Salesforce => {
                         worst = worse(worst, MeetingState::HeldBack);
                         &mut report.held_back
                     }
