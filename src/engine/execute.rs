@@ -439,6 +439,11 @@ impl Executor {
         if plan.outcome == Outcome::DeadLetter {
             events::dead_letter_made(connection, meeting, reason);
         }
+        if let Some(LinkState::Held { reason, .. }) = plan.next.as_ref().map(|link| &link.state)
+            && work.claim.link.as_ref().map(|link| &link.state) != plan.next.as_ref().map(|link| &link.state)
+        {
+            events::write_held(connection, meeting, *reason);
+        }
         for step in &plan.steps {
             events::write_sent(connection, step.link, step.side, step.action.name(), step.reason);
         }

@@ -214,6 +214,14 @@ pub fn dead_letter_made(connection: &ConnectionId, meeting: Option<LinkId>, reas
         "a meeting needs a person: {reason}; see `calbridge explain {reason}`");
 }
 
+/// A write waits for a person's approval.
+pub fn write_held(connection: &ConnectionId, meeting: Option<LinkId>, reason: Reason) {
+    counter!(names::HOLDS, "reason" => reason.name()).increment(1);
+    let meeting = meeting.map(tracing::field::display);
+    warn!(%connection, meeting.id = meeting, reason = reason.name(), error.code = reason.code(),
+        "a write waits for approval: {reason}; see `calbridge holds list`");
+}
+
 /// A stream's reader began to run.
 pub fn stream_started(stream: &str) {
     gauge!(names::STREAM_UP, "stream" => stream.to_owned()).set(1.0);
@@ -305,6 +313,7 @@ pub fn sweep_ended(side: Side, records: u64, found: u64) {
 /// Takes over the store's numbers.
 pub fn store_status(status: &StoreStatus, now: DateTime<Utc>) {
     gauge!(names::DEAD_LETTERS_OPEN).set(level(status.dead_letters));
+    gauge!(names::HOLDS_OPEN).set(level(status.holds.values().sum()));
     gauge!(names::WAITING).set(level(status.waiting));
     gauge!(names::INTENTS_OPEN).set(level(status.intents));
     let oldest = status.oldest_waiting.map_or(Duration::ZERO, |since| (now - since).to_std().unwrap_or_default());

@@ -30,6 +30,10 @@ pub const OVERWRITTEN_UNSEEN: &str = "calbridge_overwritten_unseen_total";
 pub const DEAD_LETTERS: &str = "calbridge_dead_letters_total";
 /// Dead letters that wait for a person.
 pub const DEAD_LETTERS_OPEN: &str = "calbridge_dead_letters_open";
+/// Writes that were held for approval.
+pub const HOLDS: &str = "calbridge_holds_total";
+/// Writes that wait for approval.
+pub const HOLDS_OPEN: &str = "calbridge_holds_open";
 /// Meetings that wait for their turn.
 pub const WAITING: &str = "calbridge_waiting_meetings";
 /// Age of the oldest notification that waits.
@@ -79,6 +83,8 @@ pub const HELP: &[(&str, &str)] = &[
     (REMOTE_ERRORS, "Errors of the remotes by code"),
     (DEAD_LETTERS, "Dead letters made"),
     (DEAD_LETTERS_OPEN, "Dead letters that wait for a person"),
+    (HOLDS, "Writes that were held for approval"),
+    (HOLDS_OPEN, "Writes that wait for approval"),
     (WAITING, "Meetings that wait for their turn"),
     (OLDEST_WAITING_SECONDS, "Age of the oldest notification that waits"),
     (INTENTS_OPEN, "Writes whose result is open"),
