@@ -138,11 +138,11 @@ fn author_of_deletion(run: &Run<'_>) -> Author {
 /// Decides whether a deletion of the side that is left may leave.
 pub(super) fn deletion(run: &mut Run<'_>, left: &Snapshot, reason: Reason) -> Result<Passage, Stop> {
     // What became private may not stay on the other side a moment longer than needed.
+    let people = recipients(left);
     if reason == Reason::BecamePrivate {
-        return Ok(Passage::Open);
+        return Ok(pass(run, people, &Author::Unknown));
     }
     let side = left.record.side();
-    let people = recipients(left);
     let author = if side == Side::Outlook { author_of_deletion(run) } else { Author::Unknown };
     let before = run.pending_before.clone().filter(|pending| pending.wish == Wish::Delete && pending.side == side);
     let since = before.map_or(run.now, |pending| pending.since);

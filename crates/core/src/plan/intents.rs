@@ -184,7 +184,14 @@ impl crate::link::Link {
             replica.supersede(replaced);
         }
         (replica.missing_since, replica.stale) = (None, None);
-        replica.stamped = Some(intent.stamp.clone());
+        // A deletion leaves no stamp: should somebody bring the record back, it still carries the one before.
+        if !matches!(intent.action, Action::Delete(_)) {
+            replica.stamped = Some(intent.stamp.clone());
+        }
+        // What was approved is done; the next change asks anew.
+        if intent.side == Side::Outlook {
+            self.care.approved = None;
+        }
         self.await_change_event(intent);
     }
 

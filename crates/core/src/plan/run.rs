@@ -54,7 +54,7 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     let state = link.state.clone();
     run.link = Some(link);
     match state {
-        LinkState::Tombstone { at, .. } => return presence::buried(run, at),
+        LinkState::Tombstone { reason, at } => return presence::buried(run, reason, at),
         LinkState::Held { reason, at } => held(run, reason, at)?,
         // A dead letter is tried again when something about the meeting changed or a person asks.
         LinkState::DeadLetter { reason, .. } | LinkState::Skipped { reason, .. } => failed(run, reason)?,

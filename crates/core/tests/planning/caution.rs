@@ -159,6 +159,15 @@ fn an_attendees_copy_is_never_written() {
 }
 
 #[test]
+fn what_becomes_private_leaves_at_once_and_the_mail_about_it_is_told() {
+    let mut scene = edited_by(ADA);
+    scene.edit(Side::Salesforce, |snapshot| snapshot.traits.private = true);
+    let plan = scene.plan();
+    assert!(matches!(plan.steps[0].action, Action::Delete(_)) && plan.steps[0].side == Side::Outlook);
+    assert_eq!((plan.mail.recipients, plan.next.unwrap().care.mailed_at), (3, Some(now())));
+}
+
+#[test]
 fn the_first_mail_leaves_at_once_and_later_edits_share_one() {
     let mut scene = edited_by(ADA);
     scene.link().care.mailed_at = Some(now() - TimeDelta::seconds(20));

@@ -5,6 +5,7 @@
 mod audit;
 mod caution;
 mod cover;
+mod generations;
 mod intents;
 mod laws;
 mod mapping_laws;
