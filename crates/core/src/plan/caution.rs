@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::run::{Run, Stop};
 use super::{Budget, MailEffect, Spend};
-use crate::case::{Answer, Census, Lookup};
+use crate::case::{Answer, Census, Fact, Lookup};
 use crate::link::{Pending, Wish};
 use crate::mapping::TIME;
 use crate::observed::Snapshot;
@@ -101,10 +101,15 @@ pub(super) fn author_of_change(run: &Run<'_>, salesforce: &Snapshot, fields: &BT
         fact.record == salesforce.record && fact.facts.changed.iter().any(|field| fields.contains(field.as_str()))
     });
     // Both times are whole seconds of one clock.
-    match told.filter(|fact| fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified) {
-        Some(fact) => author(run, &fact.facts.user, &fact.facts.origin),
-        None => salesforce.modified_by.as_deref().map_or(Author::Unknown, |user| author(run, user, "")),
+    let is_latest = |fact: &&Fact| fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified;
+    if let Some(fact) = told.filter(is_latest) {
+        return author(run, &fact.facts.user, &fact.facts.origin);
     }
+    // The row's last author changed something else, as its event tells.
+    if run.case.facts.iter().filter(is_latest).any(|fact| fact.record == salesforce.record) {
+        return Author::Unknown;
+    }
+    salesforce.modified_by.as_deref().map_or(Author::Unknown, |user| author(run, user, ""))
 }
 
 /// Stands for the person who gave an instruction; what was asked for by name counts as approved.
@@ -155,7 +160,7 @@ pub(super) fn deletion(run: &mut Run<'_>, left: &Snapshot, reason: Reason) -> Re
         author: author.id().map(str::to_owned),
     };
     run.link_mut().care.pending = Some(wanted);
-    if run.is_approved() {
+    if run.is_approved(Wish::Delete) {
         return Ok(pass(run, people, &author));
     }
     let timers = &run.rules.policy.timers;
@@ -204,7 +209,7 @@ pub(super) fn change(
         author: author.id().map(str::to_owned),
     };
     run.link_mut().care.pending = Some(wanted.clone());
-    if run.is_approved() {
+    if run.is_approved(Wish::Mail) {
         return Ok(pass(run, people, author));
     }
     if let Some(reason) = mail_refused(run, people, author, Census::default()) {

@@ -91,8 +91,12 @@ fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
         Observed::Unread(why) => Err(run.wait_for_read(why)),
         Observed::Absent(evidence) => {
             prove_gone(run, intent, *evidence)?;
-            // Whether the write came before the deletion matters only to the audit; presence decides what follows.
+            // Whether the write came before the deletion matters only to the audit, and to whoever brings the record back:
+            // nobody knows which stamp it carries. Presence decides what follows.
             drop_intent(run, intent);
+            if let Some(replica) = run.link_mut().replicas.get_mut(intent.side) {
+                replica.stamped = None;
+            }
             run.link_mut().await_change_event(intent);
             Ok(())
         }

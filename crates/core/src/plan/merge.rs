@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::Outcome;
+use super::{MailEffect, Outcome};
 use super::caution::{self, Author, Passage};
 use super::presence::Pair;
 use super::run::{Run, Stop};
@@ -143,6 +143,7 @@ struct Write {
 fn hold_back(run: &mut Run<'_>, pair: &Pair<'_>, writes: &mut BTreeMap<Side, Write>) -> Result<Option<Passage>, Stop> {
     let mut held_back = None;
     let mut authors = BTreeMap::new();
+    let mailed_at = run.link().care.mailed_at;
     if let Some(write) = writes.get(&Side::Outlook) {
         let causes: BTreeSet<&str> = write.causes.iter().map(String::as_str).collect();
         let author = caution::author_of_change(run, pair.salesforce, &causes);
@@ -161,7 +162,11 @@ fn hold_back(run: &mut Run<'_>, pair: &Pair<'_>, writes: &mut BTreeMap<Side, Wri
         if caution::goes_round(run, side, &author) {
             let at = run.now;
             run.link_mut().state = LinkState::DeadLetter { reason: Reason::Oscillation, at };
-            run.link_mut().care = Care { unexplained: run.link().care.unexplained.clone(), ..Care::default() };
+            let unexplained = run.link().care.unexplained.clone();
+            run.link_mut().care = Care { unexplained, mailed_at, ..Care::default() };
+            // Nothing of the plan leaves.
+            run.spends.clear();
+            run.mail = MailEffect::default();
             run.cover();
             return Err(run.end(Outcome::DeadLetter, Reason::Oscillation));
         }

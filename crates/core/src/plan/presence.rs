@@ -327,7 +327,11 @@ pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Re
         if run.now >= believed_at {
             return unlinked::bring_back(run, restored);
         }
+        // Nothing else may lead to a record that is new to the link: it stays dirty.
+        run.cover_all();
+        run.covered.remove(&restored.record);
         run.wake(believed_at);
+        return Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted));
     }
     run.cover_all();
     Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted))
