@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | deletion | a moment, in case it is one of many | it is one of many |
 //! | deletion that mails | a minute | no person made it; its author mailed too much |
-//! | change that mails | not the first; later ones for quiet | no person made it; its author mailed too much |
+//! | change that mails | for its change event; not the first, later ones for quiet | no person made it; its author mailed too much |
 //! | any change | | never: too many that no edit explains are a dead letter |
 //!
 //! Exchange mails attendees whenever the organiser's copy changes, and Graph has no switch against it:
@@ -100,16 +100,24 @@ pub(super) fn author_of_change(run: &Run<'_>, salesforce: &Snapshot, fields: &BT
     let told = run.case.facts.iter().rev().find(|fact| {
         fact.record == salesforce.record && fact.facts.changed.iter().any(|field| fields.contains(field.as_str()))
     });
-    // Both times are whole seconds of one clock.
-    let is_latest = |fact: &&Fact| fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified;
-    if let Some(fact) = told.filter(is_latest) {
+    if let Some(fact) = told.filter(|fact| is_latest(fact, salesforce)) {
         return author(run, &fact.facts.user, &fact.facts.origin);
     }
     // The row's last author changed something else, as its event tells.
-    if run.case.facts.iter().filter(is_latest).any(|fact| fact.record == salesforce.record) {
+    if is_told(run, salesforce) {
         return Author::Unknown;
     }
     salesforce.modified_by.as_deref().map_or(Author::Unknown, |user| author(run, user, ""))
+}
+
+/// Tells whether the change event of the row's present state has come.
+fn is_told(run: &Run<'_>, salesforce: &Snapshot) -> bool {
+    run.case.facts.iter().any(|fact| fact.record == salesforce.record && is_latest(fact, salesforce))
+}
+
+fn is_latest(fact: &Fact, salesforce: &Snapshot) -> bool {
+    // Both times are whole seconds of one clock.
+    fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified
 }
 
 /// Stands for the person who gave an instruction; what was asked for by name counts as approved.
@@ -212,10 +220,15 @@ pub(super) fn change(
     if run.is_approved(Wish::Mail) {
         return Ok(pass(run, people, author));
     }
+    let timers = &run.rules.policy.timers;
+    // Until the row's own change event has come, nobody knows who changed which field.
+    let told_by = wanted.since.min(cause.modified) + timers.settle_read;
+    if run.rules.policy.mail == MailPolicy::PersonEdits && run.now < told_by && !is_told(run, cause) {
+        return Ok(Passage::Later(told_by, Reason::MailWaits));
+    }
     if let Some(reason) = mail_refused(run, people, author, Census::default()) {
         return Ok(Passage::Held(reason));
     }
-    let timers = &run.rules.policy.timers;
     let lately = run.link().care.mailed_at.is_some_and(|at| run.now - at < timers.mail_max_wait);
     let due = (wanted.changed_at + timers.mail_quiet).min(wanted.since + timers.mail_max_wait);
     if lately && run.now < due {

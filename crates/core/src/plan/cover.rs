@@ -20,8 +20,15 @@ pub(super) fn cover(run: &mut Run<'_>) {
             run.covered.insert(notice.record.clone());
             continue;
         }
+        let read_anyway = is_read_anyway(run, notice);
+        if !read_anyway && matches!(run.case.reads.get(&notice.record), Some(Observed::Unread(_))) {
+            let again_at = run.now + run.backoff();
+            run.wake(again_at);
+            run.reasons.push(Reason::ReadFailed);
+            continue;
+        }
         let again_at = notice.last_signal_at + settle_read;
-        if is_read_anyway(run, notice) || again_at <= run.now {
+        if read_anyway || again_at <= run.now {
             run.covered.insert(notice.record.clone());
         }
         if again_at > run.now {

@@ -333,7 +333,8 @@ pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Re
         run.wake(believed_at);
         return Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted));
     }
-    run.cover_all();
+    // A lagging read may not show yet that somebody brought it back.
+    run.cover();
     Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted))
 }
 

@@ -104,7 +104,7 @@ fn presence(
     let both_private = tally.flips.outlook > 0 && tally.flips.salesforce > 0;
     match (deleted, flipped, outlook + salesforce) {
         (false, true, 2) if both_private => Ok(()),
-        (true, _, 2) if revives && (both_private || !flipped) => Ok(()),
+        (true, _, 2) if revives => Ok(()),
         (true, false, 0) | (true, true, 0 | 1) | (false, true, 1) | (false, false, 2) => Ok(()),
         (true, ..) => Err("L1, S3: a deleted meeting lives".to_owned()),
         (false, true, _) => Err("L1: a private meeting is on both sides, or on none".to_owned()),
@@ -149,6 +149,10 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
 
 /// Judges what is limited over all meetings of a drained world.
 pub(crate) fn limits(world: &World) -> Result<(), String> {
+    if world.swarm.backup {
+        // What was used up since the backup is forgotten with it.
+        return Ok(());
+    }
     let guard = world.swarm.limits.guard();
     if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author) {
         return Err("M5: one author mailed people about more meetings in ten minutes than may be".to_owned());

@@ -346,6 +346,8 @@ impl Swarm {
             swarm.answering = true;
             swarm.limits = Limits::Tight;
             swarm.kinds.fill(Kind::Plain);
+        } else if swarm.delete_conflict == DeleteConflict::DeleteWins && swarm.rates.restores == 0 && dice.chance(8) {
+            swarm.backup = true;
         }
         swarm
     }
