@@ -4,7 +4,7 @@
 //! the old value back.
 
 use super::run::{Run, Stop, present};
-use super::{Outcome, presence};
+use super::{Outcome, presence, unlinked};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
@@ -35,6 +35,13 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
     let found = run.found(&Lookup::Stamped { side: intent.side, link: intent.link, mailbox })?;
     let alive: Vec<&Snapshot> = found.iter().filter_map(|(_, observed)| present(observed)).collect();
     match (alive.as_slice(), found) {
+        ([snapshot], _) if !carries(snapshot, intent) => {
+            // Made by an earlier request that this database does not know: nobody knows what both sides agreed on then.
+            drop_intent(run, intent);
+            *run.link_mut().replicas.get_mut(intent.side) = Some(unlinked::replica(snapshot));
+            run.reasons.push(Reason::WriteConfirmed);
+            Ok(())
+        }
         ([snapshot], _) => {
             confirm(run, intent, snapshot.record.clone());
             let replica = run.link_mut().replicas.get_mut(intent.side);

@@ -39,6 +39,12 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
         first_contact(run, authority, enrolment)?;
     }
     let side = authority.record.side().other();
+    // What could not be read may be the partner, made by a write that this database does not know.
+    let unread = run.case.reads.iter().filter(|(record, _)| record.side() == side);
+    let unread = unread.filter_map(|(_, observed)| if let Observed::Unread(why) = observed { Some(why) } else { None });
+    if let Some(why) = unread.last() {
+        return Err(run.wait_for_read(why));
+    }
     run.stampable(side)?;
     let link = new_link(run, authority);
     run.link = Some(link);
@@ -198,6 +204,7 @@ pub(super) fn replica(snapshot: &Snapshot) -> Replica {
     let mut replica = Replica::new(snapshot.record.clone());
     replica.advance(snapshot);
     replica.organizer = snapshot.traits.is_organizer;
+    replica.stamped.clone_from(&snapshot.stamp);
     replica
 }
 
@@ -309,6 +316,9 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Optio
     if differs {
         return Err(run.end(Outcome::Hold, Reason::StampUnknown));
     }
+    // What else the reads show, such as a cancellation, is for the link's first run.
+    let at = run.now;
+    run.wake(at);
     run.reasons.insert(0, Reason::InStep);
     Ok(Some(Outcome::InStep))
 }
