@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::{MailEffect, Outcome};
 use super::caution::{self, Author, Passage};
 use super::presence::Pair;
 use super::run::{Run, Stop};
+use super::{MailEffect, Outcome};
 use crate::link::{Action, BaseField, Care, Intent, LinkState};
 use crate::mapping::{Conflict, Direction, Initial, Kind, Rule};
 use crate::observed::{Snapshot, Stamp};

@@ -119,7 +119,7 @@ fn speak_through(run: &mut Run<'_>, snapshot: &Snapshot) {
 
 fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
     let Some(replica) = run.link().replicas.get(side).clone() else {
-        return Ok(Standing::Never);
+        return Ok(made_unknown(run, side).map_or(Standing::Never, Standing::Here));
     };
     match run.read(&replica.record)? {
         Observed::Unread(why) => Err(run.wait_for_read(why)),
@@ -146,6 +146,18 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
             Ok(Standing::Here(snapshot))
         }
     }
+}
+
+/// Finds a record that carries the link's stamp although the link knows of none: a database put back from a backup does not
+/// know what was made since.
+fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Option<&'a Snapshot> {
+    let link = run.link().id;
+    let is_ours = |snapshot: &&Snapshot| {
+        snapshot.record.side() == side && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link)
+    };
+    let made = run.case.reads.values().filter_map(present).find(is_ours)?;
+    *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(made));
+    Some(made)
 }
 
 /// Ends the run until the absence of a record is proven.

@@ -155,7 +155,8 @@ pub(crate) fn limits(world: &World) -> Result<(), String> {
         return Ok(());
     }
     let guard = world.swarm.limits.guard();
-    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author) {
+    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author)
+    {
         return Err("M5: one author mailed people about more meetings in ten minutes than may be".to_owned());
     }
     // A copy of an invitation may count for another mailbox.
@@ -171,7 +172,8 @@ pub(crate) fn limits(world: &World) -> Result<(), String> {
         let acts = |sides: &calbridge_core::side::BothSides<u32>| sides.outlook + sides.salesforce;
         let people = acts(&tally.edits) + acts(&tally.deletes) + acts(&tally.flips) - tally.automated;
         // What comes later than two minutes after our write counts as somebody's edit, where nobody tells whose it is.
-        let late = if world.swarm.rates == world.swarm.rates.without_delays() { 0 } else { guard.unexplained_in_a_day + 2 };
+        let late =
+            if world.swarm.rates == world.swarm.rates.without_delays() { 0 } else { guard.unexplained_in_a_day + 2 };
         if acts(&tally.writes) > people + guard.unexplained_in_a_day + late {
             return Err("S9: automations went on answering each other".to_owned());
         }

@@ -201,7 +201,8 @@ fn all_violations_are_surveyed() {
         }
     }
     for (violation, seeds) in found {
-        let shortest = seeds.iter().take(200).min_by_key(|seed| play(**seed, true).history.len()).expect("there is one");
+        let shortest =
+            seeds.iter().take(200).min_by_key(|seed| play(**seed, true).history.len()).expect("there is one");
         println!("{} times, such as seed {shortest}: {violation}", seeds.len());
         println!("{}\n", play(*shortest, true).history.join("\n"));
     }

@@ -110,7 +110,8 @@ impl Lane {
         }
         self.facts.retain(|(_, at, _)| *at >= plan.facts_from);
         let unlinked = plan.next.is_none();
-        self.asks = unlinked && plan.outcome == Outcome::Hold;
+        // A run about another record of the meeting answers nothing.
+        self.asks = unlinked && (plan.outcome == Outcome::Hold || self.asks && told.is_none());
         self.let_go = unlinked && (self.let_go || plan.reasons.contains(&Reason::Discarded));
         self.link = plan.next.take();
         let writes = !plan.steps.is_empty();
@@ -249,9 +250,8 @@ impl Budgets {
     }
 
     fn used(&self, budget: &Budget, asking: LinkId, since: DateTime<Utc>) -> u32 {
-        let counts = |(spent, link, at): &&(Budget, LinkId, DateTime<Utc>)| {
-            spent == budget && *link != asking && *at > since
-        };
+        let counts =
+            |(spent, link, at): &&(Budget, LinkId, DateTime<Utc>)| spent == budget && *link != asking && *at > since;
         u32::try_from(self.spent.iter().filter(counts).count()).unwrap()
     }
 

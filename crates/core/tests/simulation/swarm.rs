@@ -335,7 +335,8 @@ impl Swarm {
         };
         swarm.unique = dice.chance(70);
         swarm.remembers_transactions = dice.chance(80);
-        swarm.mail = dice.pick(&[MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::PersonEdits, MailPolicy::Always]);
+        swarm.mail =
+            dice.pick(&[MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::PersonEdits, MailPolicy::Always]);
         swarm.limits = dice.pick(&[Limits::Loose, Limits::Loose, Limits::Usual, Limits::Tight]);
         if dice.chance(10) {
             swarm.delete_conflict = DeleteConflict::EditWins;

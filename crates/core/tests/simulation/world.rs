@@ -572,7 +572,12 @@ impl World {
         }
         let organised = row.shown.traits.is_organizer && row.shown.traits.attendees > 0;
         let mails = intent.side == Side::Outlook && organised;
-        let over = row.shown.fields.get("time").and_then(Value::as_when).is_some_and(|when| when.over_at() < intent.recorded_at);
+        let over = row
+            .shown
+            .fields
+            .get("time")
+            .and_then(Value::as_when)
+            .is_some_and(|when| when.over_at() < intent.recorded_at);
         let tally = &mut self.meetings[meeting];
         // An edit that no read and no message showed can be told by nobody.
         let told = intent.side == Side::Salesforce && self.swarm.rates.lost_signals == 0 && !self.swarm.backup;
@@ -641,7 +646,9 @@ impl World {
         if mails {
             let written = (0..FIELDS.len()).filter(|rule| intent.fields.contains_key(field_of(*rule, intent.side)));
             let written = written.fold(0, |bits, rule| bits | 1 << rule);
-            let explains = |cause: &&mut Cause| !cause.used && cause.deletes == deletes && (any_edit || cause.rules & written != 0);
+            let explains = |cause: &&mut Cause| {
+                !cause.used && cause.deletes == deletes && (any_edit || cause.rules & written != 0)
+            };
             let cause = tally.causes.iter_mut().rev().find(explains);
             let by_person = policy == MailPolicy::PersonEdits && !approved;
             if policy == MailPolicy::Never {
@@ -717,7 +724,7 @@ impl World {
                 (Side::Salesforce, owner.as_str())
             }
         };
-        if self.forgot(intent.token) {
+        if self.forgot(intent.token) || self.swarm.backup && self.is_lost(meeting, side) {
             // Neither reads nor search nor the transaction id can tell of the first event: a stated limit.
             let tally = &mut self.meetings[meeting];
             tally.recreated += 1;
@@ -745,6 +752,13 @@ impl World {
     /// Tells whether Outlook takes writes whose precondition does not hold, although the policy counts on its refusal.
     fn is_unguarded(&self, side: Side) -> bool {
         side == Side::Outlook && self.swarm.preconditions == Preconditions::Ignored
+    }
+
+    /// Tells whether a person deleted what the engine had made; a database from before knows of neither.
+    fn is_lost(&self, meeting: usize, side: Side) -> bool {
+        let made = |entry: &&Entry| self.created_by.iter().any(|(_, record)| *record == entry.id);
+        let mut of_side = self.entries.iter().filter(|entry| entry.meeting == meeting && entry.id.side() == side);
+        of_side.rfind(made).is_some_and(|entry| !entry.is_alive())
     }
 
     /// Tells whether a person deleted what this creation made, and Outlook, where nobody can see deleted events, does not
