@@ -348,6 +348,8 @@ impl Swarm {
             swarm.limits = Limits::Tight;
             swarm.kinds.fill(Kind::Plain);
         } else if swarm.delete_conflict == DeleteConflict::DeleteWins && swarm.rates.restores == 0 && dice.chance(8) {
+            // Whose copy a lost link spoke through is a question of the routing of lanes, which is not part of this world.
+            swarm.kinds.fill(Kind::Plain);
             swarm.backup = true;
         }
         swarm

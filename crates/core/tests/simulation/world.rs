@@ -183,6 +183,7 @@ pub(crate) struct Cause {
     rules: u8,
     deletes: bool,
     used: bool,
+    at: DateTime<Utc>,
 }
 
 /// A write that is limited.
@@ -647,7 +648,7 @@ impl World {
             let written = (0..FIELDS.len()).filter(|rule| intent.fields.contains_key(field_of(*rule, intent.side)));
             let written = written.fold(0, |bits, rule| bits | 1 << rule);
             let explains = |cause: &&mut Cause| {
-                !cause.used && cause.deletes == deletes && (any_edit || cause.rules & written != 0)
+                !cause.used && cause.at <= at && cause.deletes == deletes && (any_edit || cause.rules & written != 0)
             };
             let cause = tally.causes.iter_mut().rev().find(explains);
             let by_person = policy == MailPolicy::PersonEdits && !approved;
@@ -681,11 +682,12 @@ impl World {
 
     /// Takes note that a person or automation edits a record.
     pub(crate) fn count_edit(&mut self, author: Author, meeting: usize, side: Side, rules: u8) {
+        let now = self.now;
         let tally = &mut self.meetings[meeting];
         *tally.edits.get_mut(side) += 1;
         tally.automated += u32::from(author == Author::Automation);
         if side == Side::Salesforce && author == Author::Person {
-            tally.causes.push(Cause { rules, deletes: false, used: false });
+            tally.causes.push(Cause { rules, deletes: false, used: false, at: now });
         }
     }
 
@@ -697,7 +699,7 @@ impl World {
         tally.automated += u32::from(author == Author::Automation);
         tally.gone_at.get_mut(side).get_or_insert(now);
         if side == Side::Salesforce && author == Author::Person {
-            tally.causes.push(Cause { rules: u8::MAX, deletes: true, used: false });
+            tally.causes.push(Cause { rules: u8::MAX, deletes: true, used: false, at: now });
         }
     }
 
