@@ -119,7 +119,7 @@ fn speak_through(run: &mut Run<'_>, snapshot: &Snapshot) {
 
 fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
     let Some(replica) = run.link().replicas.get(side).clone() else {
-        return Ok(made_unknown(run, side).map_or(Standing::Never, Standing::Here));
+        return Ok(made_unknown(run, side)?.map_or(Standing::Never, Standing::Here));
     };
     match run.read(&replica.record)? {
         Observed::Unread(why) => Err(run.wait_for_read(why)),
@@ -150,14 +150,19 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
 
 /// Finds a record that carries the link's stamp although the link knows of none: a database put back from a backup does not
 /// know what was made since.
-fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Option<&'a Snapshot> {
+fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot>, Stop> {
     let link = run.link().id;
-    let is_ours = |snapshot: &&Snapshot| {
-        snapshot.record.side() == side && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link)
-    };
-    let made = run.case.reads.values().filter_map(present).find(is_ours)?;
-    *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(made));
-    Some(made)
+    for (_, observed) in run.case.reads.iter().filter(|(record, _)| record.side() == side) {
+        match observed {
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            Observed::Present(snapshot) if snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link) => {
+                *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+                return Ok(Some(snapshot));
+            }
+            Observed::Present(_) | Observed::Absent(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Ends the run until the absence of a record is proven.

@@ -73,6 +73,15 @@ fn a_record_with_the_links_stamp_is_its_other_side_although_the_link_knows_of_no
 }
 
 #[test]
+fn a_side_that_was_never_made_is_not_made_while_a_record_of_it_could_not_be_read() {
+    let mut scene = Scene::in_step();
+    scene.link().replicas.salesforce = None;
+    scene.read(record(Side::Salesforce), Observed::Unread(why("CB1351")));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::ReadFailed));
+}
+
+#[test]
 fn nothing_is_created_while_a_record_of_the_other_side_could_not_be_read() {
     for side in Side::BOTH {
         let mut scene = Scene::unlinked(side);
