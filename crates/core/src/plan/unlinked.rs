@@ -21,10 +21,10 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     };
     // One stamped side is enough: without it the other side would be taken for new and created again.
     let mut stamped = run.case.reads.values().filter_map(present);
-    if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?))) {
-        if let Some(outcome) = rebuild(run, snapshot, stamp)? {
-            return Ok(outcome);
-        }
+    if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?)))
+        && let Some(outcome) = rebuild(run, snapshot, stamp)?
+    {
+        return Ok(outcome);
     }
     let enrolment = match takes_part(run, authority) {
         Ok(enrolment) => enrolment,
@@ -41,8 +41,9 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     let side = authority.record.side().other();
     // What could not be read may be the partner, made by a write that this database does not know.
     let unread = run.case.reads.iter().filter(|(record, _)| record.side() == side);
-    let unread = unread.filter_map(|(_, observed)| if let Observed::Unread(why) = observed { Some(why) } else { None });
-    if let Some(why) = unread.last() {
+    let mut unread =
+        unread.filter_map(|(_, observed)| if let Observed::Unread(why) = observed { Some(why) } else { None });
+    if let Some(why) = unread.next_back() {
         return Err(run.wait_for_read(why));
     }
     run.stampable(side)?;

@@ -431,7 +431,9 @@ impl Calbridge {
         let Some(link) = plan.next.as_ref().filter(|_| !plan.spends.is_empty()) else { return true };
         let mut spends = plan.spends.clone();
         if self.is(Mutant::SpendsUncounted) {
-            spends.iter_mut().for_each(|spend| spend.limit = u32::MAX);
+            for spend in &mut spends {
+                spend.limit = u32::MAX;
+            }
         }
         self.budgets.spend(link.id, &spends, now)
     }
@@ -668,7 +670,8 @@ impl Engine for Calbridge {
             }
             LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
-        if account.gave_up || account.stopped {
+        // A conflict that a person was asked about settles itself when the meeting ends: Outlook is not written any more.
+        if account.gave_up || account.stopped || account.asks && stage.world.swarm.soon {
             return Ok(account);
         }
         if open_intents(link).next().is_some() {

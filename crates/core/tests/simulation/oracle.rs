@@ -17,6 +17,7 @@ use crate::swarm::Kind;
 use crate::world::{FIELDS, SECRET, Use, World, field_of};
 
 /// What an engine tells about itself and one meeting.
+#[expect(clippy::struct_excessive_bools, reason = "independent answers to independent questions")]
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     /// Rule and value of everything in its journal; none where an engine keeps no journal.

@@ -134,6 +134,7 @@ impl Limits {
 }
 
 /// The mix of one schedule; faults are percentages.
+#[expect(clippy::struct_excessive_bools, reason = "each turns one part of the model on")]
 #[derive(Debug, Clone)]
 pub(crate) struct Swarm {
     /// One to three; each has a link of its own.
@@ -209,19 +210,17 @@ pub(crate) struct Rates {
 impl Rates {
     /// The same without what makes a worker late.
     pub(crate) fn without_delays(self) -> Self {
-        let (stale_reads, misses, failed_reads, throttles, lost_signals) = (0, 0, 0, 0, 0);
-        let (lost_requests, lost_answers, late_writes, crashes, pauses) = (0, 0, 0, 0, 0);
         Self {
-            stale_reads,
-            misses,
-            failed_reads,
-            throttles,
-            lost_signals,
-            lost_requests,
-            lost_answers,
-            late_writes,
-            crashes,
-            pauses,
+            lost_signals: 0,
+            stale_reads: 0,
+            misses: 0,
+            failed_reads: 0,
+            throttles: 0,
+            lost_requests: 0,
+            lost_answers: 0,
+            late_writes: 0,
+            crashes: 0,
+            pauses: 0,
             ..self
         }
     }
