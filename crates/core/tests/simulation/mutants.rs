@@ -105,7 +105,7 @@ impl Mutant {
     /// Sets the mix in which the mistake does harm often enough to be met; what is not set is drawn as for any schedule.
     pub(crate) fn provoke(self, swarm: &mut Swarm) {
         let calm = Swarm { kinds: vec![Kind::Plain], location: Direction::Both, ..Swarm::calm() };
-        let organised = Swarm { kinds: vec![Kind::Organised], mail: MailPolicy::PersonEdits, ..calm.clone() };
+        let organised = Swarm { kinds: vec![Kind::Organised], mail: MailPolicy::PersonEdits, ..calm };
         match self {
             Self::ForgetsItsOwnWrites => {
                 let rates = Rates { stale_reads: 30, repeated_signals: 50, noise: 10, ..Rates::default() };
