@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | deletion | a moment, in case it is one of many | it is one of many |
 //! | deletion that mails | a minute | no person made it; its author mailed too much |
-//! | change that mails | not the first; later ones for quiet | no person made it; its author mailed too much |
+//! | change that mails | for its change event; not the first, later ones for quiet | no person made it; its author mailed too much |
 //! | any change | | never: too many that no edit explains are a dead letter |
 //!
 //! Exchange mails attendees whenever the organiser's copy changes, and Graph has no switch against it:
@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::run::{Run, Stop};
 use super::{Budget, MailEffect, Spend};
-use crate::case::{Answer, Census, Lookup};
+use crate::case::{Answer, Census, Fact, Lookup};
 use crate::link::{Pending, Wish};
 use crate::mapping::TIME;
 use crate::observed::Snapshot;
@@ -100,11 +100,24 @@ pub(super) fn author_of_change(run: &Run<'_>, salesforce: &Snapshot, fields: &BT
     let told = run.case.facts.iter().rev().find(|fact| {
         fact.record == salesforce.record && fact.facts.changed.iter().any(|field| fields.contains(field.as_str()))
     });
-    // Both times are whole seconds of one clock.
-    match told.filter(|fact| fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified) {
-        Some(fact) => author(run, &fact.facts.user, &fact.facts.origin),
-        None => salesforce.modified_by.as_deref().map_or(Author::Unknown, |user| author(run, user, "")),
+    if let Some(fact) = told.filter(|fact| is_latest(fact, salesforce)) {
+        return author(run, &fact.facts.user, &fact.facts.origin);
     }
+    // The row's last author changed something else, as its event tells.
+    if is_told(run, salesforce) {
+        return Author::Unknown;
+    }
+    salesforce.modified_by.as_deref().map_or(Author::Unknown, |user| author(run, user, ""))
+}
+
+/// Tells whether the change event of the row's present state has come.
+fn is_told(run: &Run<'_>, salesforce: &Snapshot) -> bool {
+    run.case.facts.iter().any(|fact| fact.record == salesforce.record && is_latest(fact, salesforce))
+}
+
+fn is_latest(fact: &Fact, salesforce: &Snapshot) -> bool {
+    // Both times are whole seconds of one clock.
+    fact.facts.committed + TimeDelta::seconds(1) >= salesforce.modified
 }
 
 /// Stands for the person who gave an instruction; what was asked for by name counts as approved.
@@ -138,11 +151,11 @@ fn author_of_deletion(run: &Run<'_>) -> Author {
 /// Decides whether a deletion of the side that is left may leave.
 pub(super) fn deletion(run: &mut Run<'_>, left: &Snapshot, reason: Reason) -> Result<Passage, Stop> {
     // What became private may not stay on the other side a moment longer than needed.
+    let people = recipients(left);
     if reason == Reason::BecamePrivate {
-        return Ok(Passage::Open);
+        return Ok(pass(run, people, &Author::Unknown));
     }
     let side = left.record.side();
-    let people = recipients(left);
     let author = if side == Side::Outlook { author_of_deletion(run) } else { Author::Unknown };
     let before = run.pending_before.clone().filter(|pending| pending.wish == Wish::Delete && pending.side == side);
     let since = before.map_or(run.now, |pending| pending.since);
@@ -155,7 +168,7 @@ pub(super) fn deletion(run: &mut Run<'_>, left: &Snapshot, reason: Reason) -> Re
         author: author.id().map(str::to_owned),
     };
     run.link_mut().care.pending = Some(wanted);
-    if run.is_approved() {
+    if run.is_approved(Wish::Delete) {
         return Ok(pass(run, people, &author));
     }
     let timers = &run.rules.policy.timers;
@@ -204,13 +217,18 @@ pub(super) fn change(
         author: author.id().map(str::to_owned),
     };
     run.link_mut().care.pending = Some(wanted.clone());
-    if run.is_approved() {
+    if run.is_approved(Wish::Mail) {
         return Ok(pass(run, people, author));
+    }
+    let timers = &run.rules.policy.timers;
+    // Until the row's own change event has come, nobody knows who changed which field.
+    let told_by = wanted.since.min(cause.modified) + timers.settle_read;
+    if run.rules.policy.mail == MailPolicy::PersonEdits && run.now < told_by && !is_told(run, cause) {
+        return Ok(Passage::Later(told_by, Reason::MailWaits));
     }
     if let Some(reason) = mail_refused(run, people, author, Census::default()) {
         return Ok(Passage::Held(reason));
     }
-    let timers = &run.rules.policy.timers;
     let lately = run.link().care.mailed_at.is_some_and(|at| run.now - at < timers.mail_max_wait);
     let due = (wanted.changed_at + timers.mail_quiet).min(wanted.since + timers.mail_max_wait);
     if lately && run.now < due {

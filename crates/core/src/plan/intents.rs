@@ -4,7 +4,7 @@
 //! the old value back.
 
 use super::run::{Run, Stop, present};
-use super::{Outcome, presence};
+use super::{Outcome, presence, unlinked};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
@@ -35,6 +35,13 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
     let found = run.found(&Lookup::Stamped { side: intent.side, link: intent.link, mailbox })?;
     let alive: Vec<&Snapshot> = found.iter().filter_map(|(_, observed)| present(observed)).collect();
     match (alive.as_slice(), found) {
+        ([snapshot], _) if !carries(snapshot, intent) => {
+            // Made by an earlier request that this database does not know: nobody knows what both sides agreed on then.
+            drop_intent(run, intent);
+            *run.link_mut().replicas.get_mut(intent.side) = Some(unlinked::replica(snapshot));
+            run.reasons.push(Reason::WriteConfirmed);
+            Ok(())
+        }
         ([snapshot], _) => {
             confirm(run, intent, snapshot.record.clone());
             let replica = run.link_mut().replicas.get_mut(intent.side);
@@ -91,8 +98,12 @@ fn updated(run: &mut Run<'_>, intent: &Intent, record: &RecordId) -> Result<(), 
         Observed::Unread(why) => Err(run.wait_for_read(why)),
         Observed::Absent(evidence) => {
             prove_gone(run, intent, *evidence)?;
-            // Whether the write came before the deletion matters only to the audit; presence decides what follows.
+            // Whether the write came before the deletion matters only to the audit, and to whoever brings the record back:
+            // nobody knows which stamp it carries. Presence decides what follows.
             drop_intent(run, intent);
+            if let Some(replica) = run.link_mut().replicas.get_mut(intent.side) {
+                replica.stamped = None;
+            }
             run.link_mut().await_change_event(intent);
             Ok(())
         }
@@ -184,7 +195,14 @@ impl crate::link::Link {
             replica.supersede(replaced);
         }
         (replica.missing_since, replica.stale) = (None, None);
-        replica.stamped = Some(intent.stamp.clone());
+        // A deletion leaves no stamp: should somebody bring the record back, it still carries the one before.
+        if !matches!(intent.action, Action::Delete(_)) {
+            replica.stamped = Some(intent.stamp.clone());
+        }
+        // What was approved is done; the next change asks anew.
+        if intent.side == Side::Outlook {
+            self.care.approved = None;
+        }
         self.await_change_event(intent);
     }
 

@@ -119,7 +119,7 @@ fn speak_through(run: &mut Run<'_>, snapshot: &Snapshot) {
 
 fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
     let Some(replica) = run.link().replicas.get(side).clone() else {
-        return Ok(Standing::Never);
+        return Ok(made_unknown(run, side)?.map_or(Standing::Never, Standing::Here));
     };
     match run.read(&replica.record)? {
         Observed::Unread(why) => Err(run.wait_for_read(why)),
@@ -146,6 +146,23 @@ fn standing<'a>(run: &mut Run<'a>, side: Side) -> Result<Standing<'a>, Stop> {
             Ok(Standing::Here(snapshot))
         }
     }
+}
+
+/// Finds a record that carries the link's stamp although the link knows of none: a database put back from a backup does not
+/// know what was made since.
+fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot>, Stop> {
+    let link = run.link().id;
+    for (_, observed) in run.case.reads.iter().filter(|(record, _)| record.side() == side) {
+        match observed {
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            Observed::Present(snapshot) if snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link) => {
+                *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+                return Ok(Some(snapshot));
+            }
+            Observed::Present(_) | Observed::Absent(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Ends the run until the absence of a record is proven.
@@ -233,7 +250,7 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
         return bury(run, Reason::BecamePrivate);
     }
     if edit_wins(run, snapshot, reason) {
-        return revive(run);
+        return revive(run, side.other());
     }
     if let Some(refusal) = caution::refusal(run, snapshot) {
         // What cannot be deleted stays where it is; the tombstone keeps it from being created again.
@@ -302,10 +319,12 @@ fn edit_wins(run: &Run<'_>, left: &Snapshot, reason: Reason) -> bool {
 
 /// Ends the link so that the next run makes the meeting again, under a link id of its own.
 ///
-/// The deleted record may still carry the old id, and would be taken for the one that is to be made.
-fn revive(run: &mut Run<'_>) -> Stop {
+/// The deleted record may still carry the old id, and would be taken for the one that is to be made. It is forgotten, so
+/// that a read that lags does not take it for the one that is left.
+fn revive(run: &mut Run<'_>, gone: Side) -> Stop {
     let at = run.now;
     run.wake(at);
+    *run.link_mut().replicas.get_mut(gone) = None;
     bury(run, Reason::EditWins)
 }
 
@@ -315,38 +334,61 @@ const RESTORED_AFTER: TimeDelta = TimeDelta::minutes(1);
 /// Plans a meeting that was deleted: it stays so, unless somebody brought a record of it back.
 ///
 /// Salesforce restores a record under its id, Outlook as a new event that still carries our stamp.
-pub(super) fn buried(run: &mut Run<'_>, at: DateTime<Utc>) -> Result<Outcome, Stop> {
-    if let Some(restored) = restored(run, at) {
-        return unlinked::bring_back(run, restored);
+pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Result<Outcome, Stop> {
+    if reason == Reason::EditWins {
+        if let Some(left) = left_over(run)? {
+            return unlinked::bring_back(run, left);
+        }
+    } else if let Some(restored) = restored(run, reason) {
+        let believed_at = at + RESTORED_AFTER;
+        if run.now >= believed_at {
+            return unlinked::bring_back(run, restored);
+        }
+        // Nothing else may lead to a record that is new to the link: it stays dirty.
+        run.cover_all();
+        run.covered.remove(&restored.record);
+        run.wake(believed_at);
+        return Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted));
     }
-    run.cover_all();
+    // A lagging read may not show yet that somebody brought it back.
+    run.cover();
     Err(run.end(Outcome::Skip, Reason::DeletedStaysDeleted))
 }
 
-fn restored<'a>(run: &Run<'a>, at: DateTime<Utc>) -> Option<&'a Snapshot> {
-    let link = run.link();
-    let LinkState::Tombstone { reason, .. } = link.state else { return None };
-    let is_known = |snapshot: &Snapshot| {
-        let replica = link.replicas.get(snapshot.record.side()).as_ref();
-        replica.is_some_and(|replica| replica.record == snapshot.record && !replica.is_stale(snapshot))
-    };
-    let is_copy_of_it = |snapshot: &Snapshot| {
-        let is_other = link.replicas.outlook.as_ref().is_none_or(|replica| replica.record != snapshot.record);
-        is_other
-            && !link.copies.contains(&snapshot.record)
-            && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id)
-    };
-    let mut present = run.case.reads.values().filter_map(present);
-    match reason {
-        Reason::EditWins => present.find(|snapshot| is_known(snapshot)),
-        Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone if run.now - at >= RESTORED_AFTER => {
-            present.find(|snapshot| match snapshot.record.side() {
-                Side::Outlook => is_copy_of_it(snapshot),
-                Side::Salesforce => is_known(snapshot),
-            })
+/// Finds the record whose edit won over the deletion of its partner; none when it is gone by now as well.
+fn left_over<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
+    for side in Side::BOTH {
+        let Some(replica) = run.link().replicas.get(side).clone() else { continue };
+        match run.read(&replica.record)? {
+            Observed::Unread(why) => return Err(run.wait_for_read(why)),
+            Observed::Absent(evidence) => prove_absence(run, side, &replica, *evidence)?,
+            Observed::Present(snapshot) => {
+                run.await_fresh(&replica, snapshot)?;
+                return Ok(Some(snapshot));
+            }
         }
-        _ => None,
     }
+    Ok(None)
+}
+
+fn restored<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
+    if !matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone) {
+        return None;
+    }
+    let link = run.link();
+    let is_back = |snapshot: &Snapshot| {
+        let replica = link.replicas.get(snapshot.record.side()).as_ref();
+        let known = replica.filter(|replica| replica.record == snapshot.record);
+        match snapshot.record.side() {
+            Side::Salesforce => known.is_some_and(|replica| !replica.is_stale(snapshot)),
+            Side::Outlook => {
+                known.is_none()
+                    && !link.copies.contains(&snapshot.record)
+                    && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id)
+            }
+        }
+    };
+    run.case.reads.values().filter_map(present).find(|snapshot| is_back(snapshot))
 }
 
 /// Plans a creation anew whose first attempt was refused or given up.

@@ -55,7 +55,7 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     run.link = Some(link);
     run.state_before = Some(state.clone());
     match state {
-        LinkState::Tombstone { at, .. } => return presence::buried(run, at),
+        LinkState::Tombstone { reason, at } => return presence::buried(run, reason, at),
         LinkState::Held { reason, at } => held(run, reason, at)?,
         // A dead letter is tried again when something about the meeting changed or a person asks.
         LinkState::DeadLetter { reason, .. } | LinkState::Skipped { reason, .. } => failed(run, reason)?,
@@ -269,9 +269,14 @@ impl<'a> Run<'a> {
         self.keep = Some(side);
     }
 
-    /// Tells whether a person approved what would be held.
-    pub(super) fn is_approved(&self) -> bool {
-        self.link().care.approved.is_some() || self.keep.is_some()
+    /// Tells whether a person approved such a write.
+    ///
+    /// An approval is for what was held: where the meeting wants something else by now, that is another question.
+    pub(super) fn is_approved(&mut self, wish: Wish) -> bool {
+        if self.pending_before.as_ref().is_some_and(|before| before.wish != wish) {
+            self.link_mut().care.approved = None;
+        }
+        self.link().care.approved.is_some() || wish == Wish::Mail && self.keep.is_some()
     }
 
     /// Ends the run with a write that waits for a person; the meeting is looked at again when something about it changes.

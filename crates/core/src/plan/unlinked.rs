@@ -21,10 +21,10 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     };
     // One stamped side is enough: without it the other side would be taken for new and created again.
     let mut stamped = run.case.reads.values().filter_map(present);
-    if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?))) {
-        if let Some(outcome) = rebuild(run, snapshot, stamp)? {
-            return Ok(outcome);
-        }
+    if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?)))
+        && let Some(outcome) = rebuild(run, snapshot, stamp)?
+    {
+        return Ok(outcome);
     }
     let enrolment = match takes_part(run, authority) {
         Ok(enrolment) => enrolment,
@@ -39,6 +39,13 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
         first_contact(run, authority, enrolment)?;
     }
     let side = authority.record.side().other();
+    // What could not be read may be the partner, made by a write that this database does not know.
+    let unread = run.case.reads.iter().filter(|(record, _)| record.side() == side);
+    let mut unread =
+        unread.filter_map(|(_, observed)| if let Observed::Unread(why) = observed { Some(why) } else { None });
+    if let Some(why) = unread.next_back() {
+        return Err(run.wait_for_read(why));
+    }
     run.stampable(side)?;
     let link = new_link(run, authority);
     run.link = Some(link);
@@ -198,6 +205,7 @@ pub(super) fn replica(snapshot: &Snapshot) -> Replica {
     let mut replica = Replica::new(snapshot.record.clone());
     replica.advance(snapshot);
     replica.organizer = snapshot.traits.is_organizer;
+    replica.stamped.clone_from(&snapshot.stamp);
     replica
 }
 
@@ -309,6 +317,9 @@ fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Optio
     if differs {
         return Err(run.end(Outcome::Hold, Reason::StampUnknown));
     }
+    // What else the reads show, such as a cancellation, is for the link's first run.
+    let at = run.now;
+    run.wake(at);
     run.reasons.insert(0, Reason::InStep);
     Ok(Some(Outcome::InStep))
 }

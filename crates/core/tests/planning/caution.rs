@@ -114,6 +114,44 @@ fn a_field_is_a_persons_although_a_flow_touched_the_record_since() {
 }
 
 #[test]
+fn who_changed_something_else_last_is_not_the_author() {
+    let mut scene = edited_by(ADA);
+    let mut other = fact(ADA, "", false);
+    other.facts.changed = ["Location".to_owned()].into();
+    scene.case.facts.push(other);
+    held(&scene.plan(), Reason::MailNeedsPerson);
+}
+
+#[test]
+fn a_mail_waits_for_the_event_that_names_its_author() {
+    let mut scene = edited_by(FLOW);
+    scene.edit(Side::Salesforce, |snapshot| snapshot.modified = now());
+    let waits = scene.plan();
+    assert_eq!((waits.outcome, waits.wake_at), (Outcome::Deferred, Some(now() + TimeDelta::seconds(30))));
+    let mut told = fact(ADA, "", false);
+    told.facts.committed = now();
+    scene.case.facts.push(told);
+    assert_eq!(later(&mut scene, &waits, now() + TimeDelta::seconds(2)).mail.author.as_deref(), Some(ADA));
+    scene.case.facts.clear();
+    let unnamed = later(&mut scene, &waits, now() + TimeDelta::seconds(30));
+    assert!(unnamed.reasons.contains(&Reason::MailNeedsPerson), "the row alone says who it was");
+}
+
+#[test]
+fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
+    for instruction in [Instruction::Approve, Instruction::Discard] {
+        let mut scene = edited_by(FLOW);
+        let first = scene.plan();
+        scene.absent(Side::Salesforce, Evidence::Deleted);
+        scene.case.link = first.next;
+        scene.case.instruction = Some(instruction);
+        let plan = scene.plan();
+        assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Deferred, 0), "{instruction:?}");
+        assert_eq!(plan.next.unwrap().care.approved, None);
+    }
+}
+
+#[test]
 fn an_older_change_event_says_nothing_about_a_newer_edit() {
     let mut scene = edited_by(ADA);
     let mut old = fact(FLOW, "", false);
@@ -156,6 +194,15 @@ fn an_attendees_copy_is_never_written() {
     scene.edit(Side::Outlook, |snapshot| snapshot.traits.is_organizer = false);
     let plan = scene.plan();
     assert!(plan.steps.is_empty() && plan.reasons.contains(&Reason::NotOrganizer), "{:?}", plan.reasons);
+}
+
+#[test]
+fn what_becomes_private_leaves_at_once_and_the_mail_about_it_is_told() {
+    let mut scene = edited_by(ADA);
+    scene.edit(Side::Salesforce, |snapshot| snapshot.traits.private = true);
+    let plan = scene.plan();
+    assert!(matches!(plan.steps[0].action, Action::Delete(_)) && plan.steps[0].side == Side::Outlook);
+    assert_eq!((plan.mail.recipients, plan.next.unwrap().care.mailed_at), (3, Some(now())));
 }
 
 #[test]

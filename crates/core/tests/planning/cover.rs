@@ -98,3 +98,15 @@ fn a_write_leaves_the_other_notices_to_the_timer() {
     assert_eq!(plan.steps.len(), 1);
     assert_eq!(covers(&plan, Side::Salesforce), (true, Some(30)));
 }
+
+#[test]
+fn a_copy_that_is_not_visible_yet_or_could_not_be_read_stays_dirty() {
+    for unread in [false, true] {
+        let mut scene = Scene::in_step();
+        let shown = if unread { Observed::Unread(why("CB1301")) } else { Observed::Absent(Evidence::NotFound) };
+        scene.read(event(2), shown);
+        scene.signal(event(2), false, Vec::new());
+        let plan = scene.plan();
+        assert!(plan.covered.is_empty() && plan.wake_at.is_some(), "it may be the organiser's: {:?}", plan.covered);
+    }
+}

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a finding, and here helpers are tests too")]
 
 mod audit;
+mod backups;
 mod caution;
 mod cover;
+mod generations;
 mod intents;
 mod laws;
 mod mapping_laws;

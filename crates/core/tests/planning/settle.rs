@@ -141,3 +141,15 @@ fn two_writes_of_one_plan_settle_one_after_the_other() {
     assert_eq!(second.link.in_step_at, Some(now()));
     assert!(second.link.intents.outlook.is_none() && second.link.intents.salesforce.is_none());
 }
+
+#[test]
+fn an_approval_ends_with_the_write_that_it_was_for() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        let intent = scene.open(side, Action::Update(record(side)));
+        scene.link().care.approved = Some(Reason::MailNeedsPerson);
+        let answer = WriteResult::Applied { record: record(side), version: None, snapshot: None };
+        let settled = settle(scene.link().clone(), &intent, &answer, &scene.rules, now());
+        assert_eq!(settled.link.care.approved.is_some(), side == Side::Salesforce, "only what Outlook gets is held");
+    }
+}

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use calbridge_core::case::{Answer, Case, Census, Enrolment, Fresh, Lookup};
+use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Instruction, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
-use calbridge_core::link::{Action, Intent, Link, LinkState};
+use calbridge_core::link::{Action, Intent, Link, LinkState, Replica, Wish};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
-use calbridge_core::policy::{Guard, MailPolicy, Policy, Rules};
+use calbridge_core::policy::{DeleteConflict, MailPolicy, Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
@@ -22,16 +22,20 @@ use uuid::Uuid;
 
 use crate::mutants::Mutant;
 use crate::oracle::Account;
-use crate::sim::{Engine, Stage, answer, said};
-use crate::store::{LEASE, Lane, belongs, open_intents};
-use crate::swarm::{Preconditions, Swarm};
-use crate::world::{FIELDS, MAILBOXES, Message, USERS, why};
+use crate::sim::{Engine, Stage, answer, looks, said};
+use crate::store::{Budgets, LEASE, Lane, belongs, open_intents};
+use crate::swarm::{Limits, Preconditions, Swarm};
+use crate::world::{AUTOMATION, FIELDS, MAILBOXES, Message, USERS, why};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
     setting: Setting,
     mutant: Option<Mutant>,
     lanes: Vec<Lane>,
+    budgets: Budgets,
+    /// A copy of both, and the messages that came after it.
+    backup: Option<(Vec<Lane>, Budgets)>,
+    since_backup: Vec<Message>,
     workers: Vec<Worker>,
     ids: u128,
     /// Lent to each case in turn.
@@ -54,6 +58,8 @@ struct Job {
     owned_until: DateTime<Utc>,
     /// Number of the lane's last signal by then.
     claimed: u32,
+    /// What a person had said by then.
+    told: Option<Instruction>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,23 +99,30 @@ impl std::fmt::Debug for Setting {
 
 /// The rules of every kind of schedule, compiled once: that takes longer than a schedule.
 fn setting(swarm: &Swarm) -> Setting {
-    type Kind = (Conflict, Direction, bool);
+    type Kind = (Conflict, Direction, bool, MailPolicy, Limits, DeleteConflict);
     static RULES: LazyLock<Vec<(Kind, Rules)>> = LazyLock::new(|| {
         let mut all = Vec::new();
         for conflict in [Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual] {
             for location in [Direction::Both, Direction::ToSalesforce] {
+                let mapping = mapping(conflict, location);
                 for outlook_conditional_writes in [true, false] {
-                    // Mails are not part of this world: meetings with attendees flow one way. Nor are authors: anybody may
-                    // edit by turns.
-                    let guard = Guard {
-                        unexplained_in_10_minutes: u32::MAX,
-                        unexplained_in_a_day: u32::MAX,
-                        ..Guard::default()
-                    };
-                    let policy =
-                        Policy { outlook_conditional_writes, mail: MailPolicy::Never, guard, ..Policy::default() };
-                    let kind = (conflict, location, outlook_conditional_writes);
-                    all.push((kind, Rules { mapping: mapping(conflict, location), policy }));
+                    for mail in [MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::Always] {
+                        for limits in Limits::ALL {
+                            for delete_conflict in [DeleteConflict::DeleteWins, DeleteConflict::EditWins] {
+                                let policy = Policy {
+                                    outlook_conditional_writes,
+                                    mail,
+                                    guard: limits.guard(),
+                                    delete_conflict,
+                                    automation_users: AUTOMATION.map(str::to_owned).into(),
+                                    ..Policy::default()
+                                };
+                                let kind =
+                                    (conflict, location, outlook_conditional_writes, mail, limits, delete_conflict);
+                                all.push((kind, Rules { mapping: mapping.clone(), policy }));
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -123,7 +136,8 @@ fn setting(swarm: &Swarm) -> Setting {
         };
         MAILBOXES.into_iter().zip(USERS).map(enrolment).collect()
     });
-    let kind = (swarm.conflict, swarm.location, swarm.preconditions != Preconditions::Off);
+    let conditional = swarm.preconditions != Preconditions::Off;
+    let kind = (swarm.conflict, swarm.location, conditional, swarm.mail, swarm.limits, swarm.delete_conflict);
     let rules = RULES.iter().find(|(known, _)| *known == kind).map(|(_, rules)| rules).expect("every kind is there");
     Setting { rules, enrolments: &ENROLMENTS }
 }
@@ -153,6 +167,9 @@ impl Calbridge {
             setting: setting(swarm),
             mutant,
             lanes: vec![Lane::default(); swarm.kinds.len()],
+            budgets: Budgets::default(),
+            backup: None,
+            since_backup: Vec::new(),
             workers: vec![Worker::default(); swarm.workers],
             ids: 0,
             enrolments: setting(swarm).enrolments.to_vec(),
@@ -172,8 +189,8 @@ impl Calbridge {
         let claimable = |lane: &Lane| lane.claimable_at().is_some_and(|at| at <= now);
         let index = self.lanes.iter().position(claimable)?;
         let fence = self.lanes[index].claim(now);
-        let claimed = self.lanes[index].generation;
-        let job = Job { lane: index, fence, owned_until: now + LEASE, claimed };
+        let (claimed, told) = (self.lanes[index].generation, self.lanes[index].instruction);
+        let job = Job { lane: index, fence, owned_until: now + LEASE, claimed, told };
         Some((job, Phase::Plan(Box::new(self.case(index)))))
     }
 
@@ -188,6 +205,9 @@ impl Calbridge {
                 }
             }
         }
+        if let Some(link) = &mut link {
+            self.forget_rules(link);
+        }
         let facts = if self.is(Mutant::AuditsNothing) { &[][..] } else { &lane.facts[..] };
         Case {
             connection: ConnectionId::new("c"),
@@ -196,9 +216,39 @@ impl Calbridge {
             notices: lane.dirty.iter().map(|dirty| dirty.notice.clone()).collect(),
             enrolments: Vec::new(),
             lookups: Vec::new(),
-            facts: facts.iter().map(|(_, _, fact)| fact.clone()).collect(),
-            instruction: None,
+            facts: facts.iter().map(|(_, _, fact)| self.told_by(fact)).collect(),
+            instruction: lane.instruction,
             tries: lane.tries,
+        }
+    }
+
+    fn told_by(&self, fact: &Fact) -> Fact {
+        let mut fact = fact.clone();
+        if self.is(Mutant::MailsWithoutAPerson) {
+            USERS[0].clone_into(&mut fact.facts.user);
+        }
+        fact
+    }
+
+    /// What mutants do to what a link remembers.
+    fn forget_rules(&self, link: &mut Link) {
+        match self.mutant {
+            Some(Mutant::MailsAtOnce) => link.care.mailed_at = None,
+            Some(Mutant::ForgetsUnexplained) => link.care.unexplained.clear(),
+            Some(Mutant::ApprovesForEver) if self.lanes.iter().any(|lane| lane.approved) => {
+                link.care.approved = Some(Reason::MailNeedsPerson);
+            }
+            Some(Mutant::RestoresByStaleRead) => {
+                if let LinkState::Tombstone { at, .. } = &mut link.state {
+                    *at = DateTime::UNIX_EPOCH;
+                    for side in Side::BOTH {
+                        if let Some(replica) = link.replicas.get_mut(side) {
+                            *replica = Replica::new(replica.record.clone());
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -214,6 +264,11 @@ impl Calbridge {
         {
             let looks_written = intent.fields.iter().all(|(name, value)| snapshot.fields.get(name) == Some(value));
             stamp.token = looks_written.then_some(intent.token);
+        }
+        if self.is(Mutant::MailsWithoutAPerson)
+            && let Observed::Present(snapshot) = &mut observed
+        {
+            snapshot.modified_by = Some(USERS[0].to_owned());
         }
         observed
     }
@@ -246,11 +301,21 @@ impl Calbridge {
         };
         for _ in 0..8 {
             match plan(case, self.setting.rules, stage.world.now, &fresh) {
-                Planned::Plan(plan) => return Ok(*plan),
+                Planned::Plan(plan) => {
+                    if self.is(Mutant::DeletesAtOnce) && plan.reasons.contains(&Reason::DeleteWaits) {
+                        case.link = plan.next;
+                        let pending = case.link.as_mut().and_then(|link| link.care.pending.as_mut());
+                        pending.expect("a deletion waits").since = DateTime::UNIX_EPOCH;
+                        continue;
+                    }
+                    return Ok(*plan);
+                }
                 Planned::Need(lookups) => {
                     for lookup in lookups {
-                        if let Lookup::Census { .. } = lookup {
-                            case.lookups.push((lookup, Answer::Counted(Census::default())));
+                        if let Lookup::Census { link, mailbox, author } = &lookup {
+                            let asked = (*link, mailbox.as_ref(), author.as_ref());
+                            let census = self.budgets.census(&self.lanes, asked, stage.world.now);
+                            case.lookups.push((lookup, Answer::Counted(census)));
                             continue;
                         }
                         let found = match &lookup {
@@ -294,6 +359,11 @@ impl Calbridge {
                     return Ok(None);
                 }
                 let link = if plan.steps.is_empty() { None } else { plan.next.clone() };
+                if !self.spend(&plan, now) {
+                    stage.note(|_| format!("lane {lane} gives its plan up: another meeting used up what it needs"));
+                    self.lanes[lane].give_back(now);
+                    return Ok(None);
+                }
                 self.commit_plan(stage, &job, &mut plan);
                 job.owned_until = now + LEASE;
                 let Some(link) = link else { return Ok(None) };
@@ -323,7 +393,7 @@ impl Calbridge {
                     if self.holds_back() && !open {
                         self.lanes[lane].let_go(confirmed);
                     }
-                    self.lanes[lane].commit_settled(outgoing.link, outgoing.wake_at);
+                    self.lanes[lane].commit_settled(now, outgoing.link, outgoing.wake_at);
                     self.forget(lane);
                 }
                 return Ok(None);
@@ -356,6 +426,18 @@ impl Calbridge {
         in_lease && in_time || self.is(Mutant::SendsWhenItWakes)
     }
 
+    /// Takes down what a plan uses up; tells whether there was enough.
+    fn spend(&mut self, plan: &Plan, now: DateTime<Utc>) -> bool {
+        let Some(link) = plan.next.as_ref().filter(|_| !plan.spends.is_empty()) else { return true };
+        let mut spends = plan.spends.clone();
+        if self.is(Mutant::SpendsUncounted) {
+            for spend in &mut spends {
+                spend.limit = u32::MAX;
+            }
+        }
+        self.budgets.spend(link.id, &spends, now)
+    }
+
     fn commit_plan(&mut self, stage: &mut Stage, job: &Job, plan: &mut Plan) {
         let claimed = if self.is(Mutant::ClearsWhatCameMeanwhile) { u32::MAX } else { job.claimed };
         let (silent, holds_back) = (self.is(Mutant::JournalsNothing), self.holds_back());
@@ -369,7 +451,8 @@ impl Calbridge {
         } else if !silent {
             lane.write_journal(plan);
         }
-        lane.commit_plan(stage.world.now, plan, claimed);
+        lane.approved |= plan.reasons.contains(&Reason::Approved);
+        lane.commit_plan(stage.world.now, plan, claimed, job.told);
         stage.world.mark(job.lane as u64 | (plan.outcome as u64) << 8 | (plan.reasons.len() as u64) << 16);
         self.forget(job.lane);
     }
@@ -408,7 +491,7 @@ impl Calbridge {
             return false;
         }
         if stage.world.strikes(&mut stage.dice, rates.edits_underneath) {
-            stage.person_acts(|record| self.knows(record));
+            stage.person_acts(self);
         }
         if stage.world.strikes(&mut stage.dice, rates.pauses) {
             // Often shorter than anything that runs out, else longer than a lease.
@@ -460,6 +543,9 @@ impl Engine for Calbridge {
     fn signal(&mut self, now: DateTime<Utc>, message: Message) {
         let timers = &self.setting.rules.policy.timers;
         let lane = message.meeting;
+        if self.backup.is_some() {
+            self.since_backup.push(message.clone());
+        }
         self.lanes[lane].signal(now, timers.quiet, timers.max_wait, message);
     }
 
@@ -473,6 +559,77 @@ impl Engine for Calbridge {
 
     fn knows(&self, record: &RecordId) -> bool {
         self.lanes.iter().filter_map(|lane| lane.link.as_ref()).any(|link| belongs(link, record))
+    }
+
+    fn buried(&self, meeting: usize) -> bool {
+        let state = self.lanes[meeting].link.as_ref().map(|link| &link.state);
+        let Some(LinkState::Tombstone { reason, .. }) = state else { return false };
+        matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone)
+    }
+
+    fn back_up(&mut self) {
+        self.backup = Some((self.lanes.clone(), self.budgets.clone()));
+    }
+
+    fn put_back(&mut self, stage: &mut Stage) {
+        let now = stage.world.now;
+        let Some((lanes, budgets)) = self.backup.take() else { return };
+        let lost = std::mem::replace(&mut self.lanes, lanes);
+        for (lane, lost) in self.lanes.iter_mut().zip(lost) {
+            lane.put_back(now, lost);
+        }
+        self.budgets = budgets;
+        self.workers.fill(Worker::default());
+        // The streams are read again from the places that the backup knows, where these are retained.
+        let missed = std::mem::take(&mut self.since_backup);
+        if stage.dice.below(2) == 0 {
+            for message in missed {
+                self.signal(now, message);
+            }
+        }
+    }
+
+    fn ask_a_person(&mut self, stage: &mut Stage) -> bool {
+        let now = stage.world.now;
+        let goes_round = stage.world.swarm.answering;
+        let waits = |lane: &Lane| match lane.link.as_ref().map(|link| &link.state) {
+            None => lane.asks,
+            Some(LinkState::Held { .. }) => true,
+            Some(LinkState::DeadLetter { reason: Reason::Oscillation, .. }) => !goes_round,
+            Some(_) => false,
+        };
+        let Some(index) = self.lanes.iter().position(|lane| lane.instruction.is_none() && waits(lane)) else {
+            return false;
+        };
+        let link = self.lanes[index].link.as_ref();
+        let pending = link.and_then(|link| link.care.pending.as_ref());
+        let deletes = pending.is_some_and(|pending| pending.wish == Wish::Delete);
+        let failed = link.is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
+        let unlinked = link.is_none();
+        let tally = &mut stage.world.meetings[index];
+        let instruction = if failed {
+            Instruction::Retry
+        } else if stage.dice.below(2) == 0 {
+            tally.approvals += 1;
+            if unlinked {
+                tally.lives_again();
+            }
+            Instruction::Approve
+        } else {
+            tally.discards += 1;
+            // To put Outlook's values back is a write that this person caused.
+            tally.edits.outlook += u32::from(!deletes);
+            Instruction::Discard
+        };
+        stage.note(|_| format!("a person says {instruction:?} about lane {index}"));
+        if unlinked {
+            // Nothing leads to the records but that somebody looks.
+            for message in looks(&stage.world, index) {
+                self.signal(now, message);
+            }
+        }
+        self.lanes[index].instruct(now, instruction);
+        true
     }
 
     fn run(&mut self, stage: &mut Stage) -> Result<(), String> {
@@ -497,16 +654,24 @@ impl Engine for Calbridge {
     fn account(&mut self, stage: &mut Stage, meeting: usize) -> Result<Account, String> {
         let mut account =
             Account { journal: Some(std::mem::take(&mut self.lanes[meeting].journal)), ..Account::default() };
+        account.let_go = self.lanes[meeting].let_go;
         let Some(link) = &self.lanes[meeting].link else { return Ok(account) };
         match &link.state {
             LinkState::DeadLetter { reason: Reason::ManualConflict, .. } => account.asks = true,
             LinkState::DeadLetter { reason: Reason::Refused, .. } => account.gave_up = true,
+            LinkState::DeadLetter { reason: Reason::Oscillation, .. } => account.stopped = true,
+            LinkState::Tombstone { reason: Reason::Discarded, .. } => account.let_go = true,
+            LinkState::Tombstone {
+                reason: Reason::NotOrganizer | Reason::PastMeeting | Reason::AttendeesNeedMailPolicy,
+                ..
+            } => account.kept = true,
             LinkState::DeadLetter { reason, .. } | LinkState::Held { reason, .. } => {
                 account.left_over = Some(format!("stopped without a cause: {reason}"));
             }
             LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
-        if account.gave_up {
+        // A conflict that a person was asked about settles itself when the meeting ends: Outlook is not written any more.
+        if account.gave_up || account.stopped || account.asks && stage.world.swarm.soon {
             return Ok(account);
         }
         if open_intents(link).next().is_some() {

@@ -12,7 +12,7 @@ use stateright::{Checker, Model, Property};
 use crate::calbridge::Calbridge;
 use crate::mutants::Mutant;
 use crate::people;
-use crate::sim::{Engine as _, MOST_STEPS, Stage, judge, next_event, turn};
+use crate::sim::{MOST_STEPS, Stage, judge, next_event, turn};
 use crate::swarm::{Dice, RATES, Script, Swarm};
 use crate::{number, report};
 
@@ -124,7 +124,7 @@ impl Node {
         match next {
             _ if person => {
                 self.edits -= 1;
-                stage.person_acts(|record| engine.knows(record));
+                stage.person_acts(engine);
             }
             Some(at) => {
                 stage.world.now = stage.world.now.max(at);
@@ -199,6 +199,7 @@ impl Exploration {
         let rates = &mut swarm.rates;
         (rates.lost_signals, rates.sweeps, rates.noise, rates.private) = (0, 0, 0, 0);
         (rates.triggers, rates.flows, rates.refusals, rates.pauses) = (0, 0, 0, 0);
+        (rates.automation, rates.answers, rates.restores) = (0, 0, 0);
         Self { swarm, bound, mutant }
     }
 

@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 
 use calbridge_core::mapping::{Conflict, Direction};
+use calbridge_core::policy::MailPolicy;
 
 use crate::calbridge::Calbridge;
 use crate::card::Card;
 use crate::sim::{End, run};
-use crate::swarm::{Kind, Preconditions, Rates, Swarm};
+use crate::swarm::{Kind, Limits, Preconditions, Rates, Swarm};
 use crate::{number, report};
 
 /// A mutant must be killed within this many schedules.
@@ -47,9 +48,23 @@ pub(crate) enum Mutant {
     SendsWhenItWakes,
     /// A commit clears notices that came while the worker was busy.
     ClearsWhatCameMeanwhile,
+    /// Everybody is taken for a person.
+    MailsWithoutAPerson,
+    /// Each change mails at once.
+    MailsAtOnce,
+    /// A commit does not ask whether another meeting used up meanwhile what the plan needs.
+    SpendsUncounted,
+    /// A deletion leaves as soon as it is planned.
+    DeletesAtOnce,
+    /// What a person approved stays approved when both sides agree.
+    ApprovesForEver,
+    /// A deleted record that a read shows is back.
+    RestoresByStaleRead,
+    /// Nobody remembers writes that no edit explains.
+    ForgetsUnexplained,
 }
 
-pub(crate) const MUTANTS: [Mutant; 13] = [
+pub(crate) const MUTANTS: [Mutant; 20] = [
     Mutant::ForgetsItsOwnWrites,
     Mutant::BelievesTheLastAnswer,
     Mutant::JournalsWhenConfirmed,
@@ -63,6 +78,13 @@ pub(crate) const MUTANTS: [Mutant; 13] = [
     Mutant::IgnoresTheFence,
     Mutant::SendsWhenItWakes,
     Mutant::ClearsWhatCameMeanwhile,
+    Mutant::MailsWithoutAPerson,
+    Mutant::MailsAtOnce,
+    Mutant::SpendsUncounted,
+    Mutant::DeletesAtOnce,
+    Mutant::ApprovesForEver,
+    Mutant::RestoresByStaleRead,
+    Mutant::ForgetsUnexplained,
 ];
 
 impl Mutant {
@@ -83,6 +105,7 @@ impl Mutant {
     /// Sets the mix in which the mistake does harm often enough to be met; what is not set is drawn as for any schedule.
     pub(crate) fn provoke(self, swarm: &mut Swarm) {
         let calm = Swarm { kinds: vec![Kind::Plain], location: Direction::Both, ..Swarm::calm() };
+        let organised = Swarm { kinds: vec![Kind::Organised], mail: MailPolicy::PersonEdits, ..calm };
         match self {
             Self::ForgetsItsOwnWrites => {
                 let rates = Rates { stale_reads: 30, repeated_signals: 50, noise: 10, ..Rates::default() };
@@ -121,6 +144,22 @@ impl Mutant {
                 let rates = Rates { pauses: 30, lost_answers: 10, ..Rates::default() };
                 *swarm = Swarm { workers: 2, unique: false, preconditions: Preconditions::Off, rates, ..calm };
             }
+            Self::MailsWithoutAPerson | Self::ApprovesForEver => {
+                let rates = Rates { automation: 60, answers: 20, ..Rates::default() };
+                *swarm = Swarm { steps: 35, busy: 30, rates, ..organised };
+            }
+            Self::MailsAtOnce => *swarm = Swarm { steps: 35, busy: 30, ..organised },
+            Self::SpendsUncounted => {
+                let rates = Rates { pauses: 30, ..Rates::default() };
+                let kinds = vec![Kind::Organised; 2];
+                *swarm = Swarm { kinds, workers: 2, limits: Limits::Tight, busy: 40, rates, ..organised };
+            }
+            Self::DeletesAtOnce => *swarm = Swarm { rates: Rates { deletes: 15, ..Rates::default() }, ..calm },
+            Self::RestoresByStaleRead => {
+                let rates = Rates { deletes: 15, stale_reads: 60, repeated_signals: 50, ..Rates::default() };
+                *swarm = Swarm { rates, ..calm };
+            }
+            Self::ForgetsUnexplained => *swarm = Swarm { answering: true, limits: Limits::Tight, ..calm },
         }
     }
 

@@ -5,14 +5,19 @@
 //! Three definitions are less plain than they look: a creation that takes effect late is no resurrection, an edit that was
 //! undone before anybody saw it is not lost, and neither is a value that people of both sides have seen.
 
+use std::collections::BTreeSet;
+
 use calbridge_core::mapping::Direction;
+use calbridge_core::policy::{DeleteConflict, Guard, MailPolicy};
 use calbridge_core::side::Side;
 use calbridge_core::value::Value;
+use chrono::TimeDelta;
 
 use crate::swarm::Kind;
-use crate::world::{FIELDS, SECRET, World, field_of};
+use crate::world::{FIELDS, SECRET, Use, World, field_of};
 
 /// What an engine tells about itself and one meeting.
+#[expect(clippy::struct_excessive_bools, reason = "independent answers to independent questions")]
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     /// Rule and value of everything in its journal; none where an engine keeps no journal.
@@ -21,6 +26,13 @@ pub(crate) struct Account {
     pub(crate) asks: bool,
     /// It gave up a write that the remote refused for good, and says so.
     pub(crate) gave_up: bool,
+    /// A person discarded a deletion, so that the meeting is not synced any more.
+    pub(crate) let_go: bool,
+    /// It left Outlook as it is although the meeting was deleted in Salesforce: not the organiser's copy, a past meeting, or
+    /// the policy forbids mails.
+    pub(crate) kept: bool,
+    /// It stopped because automations answer each other.
+    pub(crate) stopped: bool,
     /// What it should not have left behind: open intents, dead letters.
     pub(crate) left_over: Option<String>,
 }
@@ -32,7 +44,8 @@ pub(crate) fn judge(world: &World, meeting: usize, account: &Account) -> Result<
     let called_off = |index: usize| world.entries[index].now().shown.traits.cancelled;
     let outlook = world.alive(meeting, Side::Outlook).filter(|(index, _)| !called_off(*index)).count();
     let created = tally.creates.outlook + tally.creates.salesforce;
-    if tally.kind == Kind::Plain && outlook > 1 || salesforce > 1 || created > 1 {
+    let generations = tally.generations(world.swarm.delete_conflict);
+    if tally.kind == Kind::Plain && outlook > 1 || salesforce > 1 || created > generations {
         return Err("S1: more than one record on a side".to_owned());
     }
     let journal = account.journal.as_deref().unwrap_or_default();
@@ -49,14 +62,26 @@ pub(crate) fn judge(world: &World, meeting: usize, account: &Account) -> Result<
     if let Some(left_over) = &account.left_over {
         return Err(format!("L1: {left_over}"));
     }
+    if account.stopped {
+        return if world.swarm.answering { Ok(()) } else { Err("S9: stopped although nothing goes round".to_owned()) };
+    }
+    if account.let_go {
+        return if tally.discards > 0 { Ok(()) } else { Err("L1: let go although nobody said so".to_owned()) };
+    }
     if account.gave_up {
         return if tally.refused { Ok(()) } else { Err("L1: given up without a refusal".to_owned()) };
     }
-    presence(world, meeting, (outlook, salesforce), flipped)?;
+    presence(world, meeting, (outlook, salesforce), flipped, account)?;
     if account.asks || flipped { Ok(()) } else { agreement(world, meeting, account) }
 }
 
-fn presence(world: &World, meeting: usize, (outlook, salesforce): (usize, usize), flipped: bool) -> Result<(), String> {
+fn presence(
+    world: &World,
+    meeting: usize,
+    (outlook, salesforce): (usize, usize),
+    flipped: bool,
+    account: &Account,
+) -> Result<(), String> {
     let tally = &world.meetings[meeting];
     if tally.kind != Kind::Plain {
         let wanted = usize::from(outlook > 0 && tally.deletes.salesforce == 0);
@@ -69,12 +94,18 @@ fn presence(world: &World, meeting: usize, (outlook, salesforce): (usize, usize)
         if salesforce != wanted && !(organizer_gone && salesforce == 0) {
             return Err(format!("L1: {outlook} copies and {salesforce} records in Salesforce"));
         }
+        let crosses = tally.kind == Kind::Organised && world.swarm.mail != MailPolicy::Never && !account.kept;
+        if crosses && tally.deletes.salesforce > 0 && outlook > 0 && !organizer_gone {
+            return Err("L1: deleted in Salesforce and not called off in Outlook".to_owned());
+        }
         return Ok(());
     }
-    let deleted = tally.deletes.outlook + tally.deletes.salesforce > 0;
+    let deleted = tally.deletes.outlook + tally.deletes.salesforce > tally.undone;
+    let revives = world.swarm.delete_conflict == DeleteConflict::EditWins;
     let both_private = tally.flips.outlook > 0 && tally.flips.salesforce > 0;
     match (deleted, flipped, outlook + salesforce) {
         (false, true, 2) if both_private => Ok(()),
+        (true, _, 2) if revives => Ok(()),
         (true, false, 0) | (true, true, 0 | 1) | (false, true, 1) | (false, false, 2) => Ok(()),
         (true, ..) => Err("L1, S3: a deleted meeting lives".to_owned()),
         (false, true, _) => Err("L1: a private meeting is on both sides, or on none".to_owned()),
@@ -90,23 +121,75 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
     let (Some(outlook), Some(salesforce)) = (speaks(Side::Outlook), speaks(Side::Salesforce)) else {
         return Ok(());
     };
+    let time = outlook.shown.fields.get("time").and_then(Value::as_when);
+    let over = time.is_some_and(|when| when.over_at() < world.now);
+    let crosses = match world.meetings[meeting].kind {
+        Kind::Plain => true,
+        Kind::Organised => world.swarm.mail != MailPolicy::Never && !over,
+        Kind::Invited => false,
+    };
     for (rule, field) in FIELDS.iter().enumerate() {
         let value = |row: &crate::world::Row, side| row.shown.fields.get(field_of(rule, side)).cloned();
         let (o, s) = (value(outlook, Side::Outlook), value(salesforce, Side::Salesforce));
         if o != s {
             // What does not flow back stays where a person put it.
-            let one_way =
-                world.meetings[meeting].kind != Kind::Plain || rule == 1 && world.swarm.location != Direction::Both;
-            if one_way && salesforce.by_person & 1 << rule != 0 {
+            let one_way = !crosses || rule == 1 && world.swarm.location != Direction::Both;
+            if one_way && (salesforce.by_person & 1 << rule != 0 || world.swarm.backup) {
                 continue;
             }
             return Err(format!("L1: `{}` differs", field.0));
         }
         let Some(journal) = &account.journal else { continue };
         let explained = |value: &Value| journal.iter().any(|kept| kept.0 == rule && kept.1 == *value);
-        if o.as_ref().is_some_and(|value| !explained(value)) {
+        // What crossed between the backup and its return stands in a journal that was lost. Nor is it told what both sides
+        // agreed on when a write that should have been refused took its place.
+        let forgets = world.swarm.backup || world.meetings[meeting].unrefused > 0;
+        if !forgets && o.as_ref().is_some_and(|value| !explained(value)) {
             return Err(format!("L5: no row of the journal explains `{}`", field.0));
         }
     }
     Ok(())
+}
+
+/// Judges what is limited over all meetings of a drained world.
+pub(crate) fn limits(world: &World) -> Result<(), String> {
+    if world.swarm.backup {
+        // What was used up since the backup is forgotten with it.
+        return Ok(());
+    }
+    let guard = world.swarm.limits.guard();
+    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author)
+    {
+        return Err("M5: one author mailed people about more meetings in ten minutes than may be".to_owned());
+    }
+    // A copy of an invitation may count for another mailbox.
+    let plain = |deletion: &&Use| world.meetings[deletion.meeting].kind == Kind::Plain;
+    let deletions: Vec<Use> = world.deletions.iter().filter(plain).cloned().collect();
+    if crowded(&deletions, Guard::DELETES_WITHIN, guard.deletes_in_mailbox(3)) {
+        return Err("S10: more meetings of a mailbox were deleted in an hour than may be".to_owned());
+    }
+    if !world.swarm.answering {
+        return Ok(());
+    }
+    for tally in &world.meetings {
+        let acts = |sides: &calbridge_core::side::BothSides<u32>| sides.outlook + sides.salesforce;
+        let people = acts(&tally.edits) + acts(&tally.deletes) + acts(&tally.flips) - tally.automated;
+        // What comes later than two minutes after our write counts as somebody's edit, where nobody tells whose it is.
+        let late =
+            if world.swarm.rates == world.swarm.rates.without_delays() { 0 } else { guard.unexplained_in_a_day + 2 };
+        if acts(&tally.writes) > people + guard.unexplained_in_a_day + late {
+            return Err("S9: automations went on answering each other".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether more meetings than a limit had an unapproved use within some time.
+fn crowded(uses: &[Use], within: TimeDelta, limit: u32) -> bool {
+    let unapproved = || uses.iter().filter(|one| !one.approved);
+    unapproved().any(|last| {
+        let lately = unapproved().filter(|one| one.at <= last.at && last.at - one.at < within);
+        let meetings: BTreeSet<usize> = lately.map(|one| one.meeting).collect();
+        meetings.len() > usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }

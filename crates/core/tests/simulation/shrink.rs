@@ -106,6 +106,18 @@ fn reductions(swarm: &Swarm) -> Vec<Swarm> {
     if swarm.location != calm.location {
         with(&|swarm| swarm.location = Swarm::calm().location);
     }
+    if swarm.mail != calm.mail {
+        with(&|swarm| swarm.mail = Swarm::calm().mail);
+    }
+    if swarm.limits != calm.limits {
+        with(&|swarm| swarm.limits = Swarm::calm().limits);
+    }
+    if swarm.delete_conflict != calm.delete_conflict {
+        with(&|swarm| swarm.delete_conflict = Swarm::calm().delete_conflict);
+    }
+    if swarm.soon || swarm.answering {
+        with(&|swarm| (swarm.soon, swarm.answering) = (false, false));
+    }
     if swarm.preconditions != Preconditions::Honoured {
         with(&|swarm| swarm.preconditions = Preconditions::Honoured);
     }
@@ -167,4 +179,31 @@ fn a_shrunk_schedule_still_fails_in_the_same_way_and_is_shorter() {
     let rates = &mut best.swarm.rates;
     assert_eq!((rates.noise, rates.failed_reads), (0, 0), "neither has to do with the mistake");
     assert!(rates.pauses > 0, "without pauses nobody wakes");
+}
+
+/// Counts violations by what they say, with the first seeds of each; `CALBRIDGE_MUTANT` names whose mix is played, without
+/// the mistake.
+#[test]
+fn all_violations_are_surveyed() {
+    let Some(schedules) = number("CALBRIDGE_SURVEY") else { return };
+    let from = number("CALBRIDGE_FROM").unwrap_or(0);
+    #[expect(clippy::disallowed_methods, reason = "a test's own knob, not configuration")]
+    let name = std::env::var("CALBRIDGE_MUTANT").ok();
+    let mutant = MUTANTS.into_iter().find(|mutant| name == Some(format!("{mutant:?}")));
+    let play = |seed, with_history| match mutant {
+        Some(mutant) => provoked(mutant, false, seed, with_history),
+        None => crate::sim::run(seed, with_history, |swarm| Calbridge::new(swarm, None)),
+    };
+    let mut found: std::collections::BTreeMap<String, Vec<u64>> = std::collections::BTreeMap::new();
+    for seed in from..from + schedules {
+        if let Some(violation) = play(seed, false).violation {
+            found.entry(violation).or_default().push(seed);
+        }
+    }
+    for (violation, seeds) in found {
+        let shortest =
+            seeds.iter().take(200).min_by_key(|seed| play(**seed, true).history.len()).expect("there is one");
+        println!("{} times, such as seed {shortest}: {violation}", seeds.len());
+        println!("{}\n", play(*shortest, true).history.join("\n"));
+    }
 }

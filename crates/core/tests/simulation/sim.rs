@@ -2,15 +2,21 @@
 
 use calbridge_core::ids::RecordId;
 use calbridge_core::signal::Version;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::oracle::{self, Account};
 use crate::people;
 use crate::swarm::{Dice, Preconditions, Swarm};
-use crate::world::{Message, World};
+use crate::world::{Entry, Message, World};
 
 /// Steps for each meeting after which a drain must have come to its end.
 pub(crate) const MOST_STEPS: u32 = 600;
+
+/// How long it takes to put a backup back: request timeout, late effect, and a little more.
+const STANDSTILL: TimeDelta = TimeDelta::seconds(75);
+
+/// Writes to a side that are explained by a backup that was put back.
+const MOST_AGAIN: u32 = 2;
 
 /// What is put to the test.
 pub(crate) trait Engine {
@@ -22,6 +28,18 @@ pub(crate) trait Engine {
     fn run(&mut self, stage: &mut Stage) -> Result<(), String>;
     /// Whether a record is known to belong to a meeting.
     fn knows(&self, record: &RecordId) -> bool;
+    /// Whether it takes a meeting for deleted on both sides.
+    fn buried(&self, _meeting: usize) -> bool {
+        false
+    }
+    /// Lets a person answer one thing that waits, if anything does.
+    fn ask_a_person(&mut self, _stage: &mut Stage) -> bool {
+        false
+    }
+    /// Copies its database.
+    fn back_up(&mut self) {}
+    /// Ends, and begins again with the copy.
+    fn put_back(&mut self, _stage: &mut Stage) {}
     /// What it tells about a meeting in the end, when every record was read once more.
     fn account(&mut self, stage: &mut Stage, meeting: usize) -> Result<Account, String>;
 }
@@ -46,9 +64,9 @@ impl Stage {
         }
     }
 
-    pub(crate) fn person_acts(&mut self, knows: impl Fn(&RecordId) -> bool) {
+    pub(crate) fn person_acts(&mut self, engine: &impl Engine) {
         let changes = self.changes();
-        if let Some(what) = people::act(&mut self.world, &mut self.dice, knows) {
+        if let Some(what) = people::act(&mut self.world, &mut self.dice, engine) {
             self.tell(&changes, what);
         }
     }
@@ -138,9 +156,18 @@ fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
     let changes = stage.changes();
     people::begin(&mut stage.world, &mut stage.dice);
     stage.tell(&changes, "made");
-    for _ in 0..stage.world.swarm.steps {
+    let steps = stage.world.swarm.steps;
+    for step in 0..steps {
+        if stage.world.swarm.backup {
+            if step == steps / 3 {
+                engine.back_up();
+                stage.note(|_| "backup".to_owned());
+            } else if step == steps * 2 / 3 {
+                put_back(stage, engine);
+            }
+        }
         if stage.dice.chance(stage.world.swarm.busy) {
-            stage.person_acts(|record| engine.knows(record));
+            stage.person_acts(engine);
         } else {
             // Mostly within a burst, now and then long enough for timers to run out.
             let most = if stage.dice.chance(10) { 40_000 } else { 3_000 };
@@ -151,10 +178,28 @@ fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
         if stage.dice.chance(stage.world.swarm.rates.sweeps) {
             sweep(stage, engine);
         }
+        if stage.dice.chance(stage.world.swarm.rates.answers) {
+            engine.ask_a_person(stage);
+        }
         turn(stage, engine)?;
     }
     drain(stage, engine)?;
     judge(stage, engine)
+}
+
+/// Puts a backup in the place of the database. The engine stands still for longer than its last request may take to apply.
+fn put_back(stage: &mut Stage, engine: &mut impl Engine) {
+    let until = stage.world.now + STANDSTILL;
+    remotes_act(stage, until);
+    stage.world.now = until;
+    for tally in &mut stage.world.meetings {
+        // What crossed since the backup and was changed again may cross once more.
+        tally.edits.outlook += MOST_AGAIN;
+        tally.edits.salesforce += MOST_AGAIN;
+    }
+    engine.put_back(stage);
+    stage.note(|_| "the backup is put back".to_owned());
+    sweep(stage, engine);
 }
 
 /// Judges what is there when nothing moves any more.
@@ -163,7 +208,7 @@ pub(crate) fn judge(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), S
         let account = engine.account(stage, meeting)?;
         oracle::judge(&stage.world, meeting, &account)?;
     }
-    Ok(())
+    oracle::limits(&stage.world)
 }
 
 /// Lets late writes and flows take effect, each in its time.
@@ -227,12 +272,22 @@ pub(crate) fn turn(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), St
 
 /// Has every record looked at once, as the periodic comparison does.
 fn sweep(stage: &mut Stage, engine: &mut impl Engine) {
-    let now = stage.world.now;
-    for entry in &stage.world.entries {
-        let (record, meeting, deleted) = (entry.id.clone(), entry.meeting, !entry.is_alive());
-        engine.signal(now, Message { due: now, record, meeting, deleted, version: None, fact: None });
+    for meeting in 0..stage.world.meetings.len() {
+        for message in looks(&stage.world, meeting) {
+            engine.signal(stage.world.now, message);
+        }
     }
     stage.note(|_| "sweep".to_owned());
+}
+
+/// Messages that lead to all records of a meeting.
+pub(crate) fn looks(world: &World, meeting: usize) -> Vec<Message> {
+    let entries = world.entries.iter().filter(|entry| entry.meeting == meeting);
+    let look = |entry: &Entry| {
+        let (record, deleted) = (entry.id.clone(), !entry.is_alive());
+        Message { due: world.now, record, meeting, deleted, version: None, fact: None }
+    };
+    entries.map(look).collect()
 }
 
 /// Faults end and people are quiet. Only where signals were lost does a sweep look at every record once.
@@ -247,6 +302,7 @@ fn drain(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
         turn(stage, engine)?;
         match next_event(stage, engine) {
             Some(at) => stage.world.now = stage.world.now.max(at),
+            None if engine.ask_a_person(stage) => {}
             None => return Ok(()),
         }
     }

@@ -1,9 +1,11 @@
 //! The database that workers share: one lane for each meeting, with a lease, a fence, and all that is known of it.
 
-use calbridge_core::case::{Fact, Notice};
-use calbridge_core::ids::RecordId;
-use calbridge_core::link::{Intent, Link};
-use calbridge_core::plan::{Outcome, Plan};
+use calbridge_core::case::{Census, Fact, Instruction, Notice};
+use calbridge_core::ids::{LinkId, MailboxId, RecordId};
+use calbridge_core::link::{Intent, Link, LinkState, Pending, Wish};
+use calbridge_core::plan::{Budget, Outcome, Plan, Spend};
+use calbridge_core::policy::Guard;
+use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::SignalCause;
 use calbridge_core::value::Value;
@@ -35,6 +37,14 @@ pub(crate) struct Lane {
     burst_from: Option<DateTime<Utc>>,
     wake_at: Option<DateTime<Utc>>,
     pub(crate) tries: u32,
+    /// What a person said, until a run follows it.
+    pub(crate) instruction: Option<Instruction>,
+    /// It asks a person about records that have no link.
+    pub(crate) asks: bool,
+    /// A person said to leave records alone that have no link.
+    pub(crate) let_go: bool,
+    /// A person approved something at some time; only a mutant remembers that for good.
+    pub(crate) approved: bool,
     /// What change events said, by their place in the stream, and when they came.
     pub(crate) facts: Vec<(u64, DateTime<Utc>, Fact)>,
     pub(crate) journal: Vec<(usize, Value)>,
@@ -92,11 +102,20 @@ impl Lane {
     /// Commits a plan: link, intents, covered notices. Without writes the lane is given back.
     ///
     /// `claimed` is the generation that the plan has seen: what came later stays.
-    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &mut Plan, claimed: u32) {
+    pub(crate) fn commit_plan(&mut self, now: DateTime<Utc>, plan: &mut Plan, claimed: u32, told: Option<Instruction>) {
+        // What a person said while the worker was busy stays, and wakes the lane.
+        let said = self.instruction.filter(|said| Some(*said) != told);
+        if plan.instructed && said.is_none() {
+            self.instruction = None;
+        }
         self.facts.retain(|(_, at, _)| *at >= plan.facts_from);
+        let unlinked = plan.next.is_none();
+        // A run about another record of the meeting answers nothing.
+        self.asks = unlinked && (plan.outcome == Outcome::Hold || self.asks && told.is_none());
+        self.let_go = unlinked && (self.let_go || plan.reasons.contains(&Reason::Discarded));
         self.link = plan.next.take();
         let writes = !plan.steps.is_empty();
-        self.wake_at = if writes { Some(now) } else { plan.wake_at };
+        self.wake_at = if writes || said.is_some() { Some(now) } else { plan.wake_at };
         self.leased_until = writes.then_some(now + LEASE);
         self.tries = if plan.outcome == Outcome::Wait { self.tries + 1 } else { 0 };
         self.dirty.retain(|dirty| dirty.generation > claimed || !plan.covered.contains(&dirty.notice.record));
@@ -109,10 +128,35 @@ impl Lane {
     }
 
     /// Commits what became of writes, and gives the lane back.
-    pub(crate) fn commit_settled(&mut self, link: Link, wake_at: Option<DateTime<Utc>>) {
+    pub(crate) fn commit_settled(&mut self, now: DateTime<Utc>, link: Link, wake_at: Option<DateTime<Utc>>) {
         self.link = Some(link);
-        self.wake_at = wake_at;
+        self.wake_at = if self.instruction.is_some() { Some(now) } else { wake_at };
         self.leased_until = None;
+    }
+
+    /// Gives the lane back as it was, because a commit was refused.
+    pub(crate) fn give_back(&mut self, now: DateTime<Utc>) {
+        self.wake_at = Some(now + TimeDelta::milliseconds(200));
+        self.leased_until = None;
+    }
+
+    /// Takes the place of a lane that was lost; the judgement needs the journal of both.
+    pub(crate) fn put_back(&mut self, now: DateTime<Utc>, lost: Self) {
+        (self.fence, self.journal) = (lost.fence + 1, lost.journal);
+        (self.leased_until, self.wake_at) = (None, Some(now));
+    }
+
+    /// Takes down what a person says about what waits.
+    pub(crate) fn instruct(&mut self, now: DateTime<Utc>, instruction: Instruction) {
+        self.instruction = Some(instruction);
+        self.wake_at = Some(now);
+    }
+
+    /// The deletion that waits, if one does.
+    fn wanted(&self) -> Option<(&Link, &Pending)> {
+        let link = self.link.as_ref()?;
+        let pending = link.care.pending.as_ref().filter(|pending| pending.wish == Wish::Delete)?;
+        Some((link, pending))
     }
 
     /// Writes the journal rows of a plan; they commit together with its intents.
@@ -186,4 +230,62 @@ pub(crate) fn belongs(link: &Link, record: &RecordId) -> bool {
 /// Tells whether a link has a write whose result is unknown.
 pub(crate) fn open_intents(link: &Link) -> impl Iterator<Item = &Intent> {
     link.intents.outlook.iter().chain(&link.intents.salesforce)
+}
+
+/// What was used up of what is limited, over all lanes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Budgets {
+    spent: Vec<(Budget, LinkId, DateTime<Utc>)>,
+}
+
+impl Budgets {
+    /// Takes down what a plan uses up, or refuses it where there is nothing left.
+    pub(crate) fn spend(&mut self, link: LinkId, spends: &[Spend], now: DateTime<Utc>) -> bool {
+        let is_left = |spend: &Spend| self.used(&spend.budget, link, spend.since) < spend.limit;
+        if !spends.iter().all(is_left) {
+            return false;
+        }
+        self.spent.extend(spends.iter().map(|spend| (spend.budget.clone(), link, now)));
+        true
+    }
+
+    fn used(&self, budget: &Budget, asking: LinkId, since: DateTime<Utc>) -> u32 {
+        let counts =
+            |(spent, link, at): &&(Budget, LinkId, DateTime<Utc>)| spent == budget && *link != asking && *at > since;
+        u32::try_from(self.spent.iter().filter(counts).count()).unwrap()
+    }
+
+    /// Counts what meetings other than the asking one have used up or wait to use up.
+    pub(crate) fn census(
+        &self,
+        lanes: &[Lane],
+        (asking, mailbox, author): (LinkId, Option<&MailboxId>, Option<&String>),
+        now: DateTime<Utc>,
+    ) -> Census {
+        let wanted = |fits: &dyn Fn(&Link, &Pending) -> bool| {
+            let others = lanes.iter().filter_map(Lane::wanted).filter(|(link, _)| link.id != asking);
+            u32::try_from(others.filter(|(link, pending)| fits(link, pending)).count()).unwrap()
+        };
+        let mut census = Census::default();
+        let deletes_since = now - Guard::DELETES_WITHIN;
+        if let Some(mailbox) = mailbox {
+            let links = lanes.iter().filter_map(|lane| lane.link.as_ref());
+            let live = links.filter(|link| !matches!(link.state, LinkState::Tombstone { .. }));
+            let in_mailbox = live.filter(|link| mailbox_of(link) == Some(mailbox));
+            census.links_in_mailbox = u32::try_from(in_mailbox.count()).unwrap();
+            census.deletes_in_mailbox = wanted(&|link, _| mailbox_of(link) == Some(mailbox))
+                + self.used(&Budget::DeletesInMailbox(mailbox.clone()), asking, deletes_since);
+        }
+        if let Some(author) = author {
+            census.deletes_by_author = wanted(&|_, pending| pending.author.as_ref() == Some(author))
+                + self.used(&Budget::DeletesByAuthor(author.clone()), asking, deletes_since);
+            let mails_since = now - Guard::MAILS_WITHIN;
+            census.mails_by_author = self.used(&Budget::MailsByAuthor(author.clone()), asking, mails_since);
+        }
+        census
+    }
+}
+
+fn mailbox_of(link: &Link) -> Option<&MailboxId> {
+    link.replicas.outlook.as_ref().and_then(|replica| replica.record.mailbox())
 }

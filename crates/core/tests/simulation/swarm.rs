@@ -3,6 +3,7 @@
 //! Each schedule has its own mix, because a rare hole needs some faults often and others not at all.
 
 use calbridge_core::mapping::{Conflict, Direction};
+use calbridge_core::policy::{DeleteConflict, Guard, MailPolicy};
 
 /// Where chance comes from: a seed, or a script that an explorer writes.
 #[derive(Debug, Clone)]
@@ -101,7 +102,39 @@ pub(crate) enum Preconditions {
     Ignored,
 }
 
+/// How much may happen at once without a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// What the defaults say, but any number of writes that no edit explains: people edit by turns.
+    Loose,
+    /// What the defaults say.
+    Usual,
+    /// One of everything, so that few meetings are enough to reach a limit.
+    Tight,
+}
+
+impl Limits {
+    pub(crate) const ALL: [Self; 3] = [Self::Loose, Self::Usual, Self::Tight];
+
+    pub(crate) fn guard(self) -> Guard {
+        let any = u32::MAX;
+        match self {
+            Self::Loose => Guard { unexplained_in_10_minutes: any, unexplained_in_a_day: any, ..Guard::default() },
+            Self::Usual => Guard::default(),
+            Self::Tight => Guard {
+                deletes_least: 1,
+                deletes_percent: 0,
+                deletes_by_author: 1,
+                mails_by_author: 1,
+                unexplained_in_10_minutes: 3,
+                unexplained_in_a_day: 4,
+            },
+        }
+    }
+}
+
 /// The mix of one schedule; faults are percentages.
+#[expect(clippy::struct_excessive_bools, reason = "each turns one part of the model on")]
 #[derive(Debug, Clone)]
 pub(crate) struct Swarm {
     /// One to three; each has a link of its own.
@@ -115,6 +148,15 @@ pub(crate) struct Swarm {
     pub(crate) unique: bool,
     /// Outlook recognises a repeated creation by its `transactionId`.
     pub(crate) remembers_transactions: bool,
+    pub(crate) mail: MailPolicy,
+    pub(crate) limits: Limits,
+    pub(crate) delete_conflict: DeleteConflict,
+    /// Meetings end a few minutes after the schedule began.
+    pub(crate) soon: bool,
+    /// Automation of both sides answers every write, without end.
+    pub(crate) answering: bool,
+    /// The database is lost on the way, and a backup of it put back.
+    pub(crate) backup: bool,
     pub(crate) steps: u64,
     /// Percent of steps at which a person does something.
     pub(crate) busy: u64,
@@ -157,12 +199,37 @@ pub(crate) struct Rates {
     pub(crate) flows: u64,
     pub(crate) deletes: u64,
     pub(crate) private: u64,
+    /// What would have been a person's doing in Salesforce is automation's.
+    pub(crate) automation: u64,
+    /// A person answers something that waits.
+    pub(crate) answers: u64,
+    /// A person brings a deleted meeting back.
+    pub(crate) restores: u64,
+}
+
+impl Rates {
+    /// The same without what makes a worker late.
+    pub(crate) fn without_delays(self) -> Self {
+        Self {
+            lost_signals: 0,
+            stale_reads: 0,
+            misses: 0,
+            failed_reads: 0,
+            throttles: 0,
+            lost_requests: 0,
+            lost_answers: 0,
+            late_writes: 0,
+            crashes: 0,
+            pauses: 0,
+            ..self
+        }
+    }
 }
 
 /// A rate by its name, for whoever turns rates off one by one.
 pub(crate) type Rate = (&'static str, fn(&mut Rates) -> &mut u64);
 
-pub(crate) const RATES: [Rate; 19] = [
+pub(crate) const RATES: [Rate; 22] = [
     ("lost_signals", |rates| &mut rates.lost_signals),
     ("repeated_signals", |rates| &mut rates.repeated_signals),
     ("sweeps", |rates| &mut rates.sweeps),
@@ -182,6 +249,9 @@ pub(crate) const RATES: [Rate; 19] = [
     ("flows", |rates| &mut rates.flows),
     ("deletes", |rates| &mut rates.deletes),
     ("private", |rates| &mut rates.private),
+    ("automation", |rates| &mut rates.automation),
+    ("answers", |rates| &mut rates.answers),
+    ("restores", |rates| &mut rates.restores),
 ];
 
 impl Swarm {
@@ -195,6 +265,12 @@ impl Swarm {
             preconditions: Preconditions::Honoured,
             unique: true,
             remembers_transactions: true,
+            mail: MailPolicy::Never,
+            limits: Limits::Loose,
+            delete_conflict: DeleteConflict::DeleteWins,
+            soon: false,
+            answering: false,
+            backup: false,
             steps: 20,
             busy: 20,
             rates: Rates::default(),
@@ -226,6 +302,9 @@ impl Swarm {
                 flows: rate([0, 0, 0, 30]),
                 deletes: rate([0, 0, 8, 15]),
                 private: rate([0, 0, 0, 8]),
+                automation: rate([0, 0, 20, 50]),
+                answers: rate([0, 5, 10, 10]),
+                restores: rate([0, 0, 0, 30]),
             },
             ..Self::calm()
         };
@@ -255,6 +334,23 @@ impl Swarm {
         };
         swarm.unique = dice.chance(70);
         swarm.remembers_transactions = dice.chance(80);
+        swarm.mail =
+            dice.pick(&[MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::PersonEdits, MailPolicy::Always]);
+        swarm.limits = dice.pick(&[Limits::Loose, Limits::Loose, Limits::Usual, Limits::Tight]);
+        if dice.chance(10) {
+            swarm.delete_conflict = DeleteConflict::EditWins;
+            swarm.kinds.fill(Kind::Plain);
+        }
+        swarm.soon = dice.chance(10);
+        if dice.chance(3) {
+            swarm.answering = true;
+            swarm.limits = Limits::Tight;
+            swarm.kinds.fill(Kind::Plain);
+        } else if swarm.delete_conflict == DeleteConflict::DeleteWins && swarm.rates.restores == 0 && dice.chance(8) {
+            // Whose copy a lost link spoke through is a question of the routing of lanes, which is not part of this world.
+            swarm.kinds.fill(Kind::Plain);
+            swarm.backup = true;
+        }
         swarm
     }
 }

@@ -3,6 +3,8 @@
 use calbridge_core::ids::{LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::link::{Action, Home, Intent};
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp, Traits, Why};
+use calbridge_core::policy::{DeleteConflict, MailPolicy};
+use calbridge_core::reason::Reason;
 use calbridge_core::side::{BothSides, Side};
 use calbridge_core::signal::{ChangeFact, Version};
 use calbridge_core::value::{Fields, Value, When};
@@ -12,6 +14,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::swarm::{Dice, Kind, Preconditions, Swarm};
 
 pub(crate) const USERS: [&str; 2] = ["005000000000001AAA", "005000000000002AAA"];
+/// The user as whom flows run, and calbridge's own; triggers within its transactions run as that one.
+pub(crate) const AUTOMATION: [&str; 2] = ["005000000000008AAA", "005000000000009AAA"];
 pub(crate) const MAILBOXES: [&str; 2] = ["mailbox-1", "mailbox-2"];
 
 /// A rule's name and its field on each side; conversion between them changes nothing here.
@@ -27,8 +31,17 @@ const BEGINNING: i64 = 1_793_606_400;
 /// When meetings take place at first: 2026-12-01 09:00 UTC.
 const NINE: i64 = 1_796_115_600;
 
+/// When they do so in schedules that see them end: an hour before the end, which is four minutes after the beginning.
+const SOON: i64 = BEGINNING + 240 - 3_600;
+
 /// A read may lag behind by less than this.
 const LAG: TimeDelta = TimeDelta::seconds(5);
+
+/// How long a mail waits for quiet after an earlier one, and a deletion that mails always.
+const MAIL_QUIET: TimeDelta = TimeDelta::seconds(60);
+
+/// How long a deletion waits in case it is one of many.
+const DELETE_WAIT: TimeDelta = TimeDelta::seconds(10);
 
 /// Automation acts at most this often in a schedule; what never stops is the business of the oscillation breaker.
 const MOST_AUTOMATION: u32 = 3;
@@ -44,18 +57,39 @@ pub(crate) fn field_of(rule: usize, side: Side) -> &'static str {
 
 /// An hour's meeting, so many hours after nine.
 pub(crate) fn hour(number: u64) -> Value {
-    let start = DateTime::from_timestamp(NINE + i64::try_from(number).unwrap() * 3_600, 0).unwrap();
+    hour_from(NINE, number)
+}
+
+fn hour_from(first: i64, number: u64) -> Value {
+    let start = DateTime::from_timestamp(first + i64::try_from(number).unwrap() * 3_600, 0).unwrap();
     Value::When(When::Timed { start, end: start + TimeDelta::hours(1), zone: None })
 }
 
 /// Who changed a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Author {
-    /// A person, or automation: an edit either way.
+    /// A person.
     Person,
+    /// A flow or a program: an edit as well, but nobody's.
+    Automation,
     /// The remote itself: copies that follow their organiser, changes outside the mapping.
     Remote,
     Engine,
+}
+
+impl Author {
+    /// Whom Salesforce names: one person does all that people do there.
+    fn user(self) -> &'static str {
+        match self {
+            Self::Person => USERS[0],
+            Self::Automation | Self::Remote => AUTOMATION[0],
+            Self::Engine => AUTOMATION[1],
+        }
+    }
+
+    fn edits(self) -> bool {
+        matches!(self, Self::Person | Self::Automation)
+    }
 }
 
 /// One state of a record.
@@ -67,6 +101,14 @@ pub(crate) struct Row {
     pub(crate) unseen: u8,
     /// Rules (one bit each) whose present value a person set.
     pub(crate) by_person: u8,
+}
+
+impl Row {
+    /// Takes on values; nothing set is no value.
+    fn take(&mut self, fields: &Fields) {
+        self.shown.fields.extend(fields.clone());
+        self.shown.fields.retain(|_, value| *value != Value::Null);
+    }
 }
 
 /// A record, with all that reads may still show of it.
@@ -119,6 +161,54 @@ pub(crate) struct Tally {
     pub(crate) recreated: u32,
     /// A write was refused for good.
     pub(crate) refused: bool,
+    /// What people did in Salesforce that Exchange may mail about.
+    pub(crate) causes: Vec<Cause>,
+    /// Edits that no person made; they are among the edits as well.
+    pub(crate) automated: u32,
+    /// Holds that a person approved, and that no write has used.
+    pub(crate) approvals: u32,
+    /// Holds that a person discarded.
+    pub(crate) discards: u32,
+    /// How often a person brought the meeting back, and how many deletions that undid.
+    pub(crate) restored: u32,
+    pub(crate) undone: u32,
+    /// When the first record of a side was deleted or called off by somebody else than the engine.
+    pub(crate) gone_at: BothSides<Option<DateTime<Utc>>>,
+}
+
+/// Something that a person did in Salesforce; explains one mail.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause {
+    /// Rules, one bit each; all of them for a deletion.
+    rules: u8,
+    deletes: bool,
+    used: bool,
+    at: DateTime<Utc>,
+}
+
+/// A write that is limited.
+#[derive(Debug, Clone)]
+pub(crate) struct Use {
+    pub(crate) meeting: usize,
+    /// When it was recorded.
+    pub(crate) at: DateTime<Utc>,
+    /// A person had approved it.
+    pub(crate) approved: bool,
+}
+
+impl Tally {
+    /// How many records may be made for the meeting.
+    pub(crate) fn generations(&self, conflict: DeleteConflict) -> u32 {
+        let deletes = self.deletes.outlook + self.deletes.salesforce;
+        1 + self.restored + if conflict == DeleteConflict::EditWins { deletes } else { 0 }
+    }
+
+    /// Takes note that a person wants the meeting back.
+    pub(crate) fn lives_again(&mut self) {
+        self.restored += 1;
+        self.undone = self.deletes.outlook + self.deletes.salesforce;
+        self.gone_at = BothSides::default();
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,6 +226,10 @@ pub(crate) struct World {
     pub(crate) swarm: Swarm,
     /// The first safety invariant that was broken.
     pub(crate) broken: Option<String>,
+    /// Changes and deletions of organisers' copies by the engine, of which Exchange mails the attendees.
+    pub(crate) mails: Vec<Use>,
+    /// Deletions by the engine, but for what became private.
+    pub(crate) deletions: Vec<Use>,
     /// Sums up all that happened, to compare two runs of a schedule; none where states are compared, not histories.
     pub(crate) digest: Option<u64>,
     /// Tokens of creations that Outlook remembers, as its `transactionId` does.
@@ -164,6 +258,13 @@ impl World {
             unrefused: 0,
             recreated: 0,
             refused: false,
+            causes: Vec::new(),
+            automated: 0,
+            approvals: 0,
+            discards: 0,
+            restored: 0,
+            undone: 0,
+            gone_at: BothSides::default(),
         });
         Self {
             now: DateTime::from_timestamp(BEGINNING, 0).unwrap(),
@@ -175,6 +276,8 @@ impl World {
             faults: true,
             swarm,
             broken: None,
+            mails: Vec::new(),
+            deletions: Vec::new(),
             digest: Some(0),
             created_by: Vec::new(),
             changed_by: Vec::new(),
@@ -210,6 +313,7 @@ impl World {
         let Self { now, entries, meetings, signals, late, flows, faults, broken, created_by, changed_by, .. } = self;
         write!(to, "{}{entries:?}{meetings:?}{signals:?}{late:?}", now.timestamp_millis())?;
         write!(to, "{flows:?}{faults}{broken:?}{created_by:?}{changed_by:?}")?;
+        write!(to, "{:?}{:?}", self.mails, self.deletions)?;
         write!(to, "{} {} {}", self.next_number, self.automated, self.stream_at.timestamp_millis())
     }
 
@@ -300,6 +404,7 @@ impl World {
         let (side, meeting, record) = (id.side(), *meeting, id.clone());
         row.shown.version = Self::version(side, number);
         row.shown.modified = self.now;
+        row.shown.modified_by = (side == Side::Salesforce).then(|| author.user().to_owned());
         let before = rows.last();
         let mut changed = 0_u8;
         for rule in 0..FIELDS.len() {
@@ -309,7 +414,7 @@ impl World {
                 changed |= bit;
             }
         }
-        let by_person = if author == Author::Person { changed } else { 0 };
+        let by_person = if author.edits() { changed } else { 0 };
         row.unseen = row.unseen & !changed | by_person;
         row.by_person = row.by_person & !changed | by_person;
         let (deleted, version) = (row.deleted, row.shown.version.clone());
@@ -466,9 +571,17 @@ impl World {
                 lost.push((rule, value.clone()));
             }
         }
+        let organised = row.shown.traits.is_organizer && row.shown.traits.attendees > 0;
+        let mails = intent.side == Side::Outlook && organised;
+        let over = row
+            .shown
+            .fields
+            .get("time")
+            .and_then(Value::as_when)
+            .is_some_and(|when| when.over_at() < intent.recorded_at);
         let tally = &mut self.meetings[meeting];
         // An edit that no read and no message showed can be told by nobody.
-        let told = intent.side == Side::Salesforce && self.swarm.rates.lost_signals == 0;
+        let told = intent.side == Side::Salesforce && self.swarm.rates.lost_signals == 0 && !self.swarm.backup;
         if underneath && !told {
             tally.overwritten_unseen += u32::from(!lost.is_empty());
         } else {
@@ -483,13 +596,20 @@ impl World {
         } else {
             self.changed_by.push(intent.token);
             self.count_write(meeting, intent.side);
+            self.ask_about(meeting, intent, mails, over && !underneath);
         }
         let trigger = self.automates(dice, intent.side == Side::Salesforce && !deletes, self.swarm.rates.triggers);
         self.put(dice, Author::Engine, index, |row| {
-            row.shown.fields.extend(intent.fields.clone());
-            row.shown.stamp = Some(intent.stamp.clone());
+            row.take(&intent.fields);
+            // A deletion has no place for a stamp.
+            if !deletes {
+                row.shown.stamp = Some(intent.stamp.clone());
+            }
             row.deleted = deletes;
         });
+        if mails {
+            self.copies_follow(dice, meeting, index, intent);
+        }
         if trigger {
             self.trigger(meeting, index);
         }
@@ -497,6 +617,95 @@ impl World {
             self.flow_later(dice, index);
         }
         self.applied(index)
+    }
+
+    /// Lets attendees' copies show what became of the organiser's.
+    fn copies_follow(&mut self, dice: &mut Dice, meeting: usize, organizer: usize, intent: &Intent) {
+        let copies: Vec<usize> = self.alive(meeting, Side::Outlook).map(|(index, _)| index).collect();
+        for copy in copies.into_iter().filter(|copy| *copy != organizer) {
+            self.put(dice, Author::Remote, copy, |row| {
+                row.take(&intent.fields);
+                row.shown.traits.cancelled |= matches!(intent.action, Action::Delete(_));
+            });
+        }
+    }
+
+    /// Asks of a write that took effect whether it might leave: who caused it, and how long it waited.
+    fn ask_about(&mut self, meeting: usize, intent: &Intent, mails: bool, over: bool) {
+        let deletes = matches!(intent.action, Action::Delete(_)) && intent.reason != Reason::BecamePrivate;
+        if !mails && !deletes {
+            return;
+        }
+        let (at, policy) = (intent.recorded_at, self.swarm.mail);
+        // Without its event, an edit is known by the name in the row alone, whatever it changed.
+        let any_edit = deletes || self.swarm.rates.lost_signals > 0;
+        let tally = &mut self.meetings[meeting];
+        let approved = tally.approvals > 0;
+        tally.approvals -= u32::from(approved);
+        let gone_at = *tally.gone_at.get(intent.side.other());
+        let mut broken = None;
+        if mails {
+            let written = (0..FIELDS.len()).filter(|rule| intent.fields.contains_key(field_of(*rule, intent.side)));
+            let written = written.fold(0, |bits, rule| bits | 1 << rule);
+            let explains = |cause: &&mut Cause| {
+                !cause.used && cause.at <= at && cause.deletes == deletes && (any_edit || cause.rules & written != 0)
+            };
+            let cause = tally.causes.iter_mut().rev().find(explains);
+            let by_person = policy == MailPolicy::PersonEdits && !approved;
+            if policy == MailPolicy::Never {
+                broken = Some("M1: a mail although the policy is `never`");
+            } else if over {
+                broken = Some("M2: a mail about a meeting that is over");
+            } else if by_person && cause.is_none() {
+                broken = Some("M3: a mail that no person's edit caused");
+            }
+            if let Some(cause) = cause.filter(|_| by_person) {
+                cause.used = true;
+            }
+            let close = |mail: &Use| mail.meeting == meeting && (at - mail.at).abs() < MAIL_QUIET;
+            if !approved && !deletes && self.mails.iter().any(close) {
+                broken = broken.or(Some("M4: two mails about one meeting within a minute"));
+            }
+            self.mails.push(Use { meeting, at, approved });
+        }
+        if deletes {
+            let wait = if mails { MAIL_QUIET } else { DELETE_WAIT };
+            if !approved && gone_at.is_some_and(|gone_at| at - gone_at < wait) {
+                broken = broken.or(Some("S10: a deletion left without waiting"));
+            }
+            self.deletions.push(Use { meeting, at, approved });
+        }
+        if let Some(broken) = broken {
+            self.breaks(|| broken.to_owned());
+        }
+    }
+
+    /// Takes note that a person or automation edits a record.
+    pub(crate) fn count_edit(&mut self, author: Author, meeting: usize, side: Side, rules: u8) {
+        let now = self.now;
+        let tally = &mut self.meetings[meeting];
+        *tally.edits.get_mut(side) += 1;
+        tally.automated += u32::from(author == Author::Automation);
+        if side == Side::Salesforce && author == Author::Person {
+            tally.causes.push(Cause { rules, deletes: false, used: false, at: now });
+        }
+    }
+
+    /// Takes note that somebody deletes or calls off what is there of a meeting on a side.
+    pub(crate) fn count_delete(&mut self, author: Author, meeting: usize, side: Side) {
+        let now = self.now;
+        let tally = &mut self.meetings[meeting];
+        *tally.deletes.get_mut(side) += 1;
+        tally.automated += u32::from(author == Author::Automation);
+        tally.gone_at.get_mut(side).get_or_insert(now);
+        if side == Side::Salesforce && author == Author::Person {
+            tally.causes.push(Cause { rules: u8::MAX, deletes: true, used: false, at: now });
+        }
+    }
+
+    /// An hour's meeting in this schedule.
+    pub(crate) fn hour(&self, number: u64) -> Value {
+        hour_from(if self.swarm.soon { SOON } else { NINE }, number)
     }
 
     fn create(&mut self, dice: &mut Dice, meeting: usize, intent: &Intent, home: &Home) -> WriteResult {
@@ -517,7 +726,7 @@ impl World {
                 (Side::Salesforce, owner.as_str())
             }
         };
-        if self.forgot(intent.token) {
+        if self.forgot(intent.token) || self.swarm.backup && self.is_lost(meeting, side) {
             // Neither reads nor search nor the transaction id can tell of the first event: a stated limit.
             let tally = &mut self.meetings[meeting];
             tally.recreated += 1;
@@ -528,7 +737,7 @@ impl World {
         }
         let tally = &mut self.meetings[meeting];
         *tally.creates.get_mut(side) += 1;
-        if tally.creates.outlook + tally.creates.salesforce > 1 {
+        if tally.creates.outlook + tally.creates.salesforce > tally.generations(self.swarm.delete_conflict) {
             self.breaks(|| "S1: a second record was made for a meeting".to_owned());
         }
         self.count_write(meeting, side);
@@ -547,6 +756,13 @@ impl World {
         side == Side::Outlook && self.swarm.preconditions == Preconditions::Ignored
     }
 
+    /// Tells whether a person deleted what the engine had made; a database from before knows of neither.
+    fn is_lost(&self, meeting: usize, side: Side) -> bool {
+        let made = |entry: &&Entry| self.created_by.iter().any(|(_, record)| *record == entry.id);
+        let mut of_side = self.entries.iter().filter(|entry| entry.meeting == meeting && entry.id.side() == side);
+        of_side.rfind(made).is_some_and(|entry| !entry.is_alive())
+    }
+
     /// Tells whether a person deleted what this creation made, and Outlook, where nobody can see deleted events, does not
     /// recognise its repetition.
     fn forgot(&self, token: WriteToken) -> bool {
@@ -562,7 +778,13 @@ impl World {
         *tally.writes.get_mut(side) += 1;
         // What undid a write of ours without being refused makes it necessary once more.
         let undone = if side == Side::Outlook { tally.unrefused } else { 0 };
-        let people = tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from);
+        let mut people = tally.edits.get(from) + tally.deletes.get(from) + tally.flips.get(from);
+        if self.swarm.delete_conflict == DeleteConflict::EditWins {
+            // A deletion may be undone, although the edit that wins had crossed: where its answer was lost, nobody knows.
+            people += tally.deletes.get(side);
+        }
+        // The first read of another mailbox's copy may lag, and nobody can tell.
+        people += u32::from(tally.kind != Kind::Plain && self.swarm.rates.stale_reads > 0);
         let (writes, caused) = (*tally.writes.get(side), people + undone);
         if writes > caused {
             self.breaks(|| format!("S2: {writes} writes to {side} for {caused} edits on {from}"));
@@ -581,7 +803,7 @@ impl World {
         const RULE: usize = 1;
         let name = field_of(RULE, Side::Salesforce);
         let value = Value::text(format!("trigger-{}", self.automated));
-        self.meetings[meeting].edits.salesforce += 1;
+        self.count_edit(Author::Automation, meeting, Side::Salesforce, 1 << RULE);
         let row = self.entries[index].rows.last_mut().expect("it was just written");
         row.shown.fields.insert(name.to_owned(), value.clone());
         row.unseen |= 1 << RULE;
@@ -599,7 +821,7 @@ impl World {
     }
 
     fn flow_later(&mut self, dice: &mut Dice, index: usize) {
-        if self.automates(dice, true, self.swarm.rates.flows) {
+        if self.swarm.answering || self.automates(dice, true, self.swarm.rates.flows) {
             let delay = dice.millis(5_000);
             self.flows.push((self.now + delay, index));
         }
@@ -614,8 +836,8 @@ impl World {
         }
         let rule = dice.pick(&[0, 1]);
         let value = Value::text(format!("flow-{}", self.number()));
-        *self.meetings[meeting].edits.get_mut(side) += 1;
-        self.put(dice, Author::Person, index, |row| {
+        self.count_edit(Author::Automation, meeting, side, 1 << rule);
+        self.put(dice, Author::Automation, index, |row| {
             row.shown.fields.insert(field_of(rule, side).to_owned(), value);
         });
     }
@@ -637,6 +859,7 @@ fn fact_of(after: &Row, changed: u8, author: Author, private: bool) -> ChangeFac
         names.filter_map(|name| Some((name.to_owned(), after.shown.fields.get(name)?.clone()))).collect();
     let ours = author == Author::Engine && !after.deleted;
     ChangeFact {
+        user: author.user().to_owned(),
         committed: after.shown.modified,
         changed: values.keys().cloned().collect(),
         private,
