@@ -122,7 +122,7 @@ impl<'a> Victim<'a> {
     /// Suffers one blow after the other until it is time; runs then.
     pub(super) async fn suffer(&mut self, until: Instant) {
         while let Some(blow) = draw(&mut self.choices, self.mix.blows) {
-            sleep(millis(&mut self.choices, 300..2_500)).await;
+            sleep(millis(&mut self.choices, self.mix.gap_ms.clone())).await;
             if Instant::now() >= until {
                 break;
             }
@@ -137,6 +137,9 @@ impl<'a> Victim<'a> {
     pub(super) fn look_after(&mut self) {
         let ended = self.running.as_mut().and_then(Running::end_of_its_own);
         if ended.is_some() {
+            let log = self.running().log();
+            let last = log.iter().rev().find(|line| line.contains("ERROR") || line.contains("CB")).or(log.last());
+            self.arena.tell(&format!("the {} engine ended by itself: {last:?}", self.name));
             self.arena.count("ended by itself");
             self.start();
         }
@@ -230,7 +233,7 @@ impl<'a> Victim<'a> {
 /// Lets the weather befall all engines until it is time.
 pub(super) async fn storm(arena: &Arena, mix: &Mix, mut choices: StdRng, until: Instant) {
     while let Some(weather) = draw(&mut choices, mix.weather) {
-        sleep(millis(&mut choices, 200..2_500)).await;
+        sleep(millis(&mut choices, 200..3_500)).await;
         if Instant::now() >= until {
             return;
         }

@@ -58,6 +58,8 @@ struct Mix {
     /// Longest pause between two edits, in milliseconds.
     edit_ms: u64,
     blows: &'static [(Blow, u32)],
+    /// Pause before each, in milliseconds.
+    gap_ms: Range<u64>,
     /// Only one of the engines suffers them, so that the other one is there to take over.
     spares_one: bool,
     /// Where engines may be made to stand still.
@@ -107,6 +109,11 @@ impl Arena {
         people.mailing = true;
         let (redis, people) = (tokio::sync::Mutex::new(redis), Mutex::new(people));
         Some(Self { bench, server, redis, people, settings, tally: Mutex::default() })
+    }
+
+    #[expect(clippy::print_stderr, reason = "whoever looks into a run wants to know")]
+    fn tell(&self, what: &str) {
+        eprintln!("{what}");
     }
 
     fn count(&self, what: &str) {
@@ -206,6 +213,7 @@ async fn play(mix: &Mix, seed: u64) -> Option<Ended> {
         storm(&arena, mix, choices(), until)
     );
     let faults = rehearsal.sandbox.world().meters.read().faults;
+    let meanwhile = rehearsal.written();
     rehearsal.sandbox.act(&Act::Calm).unwrap();
     let within = if mix.mistake.is_some() { Duration::from_secs(25) } else { DRAINED_WITHIN };
     let drained = arena.drained(&mut [&mut first, &mut second], within).await;
@@ -214,7 +222,7 @@ async fn play(mix: &Mix, seed: u64) -> Option<Ended> {
         rehearsal.pass(chrono::TimeDelta::seconds(31)).await;
     }
     let verdict = Verdict::reach(rehearsal).await;
-    let written = rehearsal.written();
+    let written = (meanwhile, rehearsal.written());
     let tally = arena.tally.lock().unwrap().clone();
     let table = table(mix, seed, &faults, &tally, written, drained, &verdict);
     for victim in [first, second] {
@@ -237,7 +245,7 @@ fn table(
     seed: u64,
     faults: &BTreeMap<String, u64>,
     tally: &BTreeMap<String, u32>,
-    written: (usize, usize),
+    written: ((usize, usize), (usize, usize)),
     drained: Option<Duration>,
     verdict: &Verdict,
 ) -> String {
@@ -246,7 +254,9 @@ fn table(
     row("seed", &seed.to_string());
     row("length", &format!("{} s, on a clock {SPEED} times as fast", mix.span.as_secs()));
     row("edits in Outlook, in Salesforce", &format!("{}, {}", verdict.edits.0, verdict.edits.1));
-    row("writes to Outlook, to Salesforce", &format!("{}, {}", written.0, written.1));
+    let (meanwhile, all) = written;
+    row("writes to Outlook, to Salesforce", &format!("{}, {}", all.0, all.1));
+    row("of these while faults struck", &format!("{}, {}", meanwhile.0, meanwhile.1));
     row("mails expected, seen", &format!("{}, {}", verdict.mails.0, verdict.mails.1));
     row("values overwritten unseen, and told", &verdict.told.to_string());
     for (what, times) in tally {
@@ -290,6 +300,8 @@ const STORM: Mix = Mix {
         (Blow::KillAtWrite, 3),
         (Blow::Restart, 1),
     ],
+    // An engine that does nothing but start proves nothing.
+    gap_ms: 1_500..8_000,
     spares_one: false,
     points: ANYWHERE,
     // Longer than a lease, and short enough for a write that was recorded right before.
@@ -319,7 +331,7 @@ async fn two_engines_that_are_stopped_killed_and_deprived_of_everything_lose_not
     let kills = done(&["kill", "kill at write"]);
     let pauses = done(&["pause", "long pause", "pause at point"]);
     let outages = done(&["restart database", "cut database", "flush redis", "restart redis"]);
-    assert!(kills >= 3 && pauses >= 3 && outages >= 5, "it was chaos: {:?}", ended.tally);
+    assert!(kills >= 1 && pauses >= 2 && outages >= 3, "it was chaos: {:?}", ended.tally);
     assert!(ended.faults.len() >= 10, "faults of many kinds struck: {:?}", ended.faults);
 }
 
@@ -332,6 +344,7 @@ const CALM: Mix = Mix {
     makes_only: false,
     edit_ms: 500,
     blows: &[],
+    gap_ms: 500..2_500,
     spares_one: false,
     points: ANYWHERE,
     still_ms: 7_000..8_000,
