@@ -34,7 +34,11 @@ const LURK: Duration = Duration::from_secs(6);
 /// Clocks run four times as fast as the wall clock, so what is given up after 2 s of real time is 8 s old; another 12 s (3 s
 /// of real time) are granted to requests that take effect late.
 const SPEED: f64 = 4.0;
-const SETTINGS: &str = "network:\n  request_timeout_secs: 2\nsync:\n  late_apply_secs: 12\n  lease_secs: 5\n";
+const SETTINGS: &str = "network:\n  request_timeout_secs: 2\nsync:\n  late_apply_secs: 12\n";
+/// On a server: what a dead process held is free after 5 s. There is a commit over a socket between planning a write and
+/// sending it, for which the clock leaves as long as for a request.
+const SPEED_ON_A_SERVER: f64 = 2.0;
+const ON_A_SERVER: &str = "  lease_secs: 5\n";
 /// Longest time for which a request of a killed program is held before it takes effect: well within those 3 s.
 const LATE: Duration = Duration::from_millis(1_500);
 
@@ -275,12 +279,13 @@ async fn killed_while_people_edit(database: Option<Database>, mut aims: Vec<Aim>
     let Some(redis) = RedisServer::start().await else { return };
     let seed: u64 = environment("CALBRIDGE_TEST_SEED").map_or_else(rand::random, |seed| seed.parse().unwrap());
     eprintln!("CALBRIDGE_TEST_SEED={seed}");
-    let options = Options { speed: SPEED, seed, profile: Profile::Office, ..Options::default() };
+    let (speed, further) = if database.is_some() { (SPEED_ON_A_SERVER, ON_A_SERVER) } else { (SPEED, "") };
+    let options = Options { speed, seed, profile: Profile::Office, ..Options::default() };
     // Every other seed: without conditions edits beneath a write are covered unseen, and the change events must tell them.
     let conditional = seed.is_multiple_of(2);
     eprintln!("conditional updates in Salesforce: {conditional}");
     let salesforce = format!("salesforce:\n  conditional_updates: {conditional}\n");
-    let settings = format!("{SETTINGS}redis:\n  url: {}\n{salesforce}", redis.url());
+    let settings = format!("{SETTINGS}{further}redis:\n  url: {}\n{salesforce}", redis.url());
     let bench = Bench::set_up_on(database, options, &settings).await;
     let mut choices = StdRng::seed_from_u64(seed);
     aims.shuffle(&mut choices);
@@ -324,7 +329,10 @@ async fn killed_while_people_edit(database: Option<Database>, mut aims: Vec<Aim>
     );
     assert_eq!(ledger.values_that_did_not_cross(rehearsal), Vec::<String>::new(), "bodies too");
     let sums = |wanted: Found| run.kills.iter().filter(|(_, found, _)| found.contains(&wanted)).count();
-    for phase in [Found::Waiting, Found::Recorded, Found::Unsettled] {
+    let mut phases = vec![Found::Recorded, Found::Unsettled];
+    // Too few kills of the shorter run are meant for it.
+    phases.extend((run.kills.len() >= AIMS.len()).then_some(Found::Waiting));
+    for phase in phases {
         assert!(sums(phase) >= 1, "no kill fell while {phase:?}:\n{}", run.table());
     }
     assert_eq!(running.stop().await.code, 0);
