@@ -48,6 +48,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const DRAINED_WITHIN: Duration = Duration::from_mins(4);
 /// Real time after which engines with a mistake that have come to rest will not mend what is wrong.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(8);
+/// Real time after which engines with a mistake are judged although they have not come to rest: some never do.
+const RESTLESS_FOR: Duration = Duration::from_secs(30);
 
 /// What happens in a run.
 struct Mix {
@@ -177,7 +179,7 @@ impl Arena {
             } else if mix.mistake.is_some() && since.elapsed() > GIVEN_UP_AFTER {
                 return Some(began.elapsed());
             }
-            if began.elapsed() > DRAINED_WITHIN {
+            if began.elapsed() > if mix.mistake.is_some() { RESTLESS_FOR } else { DRAINED_WITHIN } {
                 return None;
             }
             sleep(LOOK).await;
@@ -420,12 +422,7 @@ async fn are_noticed(name: &str, mistakes: &[Mistake]) {
         for run in 0..RUNS {
             let mix = temptation(*mistake);
             let Some(ended) = play(&mix, seed + run).await else { return };
-            let found: Vec<String> = ended
-                .verdict
-                .counts()
-                .filter(|(_, count)| *count > 0)
-                .map(|(kind, count)| format!("{kind}: {count}"))
-                .collect();
+            let found = ended.verdict.charges(ended.drained.is_some());
             eprintln!("{}", ended.table);
             tables.push(ended.table);
             if !found.is_empty() {

@@ -7,6 +7,15 @@ use calbridge_sandbox::history::Cloud;
 use crate::support::Rehearsal;
 use crate::support::ledger::Ledger;
 
+/// What can be judged before everything rests: no later act can undo it.
+const AT_ANY_TIME: [&str; 5] = [
+    "duplicated",
+    "looped",
+    "mailed without cause",
+    "written without a cause in the journal, or twice",
+    "mails that the journal does not expect",
+];
+
 /// Findings of one kind that a failed run shows.
 const SHOWN: usize = 5;
 
@@ -74,6 +83,12 @@ impl Verdict {
     /// Returns how much was found of each kind.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.kinds.iter().map(|(kind, found)| (*kind, found.len()))
+    }
+
+    /// Returns what was found wrong, with how much of it; what only counts at rest is left out where there was none.
+    pub(super) fn charges(&self, rested: bool) -> Vec<String> {
+        let counts = self.counts().filter(|(kind, count)| *count > 0 && (rested || AT_ANY_TIME.contains(kind)));
+        counts.map(|(kind, count)| format!("{kind}: {count}")).collect()
     }
 
     /// Describes some of what was found.
