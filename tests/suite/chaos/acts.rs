@@ -157,7 +157,7 @@ impl<'a> Victim<'a> {
     async fn take(&mut self, blow: Blow) {
         match blow {
             Blow::Pause => self.pause(200..3_000).await,
-            Blow::LongPause => self.pause(6_000..9_000).await,
+            Blow::LongPause => self.pause(8_000..11_000).await,
             Blow::PauseAtPoint => self.pause_at_point().await,
             Blow::Kill => self.kill().await,
             Blow::KillAtWrite | Blow::KillAtEffect => self.kill_at_write(blow).await,
