@@ -1,11 +1,24 @@
 #!/usr/bin/env bash
 # Everything: installs what the tests need, then checks, builds, tests, and runs the demo once.
 #
+#   scripts/test.sh           under half an hour on two cores
+#   scripts/test.sh --long    ten minutes of chaos instead of one, every place at which the engine may die with every kind of
+#                             edit on both stores, all kills on both; the results are to be kept in docs/CHAOS.md
+#
 # For a fresh clone on a machine with Rust, a C compiler and Debian's packages; needs no terminal and no input. Leaves
 # nothing running: every process started from here carries a mark in its environment, and is looked for at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
+
+case "${1:-}" in
+    "") ;;
+    --long) export CALBRIDGE_TEST_LONG=1 ;;
+    *)
+        echo "test: \`$1\` is not understood; there is only \`--long\`" >&2
+        exit 2
+        ;;
+esac
 
 target=${CARGO_TARGET_DIR:-target}
 export CALBRIDGE_TEST_REQUIRE_REDIS=1
@@ -146,7 +159,7 @@ mappings() {
 }
 
 tests() {
-    rm -f "$target/tmp/graph-contract.txt" "$target/tmp/simulation.txt"
+    rm -f "$target/tmp/graph-contract.txt" "$target/tmp/simulation.txt" "$target/tmp/chaos"*.txt
     cargo test --workspace --locked --no-fail-fast
 }
 
@@ -171,5 +184,7 @@ step "mapping files" mappings
 step "clients of others" clients
 step "tests" tests
 step "simulation: schedules, mutants, exhaustive exploration" cat "$target/tmp/simulation.txt"
+step "chaos: two engines under every fault, and whether mistakes are noticed" \
+    cat "$target/tmp/chaos.txt" "$target/tmp/chaos-mistakes-1.txt" "$target/tmp/chaos-mistakes-2.txt"
 step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo

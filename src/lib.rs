@@ -9,6 +9,7 @@ pub mod config;
 pub mod duties;
 pub mod engine;
 pub mod http;
+pub mod mistakes;
 pub mod outlook;
 pub mod points;
 pub mod ports;

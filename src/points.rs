@@ -1,8 +1,8 @@
 //! Places at which the program may die: before and after everything that others can see.
 //!
 //! The tests of crashes visit every one of them: they start the program with a point and a file named in its environment,
-//! and once that file exists, the first pass of that point ends the process as `kill -9` does. In a release build a pass is
-//! nothing at all.
+//! and once that file exists, the first pass of that point ends the process as `kill -9` does, or makes it stand still until
+//! it is told to go on. In a release build a pass is nothing at all.
 
 /// Declares the points, so that the list of all is the declaration itself.
 macro_rules! points {
@@ -72,8 +72,10 @@ points! {
 pub const POINT_VARIABLE: &str = "CALBRIDGE_CRASH_POINT";
 /// Variable that names the file without which nothing happens.
 pub const ARMED_VARIABLE: &str = "CALBRIDGE_CRASH_WHEN";
+/// Variable that names the signal which the process then sends to itself: `KILL`, also if it is not set, or `STOP`.
+pub const SIGNAL_VARIABLE: &str = "CALBRIDGE_CRASH_SIGNAL";
 
-/// Passes a point: dies here if the environment wants it, in a debug build.
+/// Passes a point: dies or stops here if the environment wants it, in a debug build.
 #[inline]
 pub fn pass(point: Point) {
     #[cfg(debug_assertions)]
@@ -87,33 +89,55 @@ mod death {
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
     use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::{ARMED_VARIABLE, POINT_VARIABLE, Point};
+    use super::{ARMED_VARIABLE, POINT_VARIABLE, Point, SIGNAL_VARIABLE};
 
-    static WANTED: LazyLock<Option<(Point, PathBuf)>> = LazyLock::new(wanted);
+    struct Wanted {
+        point: Point,
+        armed: PathBuf,
+        stops: bool,
+    }
+
+    static WANTED: LazyLock<Option<Wanted>> = LazyLock::new(wanted);
+    /// Whether it stopped since the file came: what it does at once in several threads is one stop.
+    static STOPPED: AtomicBool = AtomicBool::new(false);
 
     #[expect(
         clippy::disallowed_methods,
         reason = "for tests of debug builds only; no setting, because a release has no such thing"
     )]
-    fn wanted() -> Option<(Point, PathBuf)> {
+    fn wanted() -> Option<Wanted> {
         let name = std::env::var(POINT_VARIABLE).ok()?;
-        let point = Point::ALL.iter().find(|point| point.name() == name)?;
-        Some((*point, std::env::var_os(ARMED_VARIABLE)?.into()))
+        let point = *Point::ALL.iter().find(|point| point.name() == name)?;
+        let stops = std::env::var(SIGNAL_VARIABLE).is_ok_and(|signal| signal == "STOP");
+        Some(Wanted { point, armed: std::env::var_os(ARMED_VARIABLE)?.into(), stops })
     }
 
     pub(super) fn strike(point: Point) {
-        let Some((wanted, armed)) = &*WANTED else { return };
-        if *wanted != point || !armed.exists() {
+        let Some(wanted) = WANTED.as_ref().filter(|wanted| wanted.point == point) else { return };
+        if !wanted.armed.exists() {
+            STOPPED.store(false, Ordering::SeqCst);
             return;
         }
-        let own = std::process::id().to_string();
-        let killed = Command::new("kill").args(["-KILL", &own]).stdin(Stdio::null()).status();
-        // The signal comes before this thread goes on; without one the test must not take a survivor for dead.
-        assert!(killed.is_ok_and(|status| status.success()), "cannot kill myself");
+        if wanted.stops {
+            if !STOPPED.swap(true, Ordering::SeqCst) {
+                send("-STOP");
+            }
+            return;
+        }
+        send("-KILL");
         loop {
             std::thread::park();
         }
+    }
+
+    /// Sends this process a signal; it comes before this thread goes on.
+    fn send(signal: &str) {
+        let own = std::process::id().to_string();
+        let sent = Command::new("kill").args([signal, &own]).stdin(Stdio::null()).status();
+        // Without one the test must not take a survivor for dead.
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send a signal to myself");
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) struct Enroller {
     pub(super) calendars: BothSides<Arc<dyn Calendar>>,
     pub(super) wanted: Vec<WantedEnrolment>,
     pub(super) told: watch::Sender<Vec<EnrolmentRow>>,
+    /// Set once the stored pairs are told: a lane that ran before would take everybody for unknown, and what is new for
+    /// nobody's.
+    pub(super) known: watch::Sender<bool>,
     /// Whether this instance is the one that asks the remotes.
     pub(super) ours: watch::Receiver<bool>,
 }
@@ -39,7 +42,13 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Enroller {
     /// Tells the stored pairs at once, then asks the remotes until every wanted mailbox has its pair or is unknown.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        self.tell().await;
+        while !self.tell().await {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+        self.known.send_replace(true);
         while !*self.ours.borrow_and_update() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => self.tell_news().await,
@@ -51,7 +60,7 @@ impl Enroller {
         loop {
             match self.pair().await {
                 Ok(()) => {
-                    self.tell().await;
+                    let _told = self.tell().await;
                     return;
                 }
                 Err(error) => events::remote_failed(&error),
@@ -111,13 +120,18 @@ impl Enroller {
         }
     }
 
-    async fn tell(&self) {
+    /// Tells the stored pairs; returns whether they could be read.
+    async fn tell(&self) -> bool {
         match self.store.enrolments(&self.connection).await {
             Ok(rows) => {
                 events::enrolled(rows.len());
                 self.told.send_replace(rows);
+                true
             }
-            Err(error) => events::store_failed(&format!("read enrolments: {error}")),
+            Err(error) => {
+                events::store_failed(&format!("read enrolments: {error}"));
+                false
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
-use calbridge_core::link::{Intent, Link, LinkState};
+use calbridge_core::link::{Action, Intent, Link, LinkState};
 use calbridge_core::observed::{Observed, Why};
 use calbridge_core::plan::{Alias, Outcome, Plan, Planned, Settled, aliases, plan};
 use calbridge_core::policy::Rules;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::engine::{facts, journal};
+use crate::mistakes::{Mistake, is_made};
 use crate::points::{Point, pass};
 use crate::ports::{
     Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError,
@@ -67,11 +68,12 @@ impl Executor {
         self.read(&mut group).await;
         self.plan(&mut group, &rules).await;
         let group = self.still_held(group, &mut held_since).await;
+        let sent = if is_made(Mistake::SendsBeforeRecording) { Some(self.send(steps(&group)).await) } else { None };
         let recorded = self.commit_plans(group, &rules).await;
         let recorded = self.still_held(recorded, &mut held_since).await;
         let in_time = self.in_time(recorded, held_since, &rules);
         if !in_time.is_empty() {
-            self.write(in_time, &rules).await;
+            self.write(in_time, &rules, sent).await;
         }
     }
 
@@ -254,7 +256,8 @@ impl Executor {
     /// Without an answer nothing is left: what was recorded is found again by the next run of the lane.
     async fn still_held(&self, mut group: Vec<Work>, held_since: &mut Instant) -> Vec<Work> {
         let asked_at = self.clock.monotonic();
-        if group.is_empty() || asked_at.duration_since(*held_since) < self.lease / 3 {
+        let careless = is_made(Mistake::IgnoresTheFence) || is_made(Mistake::SendsWhenItWakes);
+        if group.is_empty() || careless || asked_at.duration_since(*held_since) < self.lease / 3 {
             return group;
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
@@ -280,7 +283,8 @@ impl Executor {
         let held = self.clock.monotonic().duration_since(held_since) + request <= self.lease;
         group.retain(|work| {
             let steps = work.plan.iter().flat_map(|plan| &plan.steps);
-            let in_time = held && steps.clone().all(|step| now + timers.late_apply <= step.give_up_at);
+            let careless = is_made(Mistake::IgnoresTheFence) || is_made(Mistake::SendsWhenItWakes);
+            let in_time = careless || (held && steps.clone().all(|step| now + timers.late_apply <= step.give_up_at));
             if !in_time {
                 events::too_late_to_send(work.claim.fence.lane);
             }
@@ -315,6 +319,7 @@ impl Executor {
             match result {
                 Ok(()) if work.has_steps() => to_write.push(work),
                 Ok(()) => {}
+                Err(StoreError::Fenced) if is_made(Mistake::IgnoresTheFence) && work.has_steps() => to_write.push(work),
                 Err(error) => {
                     events::commit_refused(work.claim.fence.lane, &error);
                     if !matches!(error, StoreError::Fenced) {
@@ -384,12 +389,13 @@ impl Executor {
         })
     }
 
-    /// Sends recorded intents in shared calls and settles the answers.
-    async fn write(&self, group: Vec<Work>, rules: &Rules) {
-        let intents: Vec<Intent> =
-            group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect();
+    /// Sends recorded intents in shared calls and settles the answers; `sent` are those of who sent them too early.
+    async fn write(&self, group: Vec<Work>, rules: &Rules, sent: Option<BTreeMap<WriteToken, WriteResult>>) {
         pass(Point::BeforeSend);
-        let results = self.send(intents).await;
+        let results = match sent {
+            Some(results) => results,
+            None => self.send(steps(&group)).await,
+        };
         pass(Point::AfterAnswer);
         let now = self.clock.now();
         let mut commits = Vec::new();
@@ -468,7 +474,14 @@ impl Executor {
             if intents.is_empty() {
                 return Vec::new();
             }
-            let results = calendar.write(&intents).await;
+            let mut results = calendar.write(&intents).await;
+            if is_made(Mistake::RepeatsCreations) {
+                for (intent, result) in intents.iter().zip(&mut results) {
+                    if matches!((&intent.action, &*result), (Action::Create(_), WriteResult::Unknown(_))) {
+                        *result = calendar.write(std::slice::from_ref(intent)).await.remove(0);
+                    }
+                }
+            }
             intents.into_iter().map(|intent| intent.token).zip(results).collect::<Vec<_>>()
         };
         let (outlook, salesforce) =
@@ -572,7 +585,11 @@ impl Work {
             notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
             enrolments: enrolments.to_vec(),
             lookups: self.lookups.clone(),
-            facts: facts::whole(&self.claim.facts, self.claim.link.as_ref()),
+            facts: if is_made(Mistake::ForgetsFacts) {
+                Vec::new()
+            } else {
+                facts::whole(&self.claim.facts, self.claim.link.as_ref())
+            },
             instruction: self.claim.instruction,
             tries: self.claim.tries,
         }
@@ -636,6 +653,11 @@ fn tell_unread(records: &[RecordId], observed: &[Observed]) {
     if let (Some(record), Some(why)) = (records.first(), unread.first()) {
         events::reads_failed(record.side(), unread.len() as u64, &why.code, &why.message);
     }
+}
+
+/// Returns every write that a group plans.
+fn steps(group: &[Work]) -> Vec<Intent> {
+    group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect()
 }
 
 fn unanswered() -> Answer {

@@ -115,6 +115,7 @@ impl Engine {
         tasks.spawn(asking);
         let (may_sweep, asking) = duty("rounds", "rounds").watch(stop.clone());
         tasks.spawn(asking);
+        let (pairs_known, mut known) = watch::channel(false);
         tasks.spawn(
             enrol::Enroller {
                 connection: parts.connection.clone(),
@@ -123,6 +124,7 @@ impl Engine {
                 calendars: parts.calendars.clone(),
                 wanted: parts.wanted,
                 told: parts.enrolments,
+                known: pairs_known,
                 ours: may_enrol,
             }
             .run(stop.clone()),
@@ -195,9 +197,15 @@ impl Engine {
         report("engine", Some("learning what both remotes can do"));
         report("enrolments", Some("no mailbox is paired with a user yet"));
         let mut paired = executor.enrolments.clone();
-        // Before it is known whether writes can be stamped, there is nothing that a lane could safely do.
+        // Before it is known whether writes can be stamped and who is paired with whom, there is nothing that a lane could
+        // safely do.
+        let ready = async {
+            // Either sender goes only when the engine stops.
+            drop(learned.wait_for(|learned| *learned).await);
+            drop(known.wait_for(|known| *known).await);
+        };
         tokio::select! {
-            _known = learned.wait_for(|learned| *learned) => {}
+            () = ready => {}
             () = stop.cancelled() => {}
         }
         report("engine", None);

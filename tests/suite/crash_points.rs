@@ -1,7 +1,8 @@
 //! Killed at every point that the program names: whatever had happened by then, both sides agree soon after the restart.
 //!
 //! The points are those of `calbridge::points`, so that one which is added is visited here or fails the test. Each is
-//! visited once, with another kind of edit for each; `CALBRIDGE_TEST_LONG=1` visits every point with every kind of edit.
+//! visited once on SQLite, and once on PostgreSQL with Redis, with another kind of edit for each; `CALBRIDGE_TEST_LONG=1`
+//! visits every point with every kind of edit on both.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,29 +16,46 @@ use serde_json::{Value, json};
 
 use crate::support::ledger::Ledger;
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce};
+use crate::support::postgres::Database;
 use crate::support::process::{Bench, Running};
+use crate::support::redis::RedisServer;
 use crate::support::{PATIENCE, Rehearsal, environment};
 
-/// Clocks run twice as fast as the wall clock.
-const SPEED: f64 = 2.0;
 const SETTINGS: &str = "network:\n  request_timeout_secs: 2\nsync:\n  late_apply_secs: 16\n";
+/// What is further set on PostgreSQL: what a dead process held is free after 5 s, its duties after 10 s.
+const ON_A_SERVER: &str = "  lease_secs: 5\n  delete_wait_secs: 3\n";
 /// Longest time to agreement where a read settles what was in flight.
 const READ_BOUND: TimeDelta = TimeDelta::seconds(30);
 /// Longest time where nothing but patience tells that a recorded write was never sent: it is given up 16 s after its
-/// timeout of 2 s (4 s on this clock), and 15 s more are for reading and writing.
+/// timeout of 2 s (4 s on a clock twice as fast), and 15 s more are for reading and writing.
 const LATE_BOUND: TimeDelta = TimeDelta::seconds(4 + 16 + 15);
 
-/// Databases on which the points are visited.
+/// Stores on which the points are visited.
 #[derive(Debug, Clone, Copy)]
-enum Database {
+enum Store {
     Sqlite,
+    PostgresAndRedis,
 }
 
-impl Database {
-    /// Returns the settings that choose it.
-    fn settings(self) -> String {
+impl Store {
+    /// Returns how fast clocks run: leases of duties are in real time, and the bounds are not.
+    fn speed(self) -> f64 {
         match self {
-            Self::Sqlite => SETTINGS.to_owned(),
+            Self::Sqlite => 2.0,
+            Self::PostgresAndRedis => 1.0,
+        }
+    }
+
+    /// Starts what it needs; none where a server is missing.
+    async fn set_up(self) -> Option<(Option<RedisServer>, Bench)> {
+        let options = Options { speed: self.speed(), ..Options::default() };
+        match self {
+            Self::Sqlite => Some((None, Bench::set_up(options, SETTINGS).await)),
+            Self::PostgresAndRedis => {
+                let (redis, database) = (RedisServer::start().await?, Database::create().await?);
+                let settings = format!("{SETTINGS}{ON_A_SERVER}redis:\n  url: {}\n", redis.url());
+                Some((Some(redis), Bench::set_up_on(Some(database), options, &settings).await))
+            }
         }
     }
 }
@@ -114,13 +132,15 @@ struct Run {
     bench: Bench,
     armed: PathBuf,
     visits: Vec<Visit>,
+    /// Ends with the run.
+    _redis: Option<RedisServer>,
 }
 
 impl Run {
-    async fn set_up(database: Database, visits: Vec<Visit>) -> Self {
-        let bench = Bench::set_up(Options { speed: SPEED, ..Options::default() }, &database.settings()).await;
+    async fn set_up(store: Store, visits: Vec<Visit>) -> Option<Self> {
+        let (redis, bench) = store.set_up().await?;
         let armed = bench.rehearsal.folder().join("armed");
-        Self { bench, armed, visits }
+        Some(Self { bench, armed, visits, _redis: redis })
     }
 
     fn rehearsal(&self) -> &Rehearsal {
@@ -240,14 +260,14 @@ fn events(rehearsal: &Rehearsal) -> Vec<Value> {
 
 /// Makes the visits one after the other, and judges them all at the end.
 #[expect(clippy::print_stderr, reason = "the table is the evidence")]
-async fn visit_all(database: Database, visits: Vec<Visit>) {
-    let run = Run::set_up(database, visits).await;
+async fn visit_all(store: Store, visits: Vec<Visit>) {
+    let Some(run) = Run::set_up(store, visits).await else { return };
     run.prepare().await;
     let subscribed = run.bench.subscribed();
     let mut running = run.start(0);
     run.bench.listens(subscribed).await;
     run.rehearsal().settled().await;
-    let mut table = format!("  {database:?}: died at       while somebody did      agreement after\n");
+    let mut table = format!("  {store:?}: died at       while somebody did      agreement after\n");
     let mut slow = Vec::new();
     for (number, visit) in run.visits.iter().enumerate() {
         let (next, took) = run.make(number, running).await;
@@ -276,9 +296,9 @@ async fn visit_all(database: Database, visits: Vec<Visit>) {
     run.bench.end().await;
 }
 
-/// Returns every second visit of the run, so that two tests share them.
-fn share(first: usize) -> Vec<Visit> {
-    visits().into_iter().skip(first).step_by(2).collect()
+/// Returns one of so many equal shares of the visits, so that several tests make them.
+fn share(first: usize, of: usize) -> Vec<Visit> {
+    visits().into_iter().skip(first).step_by(of).collect()
 }
 
 #[test]
@@ -288,16 +308,38 @@ fn every_point_is_visited_and_every_kind_of_edit_meets_some() {
     assert_eq!(points.into_iter().collect::<Vec<_>>(), Point::ALL);
     let kinds: BTreeSet<(Act, Cloud)> = visits.iter().map(|visit| (visit.act, visit.cloud)).collect();
     assert_eq!(kinds.len(), KINDS.len());
-    let shared: BTreeSet<Visit> = share(0).into_iter().chain(share(1)).collect();
-    assert_eq!(shared.len(), visits.len(), "two tests make them all");
+    for of in [2, 4] {
+        let shared: BTreeSet<Visit> = (0..of).flat_map(|first| share(first, of)).collect();
+        assert_eq!(shared.len(), visits.len(), "{of} tests make them all");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_second_point_on_sqlite_both_sides_agree_soon_after_the_restart() {
-    visit_all(Database::Sqlite, share(0)).await;
+    visit_all(Store::Sqlite, share(0, 2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_the_other_points_on_sqlite_both_sides_agree_soon_after_the_restart() {
-    visit_all(Database::Sqlite, share(1)).await;
+    visit_all(Store::Sqlite, share(1, 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_a_quarter_of_the_points_on_postgresql_both_sides_agree_soon_after_the_restart() {
+    visit_all(Store::PostgresAndRedis, share(0, 4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_a_second_quarter_of_the_points_on_postgresql_both_sides_agree_soon_after_the_restart() {
+    visit_all(Store::PostgresAndRedis, share(1, 4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_a_third_quarter_of_the_points_on_postgresql_both_sides_agree_soon_after_the_restart() {
+    visit_all(Store::PostgresAndRedis, share(2, 4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_the_last_quarter_of_the_points_on_postgresql_both_sides_agree_soon_after_the_restart() {
+    visit_all(Store::PostgresAndRedis, share(3, 4)).await;
 }

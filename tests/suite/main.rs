@@ -5,6 +5,7 @@
 mod attendees;
 mod bursts;
 mod calendars;
+mod chaos;
 mod commands;
 mod compose;
 mod contract;

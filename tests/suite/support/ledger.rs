@@ -4,18 +4,23 @@
 //! marks of `people.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use calbridge::ports::{JournalEntry, JournalKind, TraceQuery};
 use calbridge_core::reason::Reason;
 use calbridge_sandbox::history::{Cloud, Effect, EffectKind};
 use chrono::DateTime;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::Rehearsal;
 use super::people::Part;
 
 /// Extended property in which the engine keeps its stamp on Outlook events; the GUID of `docs/PROTOCOLS.md`.
 const STAMP: &str = "Name calbridge";
+
+/// Real time after which a change event that has not come counts as lost.
+const TOLD_WITHIN: Duration = Duration::from_secs(6);
 
 /// Values of people that are nowhere any more.
 #[derive(Debug, Default)]
@@ -49,6 +54,18 @@ impl Ledger {
             journal.extend(rows.into_iter().map(|row| (row.sequence, row)));
         }
         Self { effects, journal, of_record }
+    }
+
+    /// Reads both once the change events of the last writes have told what these covered, or have had time to.
+    pub(crate) async fn read_when_told(rehearsal: &Rehearsal) -> Self {
+        let until = Instant::now() + TOLD_WITHIN;
+        loop {
+            let ledger = Self::read(rehearsal).await;
+            if ledger.values_that_disappeared().unseen.is_empty() || Instant::now() > until {
+                return ledger;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Lists writes of the engine without a cause in the journal, and writes that took effect twice.
@@ -98,6 +115,16 @@ impl Ledger {
             }
         }
         gone
+    }
+
+    /// Returns how many mails the journal expects Exchange to have sent.
+    pub(crate) fn mails_expected(&self) -> u64 {
+        self.journal.values().map(|row| u64::from(row.mails)).sum()
+    }
+
+    /// Returns how many edits people made on a side.
+    pub(crate) fn edits(&self, cloud: Cloud) -> usize {
+        self.effects.iter().filter(|effect| effect.cloud == cloud && effect.actor.is_person()).count()
     }
 
     /// Returns how many values the journal tells as overwritten unseen.
@@ -196,7 +223,7 @@ fn replaces(later: &Effect, edit: &Effect, part: Part) -> bool {
 fn mark_in(values: &serde_json::Map<String, Value>, cloud: Cloud, part: Part) -> Option<String> {
     let text = values.get(part.field(cloud))?.to_string();
     if part == Part::Time {
-        let at = text.find("\"202")? + 1;
+        let at = text.find("\"20")? + 1;
         return text.get(at..at + 10).map(str::to_owned);
     }
     let letter = part.mark(0).as_bytes()[0];

@@ -1,5 +1,6 @@
 //! What tests read of a rehearsal beyond its records: counters, switches, effects, traces.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use calbridge::engine;
 use calbridge::ports::{StoreStatus, TraceQuery};
 use calbridge::trace;
 use calbridge_core::case::Instruction;
+use calbridge_core::link::Intent;
 use calbridge_sandbox::faults::Switches;
 use calbridge_sandbox::history::{Cloud, Effect};
 use chrono::TimeDelta;
@@ -65,6 +67,21 @@ impl Rehearsal {
     /// Returns both counts of writes: to Outlook and to Salesforce.
     pub(crate) fn written(&self) -> (usize, usize) {
         (self.writes(Cloud::Outlook).len(), self.writes(Cloud::Salesforce).len())
+    }
+
+    /// Returns the writes that the database holds for open, by whichever record they are found.
+    pub(crate) async fn open_writes(&self) -> Vec<Intent> {
+        let store = self.store().await;
+        let effects = self.sandbox.world().history.since(0);
+        let records: BTreeSet<String> = effects.into_iter().map(|effect| effect.record).collect();
+        let mut open = BTreeMap::new();
+        for record in records {
+            let found = store.trace(&TraceQuery::Text(record), 20).await.expect("the database answers");
+            let links = found.into_iter().filter_map(|traced| traced.link);
+            let intents = links.flat_map(|link| [link.intents.outlook, link.intents.salesforce]).flatten();
+            open.extend(intents.map(|intent| (intent.token, intent)));
+        }
+        open.into_values().collect()
     }
 
     /// Returns what the engine's database says of itself.

@@ -7,6 +7,7 @@ pub(crate) mod contract;
 pub(crate) mod ledger;
 pub(crate) mod look;
 pub(crate) mod meetings;
+pub(crate) mod outage;
 pub(crate) mod people;
 pub(crate) mod postgres;
 pub(crate) mod process;

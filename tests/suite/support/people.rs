@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 use super::Rehearsal;
 use super::meetings::{fields, id_of};
 
+/// Days after which the marks of times begin anew: Exchange's calendar does not end before, and hardly a run is so long.
+const DAYS: u32 = 20_000;
+
 /// What a person may set, on either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -47,7 +50,7 @@ impl Part {
             // Nine in the morning of Greenwich is the same day in every zone of the sandbox's people.
             Self::Time => {
                 let first = NaiveDate::from_ymd_opt(2026, 12, 1).expect("a day of the calendar");
-                first.checked_add_days(Days::new(u64::from(number))).expect("not so many edits").to_string()
+                first.checked_add_days(Days::new(u64::from(number % DAYS))).expect("some decades").to_string()
             }
         }
     }
@@ -86,12 +89,14 @@ struct Known {
 /// People of a rehearsal; makes so many edits and counts them.
 pub(crate) struct People {
     pub(crate) choices: StdRng,
+    /// Whether they also change, in Salesforce, meetings to which somebody is invited: Exchange mails the guests then.
+    pub(crate) mailing: bool,
     made: u32,
 }
 
 impl People {
     pub(crate) fn new(choices: StdRng) -> Self {
-        Self { choices, made: 0 }
+        Self { choices, mailing: false, made: 0 }
     }
 
     /// Returns how many edits were made.
@@ -146,6 +151,13 @@ impl People {
         Part::ALL[self.choices.random_range(0..Part::ALL.len())]
     }
 
+    /// Makes one meeting on some side.
+    pub(crate) fn create_some(&mut self, rehearsal: &Rehearsal) {
+        let person = self.choices.random_range(0..3);
+        let cloud = if self.choices.random_bool(0.5) { Cloud::Outlook } else { Cloud::Salesforce };
+        self.create(rehearsal, person, cloud, false);
+    }
+
     fn create(&mut self, rehearsal: &Rehearsal, person: usize, cloud: Cloud, guests: bool) {
         let number = self.made;
         let one = rehearsal.person(person);
@@ -188,8 +200,7 @@ impl People {
                 let patch = Value::Object(part.in_outlook(number));
                 rehearsal.person(*person).update_in_outlook(id, &patch).is_ok()
             }
-            // A meeting with guests flows one way; what happens to edits against the stream is told in `attendees.rs`.
-            (Cloud::Salesforce, Known { salesforce: Some(id), guests: false, .. }) => {
+            (Cloud::Salesforce, Known { salesforce: Some(id), guests, .. }) if !guests || self.mailing => {
                 let person = self.choices.random_range(0..3);
                 rehearsal.person(person).update_in_salesforce(id, &part.in_salesforce(number)).is_ok()
             }
@@ -203,11 +214,13 @@ impl People {
         let outlook_first = self.choices.random_bool(0.5);
         let done = match &meeting {
             Known { outlook: Some((person, id)), salesforce, guests }
-                if outlook_first || *guests || salesforce.is_none() =>
+                if outlook_first || (*guests && !self.mailing) || salesforce.is_none() =>
             {
                 rehearsal.person(*person).delete_in_outlook(id).is_ok()
             }
-            Known { salesforce: Some(id), guests: false, .. } => rehearsal.person(0).delete_in_salesforce(id).is_ok(),
+            Known { salesforce: Some(id), guests, .. } if !guests || self.mailing => {
+                rehearsal.person(0).delete_in_salesforce(id).is_ok()
+            }
             Known { .. } => false,
         };
         self.made += u32::from(done);

@@ -40,8 +40,8 @@ read -r _ || true
 "#;
 
 pub(crate) struct Server {
-    folder: PathBuf,
-    programs: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) programs: PathBuf,
     port: u16,
     /// Its standard input is the pipe that keeps the server alive.
     _keeper: Child,
@@ -57,18 +57,27 @@ impl Database {
     /// Makes an empty database; none, and a line that says so, where there is no PostgreSQL.
     pub(crate) async fn create() -> Option<Self> {
         let database = Self::named_only()?;
-        let mut admin = database.server.admin("postgres").await;
-        let make = format!("CREATE DATABASE {} OWNER {ROLE}", database.name);
+        database.make().await;
+        Some(database)
+    }
+
+    /// Makes it on its server.
+    pub(crate) async fn make(&self) {
+        let mut admin = self.server.admin("postgres").await;
+        let make = format!("CREATE DATABASE {} OWNER {ROLE}", self.name);
         admin.execute(AssertSqlSafe(make)).await.expect("a database can be made");
         admin.close().await.expect("the connection closes");
-        Some(database)
     }
 
     /// Takes a name that no database has.
     pub(crate) fn named_only() -> Option<Self> {
+        Server::running().map(Self::named_on)
+    }
+
+    /// Takes a name that no database has, on this server.
+    pub(crate) fn named_on(server: &'static Server) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
-        let server = Server::running()?;
-        Some(Self { server, name: format!("t{}", MADE.fetch_add(1, Ordering::Relaxed)) })
+        Self { server, name: format!("t{}", MADE.fetch_add(1, Ordering::Relaxed)) }
     }
 
     /// Returns the address for `store.url`; the password is [`PASSWORD`].
@@ -97,7 +106,8 @@ impl Server {
         SERVER.get_or_init(Self::start).as_ref()
     }
 
-    fn start() -> Option<Self> {
+    /// Starts a server; none, and a line that says so, where there is no PostgreSQL.
+    pub(crate) fn start() -> Option<Self> {
         #[expect(clippy::disallowed_methods, reason = "tests are told by the environment what must be present")]
         let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
         let Some(programs) = programs() else {
@@ -118,15 +128,11 @@ impl Server {
         // Other accounts may not enter a temporary folder of root's.
         let folder = if root { tempfile::Builder::new().tempdir_in("/tmp") } else { tempfile::tempdir() };
         let folder = folder.expect("a temporary folder can be made").keep();
-        let mut command = if root {
+        if root {
             let given = Command::new("chown").arg(ACCOUNT).arg(&folder).status().expect("chown runs");
             assert!(given.success(), "the folder can be given to the account `{ACCOUNT}`");
-            let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={ACCOUNT}"), &format!("--regid={ACCOUNT}"), "--clear-groups", "sh"]);
-            command
-        } else {
-            Command::new("sh")
-        };
+        }
+        let mut command = shell();
         command.args(["-c", KEEPER, "sh"]).arg(programs).arg(&folder).arg(port.to_string());
         let mut keeper =
             command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell starts");
@@ -162,6 +168,16 @@ impl Server {
             .database(database);
         options.connect().await.expect("the server answers")
     }
+}
+
+/// Returns a shell of the account that servers run under.
+pub(crate) fn shell() -> Command {
+    if !is_root() {
+        return Command::new("sh");
+    }
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={ACCOUNT}"), &format!("--regid={ACCOUNT}"), "--clear-groups", "sh"]);
+    command
 }
 
 fn is_root() -> bool {

@@ -87,12 +87,18 @@ impl Bench {
 
     /// Starts a further `calbridge run` on the same database, with a web address of its own, and waits for nothing.
     pub(crate) fn start_another(&self, name: &str, settings: &str) -> Running {
+        self.start_another_in(name, settings, &[])
+    }
+
+    /// Does the same with these environment variables.
+    pub(crate) fn start_another_in(&self, name: &str, settings: &str, environment: &[(String, String)]) -> Running {
         let file = self.rehearsal.folder().join(format!("{name}.yaml"));
         let store = self.rehearsal.store_settings();
         let text = format!("{SETTINGS}{store}web:\n  address: {}\n{settings}", free_address());
         std::fs::write(&file, text).unwrap();
         let (endpoints, config) = (self.endpoints.to_str().unwrap(), file.to_str().unwrap());
-        Running::start(&["run", "--sandbox-endpoints", endpoints, "--config", config])
+        let arguments = ["run", "--sandbox-endpoints", endpoints, "--config", config];
+        Running::of(env!("CARGO_BIN_EXE_calbridge"), &arguments, environment)
     }
 
     /// Changes the endpoints file, as a person who mistypes a credential does.
@@ -114,13 +120,18 @@ impl Bench {
     pub(crate) async fn run(&self) -> Running {
         let subscribed = self.subscribed();
         let running = self.start();
-        self.listens(subscribed).await;
+        self.ready(subscribed).await;
+        running
+    }
+
+    /// Waits until a program that was started after so many subscriptions listens and has done what it owed.
+    pub(crate) async fn ready(&self, subscribed_before: u64) {
+        self.listens(subscribed_before).await;
         let mailboxes = self.rehearsal.sandbox.endpoints().mailboxes.len() as u64;
         let read = |rehearsal: &Rehearsal| rehearsal.calls("graph.calendar_view_delta") >= mailboxes;
         self.rehearsal.until("every mailbox was read", read).await;
         self.rehearsal.settled().await;
         self.rehearsal.next_second().await;
-        running
     }
 
     /// Returns how often somebody subscribed to change events so far.
@@ -338,10 +349,34 @@ impl Running {
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(self) -> Ended {
-        let id = self.id();
-        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await;
-        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM can be sent");
+        self.signal("TERM").await;
         self.ended().await
+    }
+
+    /// Sends a signal by name: `STOP` lets it stand still until `CONT`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.id();
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} can be sent");
+    }
+
+    /// Tells whether it stands still.
+    pub(crate) async fn stands_still(&self) -> bool {
+        let told = Command::new("ps").args(["-o", "stat=", "-p", &self.id().to_string()]).output().await;
+        told.expect("ps runs").stdout.starts_with(b"T")
+    }
+
+    /// Waits until it is over, however it ends: one that is asked to end while it starts dies of the signal.
+    pub(crate) async fn over(mut self) -> std::process::ExitStatus {
+        let Ok(status) = tokio::time::timeout(PATIENCE, self.child.wait()).await else {
+            panic!("the program does not end: {:#?}", self.log());
+        };
+        status.expect("its end is told")
+    }
+
+    /// Tells whether it has ended by itself, and how.
+    pub(crate) fn end_of_its_own(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("its state is told")
     }
 
     /// Kills it at once, as a crash does, and waits until it is gone; returns its log.
