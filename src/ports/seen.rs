@@ -1,0 +1,44 @@
+//! The dedup cache: what was delivered before.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+/// A dedup key: `cb:d:{epoch}:{connection}:{side}:{hash(record)}:{version or position}:{mapping}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeenKey(pub String);
+
+/// What the cache knows about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Unknown until now; claimed by this call.
+    New,
+    /// Claimed by someone whose commit is not confirmed; does not drop a signal.
+    Claimed,
+    /// Confirmed after a commit; drops the signal.
+    Done,
+}
+
+/// Why the cache could not answer; costs reads, never results.
+#[derive(Debug, Error)]
+#[error("the dedup cache failed: {0}")]
+pub struct CacheError(pub String);
+
+impl CacheError {
+    /// Stable code; `docs/errors/` explains it.
+    pub const CODE: &'static str = "CB1206";
+}
+
+/// Remembers what was seen, in two phases, with a TTL; may forget anything at any time.
+#[async_trait]
+pub trait SeenCache: Send + Sync {
+    /// Asks for a sign of life, within the same time as any call.
+    async fn check(&self) -> Result<(), CacheError>;
+    /// Claims keys for `lease`; order kept.
+    async fn claim(&self, keys: &[SeenKey], lease: Duration) -> Result<Vec<Seen>, CacheError>;
+    /// Confirms keys after the commit that made their signals durable.
+    async fn confirm(&self, keys: &[SeenKey], ttl: Duration) -> Result<(), CacheError>;
+    /// Gives claimed keys back after a failed commit.
+    async fn release(&self, keys: &[SeenKey]) -> Result<(), CacheError>;
+}
