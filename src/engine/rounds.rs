@@ -10,6 +10,7 @@ use std::time::Duration;
 use calbridge_core::ids::{ConnectionId, MailboxId, StreamId};
 use calbridge_core::side::{BothSides, Side};
 use calbridge_core::signal::{Change, Position, Signal, SignalCause, Target};
+use chrono::SecondsFormat;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -242,6 +243,7 @@ impl Rounds {
             }
             records += page.records.len() as u64;
             let last = page.next.is_none();
+            let looked_at = self.clock.now();
             let signals = page.records.into_iter().map(|(record, removed)| Signal {
                 connection: self.connection.clone(),
                 side: request.side,
@@ -250,8 +252,11 @@ impl Rounds {
                 cause: request.cause,
                 version: None,
                 facts: None,
-                position: None,
-                received_at: self.clock.now(),
+                position: Some(Position {
+                    stream: request.stream(),
+                    value: looked_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+                }),
+                received_at: looked_at,
             });
             let (receipt, taken) = Receipt::new();
             let position = Position { stream: request.stream(), value: page.resume.unwrap_or_default() };

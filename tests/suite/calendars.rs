@@ -14,7 +14,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::Value;
 
 use crate::support::process::Bench;
-use crate::support::{PATIENCE, Rehearsal};
+use crate::support::{Rehearsal, until_stored};
 
 /// Sandbox time at the start: every event of the files in `tests/data/calendars` lies less than a year ahead.
 const START: &str = "2026-03-01T08:00:00Z";
@@ -134,23 +134,14 @@ impl Counts {
 
 /// Waits until the engine has told all about an event; returns its story.
 async fn told(rehearsal: &Rehearsal, id: &str) -> Value {
-    let mut last = Vec::new();
-    let waiting = async {
-        loop {
-            last = rehearsal.trace(id).await;
-            if let [story] = last.as_slice()
-                && story["lines"].as_array().is_some_and(|lines| !lines.is_empty())
-                && story["verdict"]["is"] != "waiting"
-            {
-                return story.clone();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    match tokio::time::timeout(PATIENCE, waiting).await {
-        Ok(story) => story,
-        Err(tokio::time::error::Elapsed { .. }) => panic!("gave up waiting for the story of {id}: {last:#?}"),
-    }
+    until_stored(&format!("the story of {id} is told"), async || {
+        let mut stories = rehearsal.trace(id).await;
+        let is_told = |story: &Value| {
+            story["lines"].as_array().is_some_and(|lines| !lines.is_empty()) && story["verdict"]["is"] != "waiting"
+        };
+        if stories.len() == 1 && is_told(&stories[0]) { stories.pop() } else { None }
+    })
+    .await
 }
 
 /// Asserts what became of a file's events and lines, and counts them.

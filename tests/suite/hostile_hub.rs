@@ -10,9 +10,9 @@ use calbridge_sandbox::{Options, Sandbox};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::support::Rehearsal;
 use crate::support::meetings::{id_of, in_outlook};
 use crate::support::process::Bench;
+use crate::support::{Rehearsal, until_stored};
 
 /// Part of every hostile text; it must reach no log, metric, or column in the clear.
 const CANARY: &str = "zyxcanary";
@@ -211,18 +211,12 @@ async fn counted(rehearsal: &Rehearsal) -> BTreeMap<Reason, u64> {
 async fn read_up(rehearsal: &Rehearsal, what: &str) {
     let last = rehearsal.sandbox.hub().properties(PARTITION).unwrap().last_sequence;
     let store = rehearsal.store().await;
-    let waiting = async {
-        loop {
-            let status = store.status().await.unwrap();
-            let position = status.checkpoints.iter().find(|(stream, _)| stream.ends_with("/0"));
-            if position.and_then(|(_, value)| value.parse::<i64>().ok()).is_some_and(|at| at >= last) {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let read = tokio::time::timeout(crate::support::PATIENCE, waiting).await;
-    assert!(read.is_ok(), "the partition is not read to its end: {what}");
+    until_stored(&format!("the partition is read to its end: {what}"), async || {
+        let status = store.status().await.unwrap();
+        let (_, position) = status.checkpoints.iter().find(|(stream, _)| stream.ends_with("/0"))?;
+        position.parse::<i64>().is_ok_and(|at| at >= last).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

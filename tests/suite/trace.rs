@@ -148,16 +148,7 @@ async fn a_story_tells_both_sides_in_order_with_both_times_reason_codes_versions
     }
 
     // Another delivery of a notification that was answered long ago may be waiting at this very moment.
-    let in_step = async {
-        loop {
-            let shown = bench.call(&["trace", &record]).await;
-            if shown.data.starts_with("in step since ") {
-                return shown;
-            }
-            rehearsal.settled().await;
-        }
-    };
-    let shown = tokio::time::timeout(PATIENCE, in_step).await.expect("both sides stay in step");
+    let shown = bench.call_until(&["trace", &record], |ended| ended.data.starts_with("in step since ")).await;
     let heading = shown.data.lines().find(|line| line.starts_with("UTC")).expect("the times have headings");
     assert!(heading.contains("Berlin") && heading.contains("side") && heading.contains("what"), "{heading}");
     let flat: String = shown.data.split_whitespace().collect();

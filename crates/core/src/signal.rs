@@ -126,11 +126,11 @@ impl fmt::Debug for ChangeFact {
     }
 }
 
-/// A place in a durable stream.
+/// A place in a durable stream, or the time of the round that found a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The stream.
     pub stream: StreamId,
-    /// Offset, replay id (hex) or delta link.
+    /// Offset, replay id (hex), delta link, or when the round looked (RFC 3339).
     pub value: String,
 }

@@ -200,16 +200,11 @@ impl Rehearsal {
     /// Waits until nothing waits in the engine and no write is open.
     pub(crate) async fn settled(&self) {
         let store = self.store().await;
-        let waiting = async {
-            loop {
-                let status = store.status().await.expect("the database answers");
-                if status.waiting == 0 && status.intents == 0 {
-                    return;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("the engine comes to rest");
+        until_stored("the engine comes to rest", async || {
+            let status = store.status().await.expect("the database answers");
+            (status.waiting == 0 && status.intents == 0).then_some(())
+        })
+        .await;
     }
 
     /// Returns all changes that API clients made on a cloud which changed a value: what counts as a write.
@@ -242,6 +237,20 @@ fn store_settings(folder: &TempDir, database: Option<&Database>) -> String {
             postgres::PASSWORD
         ),
     }
+}
+
+/// Looks into a database until it holds what is waited for; a database that another program writes tells of no change.
+pub(crate) async fn until_stored<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, waiting).await;
+    found.unwrap_or_else(|_elapsed| panic!("gave up waiting until {what}"))
 }
 
 fn read_settings(sandbox: &Sandbox, store: &str, settings: &str) -> Config {
