@@ -150,6 +150,12 @@ tests() {
     cargo test --workspace --locked --no-fail-fast
 }
 
+# What the summary counts was counted by the tests before.
+emptied() {
+    env -u CALBRIDGE_TEST_LONG CALBRIDGE_TEST_FLUSH_REDIS=1 \
+        cargo test --workspace --locked --no-fail-fast --test suite
+}
+
 clients() {
     timeout --kill-after=10 900 scripts/clients.sh
 }
@@ -173,3 +179,5 @@ step "tests" tests
 step "simulation: schedules, mutants, exhaustive exploration" cat "$target/tmp/simulation.txt"
 step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo
+# `--long` sets it.
+[ -z "${CALBRIDGE_TEST_LONG:-}" ] || step "end to end, with Redis emptied every second" emptied
