@@ -18,7 +18,7 @@ impl Rehearsal {
     /// Makes a backup of the database of an engine that is stopped.
     pub(crate) async fn back_up(&self) -> Backup {
         match &self.database {
-            Some(database) => Backup::Server(database.copy().await),
+            Some(database) => Backup::Server(copy(database).await),
             None => {
                 let (file, copy) = (self.config.store.file().expect("it is a file"), self.folder().join("backup.db"));
                 // Whatever still lies in the log beside the file is in the copy too.
@@ -50,4 +50,21 @@ impl Rehearsal {
         assert!(self.database.is_none(), "the rehearsal is on a file");
         self.config.store.place = StorePlace::File(self.folder().join("anew.db"));
     }
+}
+
+/// Makes a copy of a database of the server, whose connections are ended for that.
+async fn copy(database: &Database) -> Database {
+    let (copy, other) = (Database::named_only(), Database::create().await);
+    let (copy, other) = (copy.expect("the server runs"), other.expect("the server runs"));
+    let name = |database: &Database| database.url().rsplit('/').next().expect("an address has a name").to_owned();
+    let statement = format!("CREATE DATABASE {} OWNER calbridge TEMPLATE {}", name(&copy), name(database));
+    // Not from within: whoever is connected is in the way, also a connection that is on its way out.
+    let mut admin = other.admin().await;
+    for _ in 0..50 {
+        database.cut_connections().await;
+        if admin.execute(AssertSqlSafe(statement.clone())).await.is_ok() {
+            return copy;
+        }
+    }
+    panic!("the database cannot be copied");
 }

@@ -76,22 +76,6 @@ impl Database {
         format!("postgres://{ROLE}@127.0.0.1:{}/{}", self.server.port, self.name)
     }
 
-    /// Makes a copy of it, whose connections are ended for that.
-    pub(crate) async fn copy(&self) -> Self {
-        let copy = Self::named_only().expect("the server runs");
-        let mut admin = copy.server.admin("postgres").await;
-        let make = format!("CREATE DATABASE {} OWNER {ROLE} TEMPLATE {}", copy.name, self.name);
-        // A connection that is on its way out, or in again, is in the way for a moment.
-        for _ in 0..50 {
-            self.cut_connections().await;
-            if admin.execute(AssertSqlSafe(make.clone())).await.is_ok() {
-                admin.close().await.expect("the connection closes");
-                return copy;
-            }
-        }
-        panic!("the database cannot be copied");
-    }
-
     /// Opens a connection that may do everything.
     pub(crate) async fn admin(&self) -> PgConnection {
         self.server.admin(&self.name).await
