@@ -26,6 +26,10 @@ impl Rehearsal {
                 let statement = format!("VACUUM INTO '{}'", copy.display());
                 connection.execute(AssertSqlSafe(statement)).await.expect("a copy can be made");
                 connection.close().await.unwrap();
+                // The copy of a page-wise backup keeps this; it lets readers in beside an engine.
+                let mut connection = SqliteConnection::connect(&format!("sqlite:{}", copy.display())).await.unwrap();
+                connection.execute("PRAGMA journal_mode = WAL").await.expect("the mode can be set");
+                connection.close().await.unwrap();
                 let key = |file: &std::path::Path| format!("{}.key", file.display());
                 std::fs::copy(key(file), key(&copy)).expect("the key is beside the database");
                 Backup::File(copy)
