@@ -59,7 +59,12 @@ async fn highest(connection: &ConnectionId, store: &dyn Store, cache: &dyn SeenC
 }
 
 /// Notes how far the journal has come; `anew` where it begins again further back.
-pub(super) async fn note(connection: &ConnectionId, store: &dyn Store, cache: &dyn SeenCache, anew: bool) -> Option<i64> {
+pub(super) async fn note(
+    connection: &ConnectionId,
+    store: &dyn Store,
+    cache: &dyn SeenCache,
+    anew: bool,
+) -> Option<i64> {
     if store.identity().is_empty() || !cache.outlives_process() {
         return None;
     }

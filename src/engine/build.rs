@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{backups, Engine, IntakeSettings, LaneSettings, MakeListener, Parts, SweepSettings, WantedEnrolment};
+use super::{Engine, IntakeSettings, LaneSettings, MakeListener, Parts, SweepSettings, WantedEnrolment, backups};
 use crate::config::{Config, SalesforceAuth, StorePlace};
 use crate::http::{self, HttpError, HttpOptions};
 use crate::outlook::{self, AuthSettings, HubSettings, Outlook, SubscriptionSettings};
@@ -17,11 +17,11 @@ use crate::ports::{CacheError, Calendar, Clock, EnrolmentRow, Finding, RemoteErr
 use crate::rate_limit::{Quota, RateLimits};
 use crate::salesforce::pubsub::ChangeEvents;
 use crate::salesforce::{self, Client, Grant, SalesforceCalendar, SettingsError};
-use crate::telemetry::events;
 use crate::store::{
     KeySource, MemorySeenCache, PostgresSettings, PostgresStore, RedisSeenCache, RedisSettings, SqliteStore,
     StoreSettings,
 };
+use crate::telemetry::events;
 
 /// Why an engine cannot start.
 #[derive(Debug, Error)]

@@ -182,7 +182,9 @@ impl Executor {
     async fn look_up(&self, wanted: BTreeSet<Lookup>) -> BTreeMap<Lookup, Answer> {
         let records = wanted.iter().filter_map(|lookup| match lookup {
             Lookup::Read(record) => Some(record.clone()),
-            Lookup::Stamped { .. } | Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => None,
+            Lookup::Stamped { .. } | Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => {
+                None
+            }
         });
         let reads = self.fetch(records.collect()).await;
         let mut answers: BTreeMap<Lookup, Answer> = reads

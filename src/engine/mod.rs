@@ -157,8 +157,7 @@ impl Engine {
             .run(rounds_asked, stop.clone()),
         );
         drop(batches);
-        let (connection, store, cache) =
-            (parts.connection.clone(), Arc::clone(&parts.store), Arc::clone(&parts.cache));
+        let (connection, store, cache) = (parts.connection.clone(), Arc::clone(&parts.store), Arc::clone(&parts.cache));
         tasks.spawn(backups::keep(connection.clone(), Arc::clone(&store), Arc::clone(&cache), stop.clone()));
         tasks.spawn(
             Intake {

@@ -128,8 +128,7 @@ impl OutlookCalendar {
     ///
     /// <https://learn.microsoft.com/graph/api/singlevaluelegacyextendedproperty-get>: `contains`, `startswith`, `eq`, `ne`.
     fn stamps_call(&self, mailbox: &MailboxId, condition: &str) -> Call {
-        let filter =
-            format!("singleValueExtendedProperties/Any(ep: ep/id eq '{STAMP_PROPERTY}' and {condition})");
+        let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{STAMP_PROPERTY}' and {condition})");
         let path = format!(
             "/users/{}/events?$filter={}&{}&$top={PAGE_SIZE}",
             encode(mailbox.as_str()),

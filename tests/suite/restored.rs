@@ -121,16 +121,18 @@ async fn answer(rehearsal: &Rehearsal, subject: &str, instruction: Instruction) 
     let desk = engine::open_desk(&rehearsal.config, rehearsal.clock.clone()).await.unwrap();
     let row = id_of(find(&rehearsal.salesforce(), "Subject", subject));
     let held = desk.letters(true, 100).await.unwrap();
-    let lanes: Vec<LaneId> =
-        held.iter().filter(|open| open.salesforce.as_deref() == Some(row.as_str())).filter_map(|open| open.lane).collect();
+    let lanes: Vec<LaneId> = held
+        .iter()
+        .filter(|open| open.salesforce.as_deref() == Some(row.as_str()))
+        .filter_map(|open| open.lane)
+        .collect();
     assert_eq!(desk.instruct(&lanes, instruction).await.unwrap(), 1, "one hold for {subject}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_database_finds_its_500_links_again_and_writes_nothing() {
     let redis = RedisServer::start().await;
-    let mut rehearsal =
-        Rehearsal::start(Options { speed: 20.0, ..quick() }, &with(redis.as_ref())).await;
+    let mut rehearsal = Rehearsal::start(Options { speed: 20.0, ..quick() }, &with(redis.as_ref())).await;
     make(&rehearsal, "Kept", 80, 0);
     agreed(&rehearsal, 400).await;
     make(&rehearsal, "Kept", 0, 22);
@@ -212,7 +214,9 @@ async fn looked_through(rehearsal: &mut Rehearsal) {
     let (before, rounds) = (done(rehearsal), rehearsal.calls("graph.calendar_view_delta"));
     rehearsal.start_engine_behind().await;
     until_links(rehearsal, &[("live", 180), ("tombstone", 20)]).await;
-    rehearsal.until("each mailbox was listed", |r| r.calls("graph.calendar_view_delta") >= rounds + PEOPLE as u64).await;
+    rehearsal
+        .until("each mailbox was listed", |r| r.calls("graph.calendar_view_delta") >= rounds + PEOPLE as u64)
+        .await;
     rehearsal.rest().await;
     until_links(rehearsal, &[("live", 180), ("tombstone", 20)]).await;
     assert_eq!(done(rehearsal), before, "nothing was created, changed, deleted or mailed");

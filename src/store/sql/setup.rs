@@ -151,10 +151,8 @@ impl SqlStore {
 
     /// Returns the sequence of the newest journal row; 0 where there is none.
     pub(super) async fn newest_row(&self) -> Result<i64, StoreError> {
-        let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(sequence) FROM journal")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(failed)?;
+        let newest: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(sequence) FROM journal").fetch_one(&self.readers).await.map_err(failed)?;
         Ok(newest.unwrap_or_default())
     }
 
@@ -195,7 +193,9 @@ async fn meta(pool: &Pool, name: &str) -> Result<Option<String>, StoreError> {
 
 async fn restored_at(pool: &Pool) -> Result<Option<DateTime<Utc>>, StoreError> {
     let stored = meta(pool, RESTORED_AT).await?;
-    stored.map(|at| instant(at.parse().map_err(|_no_number| corrupt("meta", "`restored_at` is no number"))?)).transpose()
+    stored
+        .map(|at| instant(at.parse().map_err(|_no_number| corrupt("meta", "`restored_at` is no number"))?))
+        .transpose()
 }
 
 /// Stores a fact about the database unless it is known already; returns what counts.

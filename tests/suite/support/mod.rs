@@ -29,9 +29,9 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::redis::Flushed;
 use contract::Watch;
 use postgres::Database;
-use self::redis::Flushed;
 
 /// Real time after which a wait counts as hung; far above what a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);

@@ -56,11 +56,7 @@ pub(super) fn may_have_partner(run: &Run<'_>, snapshot: &Snapshot) -> bool {
 /// Looks for a record of the other side whose stamp names this one, and makes their link again.
 ///
 /// None where there is no such record, or where its partner was deleted and a person said to create one.
-pub(super) fn reunite(
-    run: &mut Run<'_>,
-    snapshot: &Snapshot,
-    enrolment: &Enrolment,
-) -> Result<Option<Outcome>, Stop> {
+pub(super) fn reunite(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) -> Result<Option<Outcome>, Stop> {
     let side = snapshot.record.side().other();
     let mailbox = (side == Side::Outlook).then(|| enrolment.mailbox.clone());
     let found = run.found(&Lookup::Partners { side, of: snapshot.record.clone(), mailbox })?;

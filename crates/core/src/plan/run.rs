@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Alias, Decision, MailEffect, Outcome, Plan, Planned, Spend, audit, cover, intents, merge, presence, restored, unlinked,
+    Alias, Decision, MailEffect, Outcome, Plan, Planned, Spend, audit, cover, intents, merge, presence, restored,
+    unlinked,
 };
 use crate::case::{Answer, Case, Enrolment, Fresh, Instruction, Lookup};
 use crate::ids::RecordId;
