@@ -132,7 +132,7 @@ async fn answer(rehearsal: &Rehearsal, subject: &str, instruction: Instruction) 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_database_finds_its_500_links_again_and_writes_nothing() {
     let redis = RedisServer::start().await;
-    let mut rehearsal = Rehearsal::start(Options { speed: 20.0, ..quick() }, &with(redis.as_ref())).await;
+    let mut rehearsal = Rehearsal::start(Options { speed: 5.0, ..quick() }, &with(redis.as_ref())).await;
     make(&rehearsal, "Kept", 80, 0);
     agreed(&rehearsal, 400).await;
     make(&rehearsal, "Kept", 0, 22);
