@@ -163,6 +163,12 @@ tests() {
     cargo test --workspace --locked --no-fail-fast
 }
 
+# What the summary counts was counted by the tests before.
+emptied() {
+    env -u CALBRIDGE_TEST_LONG CALBRIDGE_TEST_FLUSH_REDIS=1 \
+        cargo test --workspace --locked --no-fail-fast --test suite
+}
+
 clients() {
     timeout --kill-after=10 900 scripts/clients.sh
 }
@@ -188,3 +194,5 @@ step "chaos: two engines under every fault, and whether mistakes are noticed" \
     cat "$target/tmp/chaos.txt" "$target/tmp/chaos-mistakes-1.txt" "$target/tmp/chaos-mistakes-2.txt"
 step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"
 step "demo" demo
+# `--long` sets it.
+[ -z "${CALBRIDGE_TEST_LONG:-}" ] || step "end to end, with Redis emptied every second" emptied

@@ -30,9 +30,9 @@ pub enum Command {
     /// Listens to both sides, writes what has to be written, and records every decision. SIGTERM and ctrl-c finish what is
     /// under way and stop. Probes and metrics answer on `web.address`.
     #[command(
-        after_help = "Examples:\n  calbridge run --config calbridge.yaml\n  calbridge run --sandbox-endpoints target/sandbox.json"
+        after_help = "Examples:\n  calbridge run --config calbridge.yaml\n  calbridge run --sandbox-endpoints target/sandbox.json\n  calbridge run --restored --config calbridge.yaml"
     )]
-    Run(ConfigArgs),
+    Run(RunArgs),
 
     /// Prove that everything is in order before running
     ///
@@ -100,6 +100,20 @@ pub struct ConfigArgs {
     /// Take addresses, credentials, mailboxes and clock from a local sandbox's endpoints file
     #[arg(long, value_name = "FILE")]
     pub sandbox_endpoints: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+
+    /// The database was restored from a backup: read everything again and trust what the records say
+    ///
+    /// Where Redis is used this is noticed without being told. Once is enough; again does no harm.
+    #[arg(long)]
+    pub restored: bool,
 }
 
 /// Arguments of commands that print data.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::args::ConfigArgs;
+use super::args::RunArgs;
 use super::backend::{Backend, Failure, RunContext};
 use super::config;
 use super::output::{Exit, Output};
@@ -19,14 +19,15 @@ use crate::web::Health;
 use crate::{telemetry, web};
 
 /// Runs until a signal stops it.
-pub(super) async fn run(args: &ConfigArgs, backend: &dyn Backend, output: &mut Output<'_>) -> Exit {
-    let config = match config::load(args) {
+pub(super) async fn run(args: &RunArgs, backend: &dyn Backend, output: &mut Output<'_>) -> Exit {
+    let mut config = match config::load(&args.config) {
         Ok(config) => config,
         Err(problems) => {
             output.problems(&problems);
             return Exit::Refused;
         }
     };
+    config.store.restored = args.restored;
     if let Err(error) = telemetry::logs(&config.log) {
         output.complain(&error.to_string());
         return Exit::Failed;

@@ -39,6 +39,7 @@ pub(super) fn build(values: &Values, enrolments: Vec<Enrolment>, mapping: Mappin
                 None => StorePlace::File(values.path("store.url").unwrap_or_default()),
             },
             key_file: values.path("store.key_file"),
+            restored: false,
         },
         redis: Redis {
             url: values.secret("redis.url").map(|secret| secret.text().clone()),
@@ -130,6 +131,7 @@ fn policy(values: &Values) -> Policy {
     let seconds = |key| TimeDelta::seconds(values.whole(key));
     let millis = |key| TimeDelta::milliseconds(values.whole(key));
     Policy {
+        restored_at: None,
         mode: if values.text("sync.mode") == "observe" { Mode::Observe } else { Mode::Sync },
         first_contact: match values.text("sync.first_contact").as_str() {
             "outlook" => FirstContact::Outlook,

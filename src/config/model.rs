@@ -196,6 +196,8 @@ pub struct StoreConfig {
     pub place: StorePlace,
     /// File with the key that seals values; none makes one beside a SQLite file.
     pub key_file: Option<PathBuf>,
+    /// It was restored from a backup, says `run --restored`; no option.
+    pub restored: bool,
 }
 
 impl StoreConfig {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use calbridge_core::policy::Rules;
+use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::side::{BothSides, Side};
 use chrono::TimeDelta;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{Engine, IntakeSettings, LaneSettings, MakeListener, Parts, SweepSettings, WantedEnrolment};
+use super::{Engine, IntakeSettings, LaneSettings, MakeListener, Parts, SweepSettings, WantedEnrolment, backups};
 use crate::config::{Config, SalesforceAuth, StorePlace};
 use crate::http::{self, HttpError, HttpOptions};
 use crate::outlook::{self, AuthSettings, HubSettings, Outlook, SubscriptionSettings};
@@ -21,6 +21,7 @@ use crate::store::{
     KeySource, MemorySeenCache, PostgresSettings, PostgresStore, RedisSeenCache, RedisSettings, SqliteStore,
     StoreSettings,
 };
+use crate::telemetry::events;
 
 /// Why an engine cannot start.
 #[derive(Debug, Error)]
@@ -65,20 +66,26 @@ impl Engine {
     /// # Errors
     /// [`StartError`].
     pub async fn build(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let store = open(config, Arc::clone(&clock)).await?;
-        Self::on(config, clock, store)
+        let cache: Arc<dyn SeenCache> = match &config.redis.url {
+            Some(url) => Arc::new(RedisSeenCache::new(&RedisSettings::new(url.clone()))?),
+            None => Arc::new(MemorySeenCache::new()),
+        };
+        let store = open(config, Arc::clone(&clock), &*cache).await?;
+        Self::on(config, clock, store, cache)
     }
 
     /// Prepares everything on an open store.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn on(config: &Config, clock: Arc<dyn Clock>, store: Arc<dyn Store>) -> Result<Self, StartError> {
+    pub fn on(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        store: Arc<dyn Store>,
+        cache: Arc<dyn SeenCache>,
+    ) -> Result<Self, StartError> {
         let adapters = adapters(config, &clock)?;
-        let cache: Arc<dyn SeenCache> = match &config.redis.url {
-            Some(url) => Arc::new(RedisSeenCache::new(&RedisSettings::new(url.clone()))?),
-            None => Arc::new(MemorySeenCache::new()),
-        };
+        let policy = Policy { restored_at: store.restored_at(), ..config.policy.clone() };
         let listeners = listeners(&adapters, &store, &clock);
         Ok(Self::new(Parts {
             connection: config.connection.clone(),
@@ -96,7 +103,7 @@ impl Engine {
                 })
                 .collect(),
             enrolments: adapters.enrolments,
-            rules: Rules { mapping: config.mapping.mapping.clone(), policy: config.policy.clone() },
+            rules: Rules { mapping: config.mapping.mapping.clone(), policy },
             automation_users: config.salesforce.automation_users.clone(),
             intake: IntakeSettings { claim_lease: config.redis.claim, seen_ttl: config.redis.ttl },
             lanes: LaneSettings {
@@ -203,12 +210,35 @@ async fn users(config: &Config, salesforce: &dyn Calendar) -> Vec<Finding> {
     findings
 }
 
-/// Opens the database for an engine.
-async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match database(config) {
-        Database::File(settings) => Arc::new(SqliteStore::open(settings, clock).await?),
-        Database::Server(settings) => Arc::new(PostgresStore::open(settings, clock).await?),
-    })
+/// Opens the database for an engine; one that is a restored backup is made ready to be looked through as a whole.
+async fn open(config: &Config, clock: Arc<dyn Clock>, cache: &dyn SeenCache) -> Result<Arc<dyn Store>, StoreError> {
+    let connection = &config.connection;
+    let store: Arc<dyn Store> = match database(config) {
+        Database::File(settings) => {
+            let mut store = SqliteStore::open(settings, clock).await?;
+            if !is_restored(config, &store, cache).await? {
+                return Ok(Arc::new(store));
+            }
+            store.treat_as_restored(connection).await?;
+            Arc::new(store)
+        }
+        Database::Server(settings) => {
+            let mut store = PostgresStore::open(settings, clock).await?;
+            if !is_restored(config, &store, cache).await? {
+                return Ok(Arc::new(store));
+            }
+            store.treat_as_restored(connection).await?;
+            Arc::new(store)
+        }
+    };
+    events::database_restored(connection);
+    backups::note(connection, &*store, cache, true).await;
+    Ok(store)
+}
+
+/// Tells whether a person says that the database was restored, or Redis knows.
+async fn is_restored(config: &Config, store: &dyn Store, cache: &dyn SeenCache) -> Result<bool, StoreError> {
+    Ok(config.store.restored || backups::is_behind(&config.connection, store, cache).await?)
 }
 
 /// How the database is opened.

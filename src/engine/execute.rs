@@ -184,7 +184,9 @@ impl Executor {
     async fn look_up(&self, wanted: BTreeSet<Lookup>) -> BTreeMap<Lookup, Answer> {
         let records = wanted.iter().filter_map(|lookup| match lookup {
             Lookup::Read(record) => Some(record.clone()),
-            Lookup::Stamped { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => None,
+            Lookup::Stamped { .. } | Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => {
+                None
+            }
         });
         let reads = self.fetch(records.collect()).await;
         let mut answers: BTreeMap<Lookup, Answer> = reads
@@ -217,7 +219,7 @@ impl Executor {
                 Lookup::Census { link, mailbox, author } => {
                     Some((lookup, CensusQuestion { link: *link, mailbox: mailbox.clone(), author: author.clone() }))
                 }
-                Lookup::Read(_) | Lookup::Stamped { .. } | Lookup::Candidates { .. } => None,
+                Lookup::Read(_) | Lookup::Stamped { .. } | Lookup::Partners { .. } | Lookup::Candidates { .. } => None,
             })
             .collect();
         if questions.is_empty() {
@@ -667,6 +669,6 @@ fn unanswered() -> Answer {
 fn searched_side(lookup: &Lookup) -> Option<Side> {
     match lookup {
         Lookup::Read(_) | Lookup::Census { .. } => None,
-        Lookup::Stamped { side, .. } | Lookup::Candidates { side, .. } => Some(*side),
+        Lookup::Stamped { side, .. } | Lookup::Partners { side, .. } | Lookup::Candidates { side, .. } => Some(*side),
     }
 }

@@ -7,7 +7,7 @@ use calbridge_core::case::{Answer, Case, Census, Enrolment, Fresh, Lookup};
 use calbridge_core::ids::{LinkId, RecordId, SalesforceId, WriteToken};
 use calbridge_core::observed::Observed;
 use calbridge_core::plan::{Outcome, Planned, plan};
-use calbridge_core::policy::Rules;
+use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use uuid::Uuid;
@@ -81,7 +81,8 @@ pub async fn look(config: &Config, clock: Arc<dyn Clock>, store: &dyn Store, id:
         instruction: None,
         tries: 0,
     };
-    let rules = Rules { mapping: config.mapping.mapping.clone(), policy: config.policy.clone() };
+    let policy = Policy { restored_at: store.restored_at(), ..config.policy.clone() };
+    let rules = Rules { mapping: config.mapping.mapping.clone(), policy };
     let fresh = Fresh {
         link: LinkId::new(Uuid::now_v7()),
         outlook: WriteToken::new(Uuid::now_v7()),
@@ -106,7 +107,7 @@ pub async fn look(config: &Config, clock: Arc<dyn Clock>, store: &dyn Store, id:
 async fn answer(outlook: &Arc<dyn Calendar>, salesforce: &Arc<dyn Calendar>, lookup: &Lookup) -> Answer {
     let side = match lookup {
         Lookup::Read(record) => record.side(),
-        Lookup::Stamped { side, .. } | Lookup::Candidates { side, .. } => *side,
+        Lookup::Stamped { side, .. } | Lookup::Partners { side, .. } | Lookup::Candidates { side, .. } => *side,
         // Only what is linked uses anything up, and here nothing is.
         Lookup::Census { .. } => return Answer::Counted(Census::default()),
     };
@@ -119,7 +120,7 @@ async fn answer(outlook: &Arc<dyn Calendar>, salesforce: &Arc<dyn Calendar>, loo
             let mut seen = calendar.fetch(std::slice::from_ref(record)).await;
             Answer::Found(seen.pop().map(|observed| (record.clone(), observed)).into_iter().collect())
         }
-        Lookup::Stamped { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => {
+        Lookup::Stamped { .. } | Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => {
             let mut found = calendar.search(std::slice::from_ref(lookup)).await;
             found.pop().unwrap_or(Answer::Found(Vec::new()))
         }

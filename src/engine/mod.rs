@@ -1,5 +1,6 @@
 //! The engine: takes signals in, works lanes, keeps both sides in step. Speaks to ports only; `build.rs` names adapters.
 
+mod backups;
 mod build;
 mod enrol;
 mod execute;
@@ -158,6 +159,8 @@ impl Engine {
             .run(rounds_asked, stop.clone()),
         );
         drop(batches);
+        let (connection, store, cache) = (parts.connection.clone(), Arc::clone(&parts.store), Arc::clone(&parts.cache));
+        tasks.spawn(backups::keep(connection.clone(), Arc::clone(&store), Arc::clone(&cache), stop.clone()));
         tasks.spawn(
             Intake {
                 connection: parts.connection.clone(),
@@ -220,6 +223,7 @@ impl Engine {
         tokio::join!(lanes.run(stop.clone()), pairing);
         tasks.close();
         tasks.wait().await;
+        backups::note(&connection, &*store, &*cache, false).await;
     }
 }
 

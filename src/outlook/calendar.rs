@@ -115,9 +115,20 @@ impl OutlookCalendar {
     /// Asks for events that carry the stamp of a link.
     fn stamped_call(&self, mailbox: &MailboxId, link: LinkId) -> Call {
         // The value goes on with partner and token; quotes cannot occur in a uuid.
-        let filter = format!(
-            "singleValueExtendedProperties/Any(ep: ep/id eq '{STAMP_PROPERTY}' and startswith(ep/value,'v1;{link};'))"
-        );
+        self.stamps_call(mailbox, &format!("startswith(ep/value,'v1;{link};')"))
+    }
+
+    /// Asks for events whose stamp names a Salesforce Event as their partner.
+    fn partners_call(&self, mailbox: &MailboxId, row: &str) -> Call {
+        // Letters and digits only; in any case, as the filter takes no notice of it: what is found is compared again.
+        self.stamps_call(mailbox, &format!("contains(ep/value,';{row};')"))
+    }
+
+    /// Asks for events by what their stamp says.
+    ///
+    /// <https://learn.microsoft.com/graph/api/singlevaluelegacyextendedproperty-get>: `contains`, `startswith`, `eq`, `ne`.
+    fn stamps_call(&self, mailbox: &MailboxId, condition: &str) -> Call {
+        let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{STAMP_PROPERTY}' and {condition})");
         let path = format!(
             "/users/{}/events?$filter={}&{}&$top={PAGE_SIZE}",
             encode(mailbox.as_str()),
@@ -176,11 +187,21 @@ impl OutlookCalendar {
                 };
                 Ok(mailboxes.into_iter().map(ask).collect())
             }
+            Lookup::Partners { of: RecordId::Salesforce(row), mailbox, .. } => {
+                let mailboxes = mailbox.clone().map_or_else(|| self.enrolled(), |mailbox| vec![mailbox]);
+                let ask = |mailbox: MailboxId| {
+                    let call = self.partners_call(&mailbox, row.as_str());
+                    (mailbox, call)
+                };
+                Ok(mailboxes.into_iter().map(ask).collect())
+            }
             Lookup::Candidates { enrolment, when, .. } => {
                 let when: When = serde_json::from_str(when).map_err(|_not_ours| not_ours())?;
                 Ok(vec![(enrolment.0.clone(), self.candidates_call(&enrolment.0, &when))])
             }
-            Lookup::Read(RecordId::Salesforce(_)) | Lookup::Census { .. } => Err(not_ours()),
+            Lookup::Read(RecordId::Salesforce(_))
+            | Lookup::Partners { of: RecordId::Outlook { .. }, .. }
+            | Lookup::Census { .. } => Err(not_ours()),
         }
     }
 
@@ -518,6 +539,7 @@ fn fits(lookup: &Lookup, snapshot: &Snapshot) -> bool {
     match lookup {
         Lookup::Read(_) | Lookup::Census { .. } => true,
         Lookup::Stamped { link, .. } => snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == *link),
+        Lookup::Partners { of, .. } => snapshot.stamp.as_ref().is_some_and(|stamp| stamp.partner == of.remote_id()),
         Lookup::Candidates { when, .. } => {
             let asked = serde_json::from_str::<When>(when).ok();
             let held = snapshot.fields.get(TIME).and_then(Value::as_when);

@@ -41,4 +41,16 @@ pub trait SeenCache: Send + Sync {
     async fn confirm(&self, keys: &[SeenKey], ttl: Duration) -> Result<(), CacheError>;
     /// Gives claimed keys back after a failed commit.
     async fn release(&self, keys: &[SeenKey]) -> Result<(), CacheError>;
+    /// Returns the highest number that was noted under a name; none where it is forgotten, or nothing outlives the process.
+    async fn highest(&self, _name: &str) -> Result<Option<i64>, CacheError> {
+        Ok(None)
+    }
+    /// Notes a number under a name; `anew` in place of any other, else only where no higher one stands there.
+    async fn note_highest(&self, _name: &str, _number: i64, _anew: bool) -> Result<(), CacheError> {
+        Ok(())
+    }
+    /// Tells whether anything is remembered when the process ends.
+    fn outlives_process(&self) -> bool {
+        false
+    }
 }

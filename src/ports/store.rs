@@ -423,6 +423,21 @@ pub trait Store: Send + Sync {
     /// Returns the database's epoch, renewed at creation and on restore; part of every dedup key.
     fn epoch(&self) -> &str;
 
+    /// Returns what tells this database from all others; its backups have the same. Empty where that is not known.
+    fn identity(&self) -> &str {
+        ""
+    }
+
+    /// Returns when the database was last found to be a restored backup, by the engine's clock.
+    fn restored_at(&self) -> Option<DateTime<Utc>> {
+        None
+    }
+
+    /// Returns the sequence of the newest journal row; 0 where there is none.
+    async fn newest_row(&self) -> Result<i64, StoreError> {
+        Ok(0)
+    }
+
     /// Makes signals, rejects and positions durable in one transaction; one wire message never splits.
     async fn accept(&self, batch: &IntakeBatch, now: DateTime<Utc>) -> Result<(), StoreError>;
 

@@ -8,7 +8,7 @@ use calbridge_core::case::{Answer, Lookup};
 use calbridge_core::ids::{LinkId, MailboxId, RecordId, SalesforceId};
 use calbridge_core::link::Intent;
 use calbridge_core::mapping::TIME;
-use calbridge_core::observed::{Evidence, Observed, Why};
+use calbridge_core::observed::{Evidence, Observed, Stamp, Why};
 use calbridge_core::side::Side;
 use calbridge_core::value::When;
 use calbridge_core::written::WriteResult;
@@ -28,6 +28,8 @@ use crate::ports::{Account, Calendar, Capabilities, Clock, Finding, Page, Remote
 /// <https://developer.salesforce.com/docs/platform/api-rest/guide/resources-composite-sobjects-collections-create.html>;
 /// 200 ids also keep a query's address under 8 KiB.
 pub(super) const BATCH: usize = 200;
+/// Outlook ids of up to 152 characters that one query looks for: it travels in an address of at most 16 kB.
+const NAMES: usize = 20;
 
 /// Names in one search for users: each stands in the address twice, and addresses are long.
 const ACCOUNTS: usize = 50;
@@ -170,8 +172,8 @@ impl SalesforceCalendar {
         Err(Failure::new(Kind::Unreadable, "salesforce's answer has more pages than rows were asked for"))
     }
 
-    /// Reads events by a condition: the snapshots, and the link id each row carries.
-    async fn events(&self, condition: &str, all: bool) -> Result<Vec<(RecordId, Observed, Option<LinkId>)>, Failure> {
+    /// Reads events by a condition: the snapshots, and the stamp each row carries, deleted ones too.
+    async fn events(&self, condition: &str, all: bool) -> Result<Vec<(RecordId, Observed, Option<Stamp>)>, Failure> {
         let mut asked_again = false;
         loop {
             let stamps = self.known_stamps().await?;
@@ -181,7 +183,7 @@ impl SalesforceCalendar {
                 Ok(rows) => {
                     let seen = rows.iter().filter_map(|row| {
                         let (record, observed) = wire::observe(row, &self.fields, read_at)?;
-                        Some((record, observed, wire::stamped_link(row)))
+                        Some((record, observed, wire::stamp(row)))
                     });
                     return Ok(seen.collect());
                 }
@@ -225,8 +227,8 @@ impl SalesforceCalendar {
             };
             match found {
                 Ok(found) => {
-                    for (record, observed, link) in found {
-                        if let Some(Ok(answer)) = link.and_then(|link| answers.get_mut(&link)) {
+                    for (record, observed, stamp) in found {
+                        if let Some(Ok(answer)) = stamp.and_then(|stamp| answers.get_mut(&stamp.link)) {
                             answer.push((record, observed));
                         }
                     }
@@ -235,6 +237,34 @@ impl SalesforceCalendar {
                     for link in batch {
                         answers.insert(*link, Err(failure.clone()));
                     }
+                }
+            }
+        }
+        answers
+    }
+
+    /// Finds the rows, deleted ones too, whose stamp names an Outlook event as their partner.
+    async fn partners(&self, events: &[&str]) -> BTreeMap<String, Result<Vec<(RecordId, Observed)>, Failure>> {
+        let mut answers: BTreeMap<String, Result<Vec<_>, Failure>> =
+            events.iter().map(|event| ((*event).to_owned(), Ok(Vec::new()))).collect();
+        for batch in events.chunks(NAMES) {
+            let found = match self.known_stamps().await {
+                // Where there are no such fields, no row can name a partner.
+                Ok(stamps) if !stamps.link || !stamps.token => Ok(Vec::new()),
+                Ok(_) => self.events(&wire::partners_condition(batch), true).await,
+                Err(failure) => Err(failure),
+            };
+            match found {
+                Ok(found) => {
+                    for (record, observed, stamp) in found {
+                        // The search takes no notice of case; ids of Outlook differ in nothing else.
+                        if let Some(Ok(answer)) = stamp.and_then(|stamp| answers.get_mut(&stamp.partner)) {
+                            answer.push((record, observed));
+                        }
+                    }
+                }
+                Err(failure) => {
+                    answers.extend(batch.iter().map(|event| ((*event).to_owned(), Err(failure.clone()))));
                 }
             }
         }
@@ -313,10 +343,12 @@ impl Calendar for SalesforceCalendar {
     async fn search(&self, lookups: &[Lookup]) -> Vec<Answer> {
         let mut reads = Vec::new();
         let mut links = Vec::new();
+        let mut named = Vec::new();
         for lookup in lookups {
             match lookup {
                 Lookup::Read(record) => reads.push(record.clone()),
                 Lookup::Stamped { link, .. } => links.push(*link),
+                Lookup::Partners { of, .. } => named.push(of.remote_id()),
                 Lookup::Candidates { .. } | Lookup::Census { .. } => {}
             }
         }
@@ -326,6 +358,7 @@ impl Calendar for SalesforceCalendar {
             read.extend(reads.into_iter().zip(observed));
         }
         let stamped = if links.is_empty() { BTreeMap::new() } else { self.stamped(&links).await };
+        let partners = self.partners(&named).await;
         let mut answers = Vec::with_capacity(lookups.len());
         for lookup in lookups {
             let found = match lookup {
@@ -333,6 +366,7 @@ impl Calendar for SalesforceCalendar {
                     Ok(read.get(record).map(|seen| (record.clone(), seen.clone())).into_iter().collect())
                 }
                 Lookup::Stamped { link, .. } => stamped.get(link).cloned().unwrap_or(Ok(Vec::new())),
+                Lookup::Partners { of, .. } => partners.get(of.remote_id()).cloned().unwrap_or(Ok(Vec::new())),
                 Lookup::Candidates { enrolment, when, .. } => self.candidates(&enrolment.1, when).await,
                 // The store counts; nobody asks a remote.
                 Lookup::Census { .. } => Ok(Vec::new()),

@@ -116,7 +116,7 @@ fn snapshot(record: &RecordId, row: &Json, mapped: &[String], read_at: DateTime<
 }
 
 /// Reads the stamp; a token without a link id is not ours to judge.
-fn stamp(row: &Json) -> Option<Stamp> {
+pub(super) fn stamp(row: &Json) -> Option<Stamp> {
     let link = stamped_link(row)?;
     // The token field repeats the link: after a person copied only one of the two, neither speaks for this record.
     let whole = text_of(row, TOKEN_FIELD).and_then(Stamp::decode).filter(|stamp| stamp.link == link);
@@ -134,7 +134,7 @@ fn token_text(stamp: &Stamp) -> String {
 }
 
 /// Reads the link id of a row.
-pub(super) fn stamped_link(row: &Json) -> Option<LinkId> {
+fn stamped_link(row: &Json) -> Option<LinkId> {
     text_of(row, LINK_FIELD)?.parse().ok()
 }
 
@@ -310,6 +310,18 @@ pub(super) fn candidates_condition(owner: &SalesforceId, when: &When, stamps: St
     };
     let unlinked = if stamps.link { format!(" AND {LINK_FIELD} = null") } else { String::new() };
     format!("OwnerId = {} AND IsChild = false AND {time}{unlinked}", quoted(owner.as_str()))
+}
+
+/// Writes the condition that finds rows whose stamp names one of these Outlook events as its partner.
+///
+/// Wildcards of `LIKE` occur in Outlook's ids and are escaped:
+/// <https://developer.salesforce.com/docs/atlas.en-us.soql_sosl.meta/soql_sosl/sforce_api_calls_soql_select_quotedstringescapes.htm>
+pub(super) fn partners_condition(events: &[&str]) -> String {
+    let named = |event: &&str| {
+        let escaped = event.replace('\\', r"\\").replace('\'', r"\'").replace('_', r"\_").replace('%', r"\%");
+        format!("{TOKEN_FIELD} LIKE 'v1;%;{escaped};%'")
+    };
+    format!("IsChild = false AND ({})", events.iter().map(named).collect::<Vec<_>>().join(" OR "))
 }
 
 /// Writes the `If-Unmodified-Since` date that never refuses an unchanged row: the version, rounded up to a second.
@@ -526,6 +538,10 @@ mod tests {
             zone: None,
         };
         assert!(candidates_condition(&owner, &when, STAMPS).ends_with("Calbridge_Link__c = null"));
+        assert_eq!(
+            partners_condition(&["AAk_=", "b'%"]),
+            r"IsChild = false AND (Calbridge_Token__c LIKE 'v1;%;AAk\_=;%' OR Calbridge_Token__c LIKE 'v1;%;b\'\%;%')"
+        );
         let none = StampFields::default();
         assert!(!candidates_condition(&owner, &when, none).contains("Calbridge"));
         assert!(!select_list(&mapped(), none).contains("Calbridge"));

@@ -21,6 +21,14 @@ const DONE: &str = "d";
 /// Deletes a key only while it holds our own claim.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
+/// Raises a number, never lowers it, and prolongs its life.
+const RAISE: &str = "local known = tonumber(redis.call('GET', KEYS[1])) or -1 \
+     if tonumber(ARGV[1]) > known then known = ARGV[1] end \
+     redis.call('SET', KEYS[1], known, 'PX', ARGV[2]) return 0";
+
+/// How long a number is remembered that nobody notes any more.
+const NUMBERS_LIVE: Duration = Duration::from_hours(90 * 24);
+
 /// How Redis is reached.
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
@@ -138,6 +146,27 @@ impl SeenCache for RedisSeenCache {
         }
         self.ask(&pipeline).await
     }
+
+    async fn highest(&self, name: &str) -> Result<Option<i64>, CacheError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(name);
+        let (stored,): (Option<String>,) = self.ask(&pipeline).await?;
+        Ok(stored.and_then(|text| text.parse().ok()))
+    }
+
+    async fn note_highest(&self, name: &str, number: i64, anew: bool) -> Result<(), CacheError> {
+        let mut pipeline = redis::pipe();
+        if anew {
+            pipeline.cmd("SET").arg(name).arg(number).arg("PX").arg(millis(NUMBERS_LIVE)).ignore();
+        } else {
+            pipeline.cmd("EVAL").arg(RAISE).arg(1).arg(name).arg(number).arg(millis(NUMBERS_LIVE)).ignore();
+        }
+        self.ask(&pipeline).await
+    }
+
+    fn outlives_process(&self) -> bool {
+        true
+    }
 }
 
 /// Returns a span as Redis takes it: whole milliseconds, at least one.
@@ -217,6 +246,19 @@ mod tests {
         assert_eq!(cache.claim(&keys, lease).await.unwrap(), [Seen::New]);
         other.release(&keys).await.unwrap();
         assert_eq!(other.claim(&keys, lease).await.unwrap(), [Seen::Claimed]);
+    }
+
+    #[tokio::test]
+    async fn a_noted_number_only_rises_unless_it_is_noted_anew() {
+        let Some((_server, cache)) = redis_server().await else {
+            return;
+        };
+        assert_eq!(cache.highest("cb:j:c:d").await.unwrap(), None);
+        for (number, anew, stands) in [(7, false, 7), (5, false, 7), (12, false, 12), (3, true, 3), (4, false, 4)] {
+            cache.note_highest("cb:j:c:d", number, anew).await.unwrap();
+            assert_eq!(cache.highest("cb:j:c:d").await.unwrap(), Some(stands), "{number} {anew}");
+        }
+        assert_eq!(cache.highest("cb:j:c:other").await.unwrap(), None);
     }
 
     #[tokio::test]

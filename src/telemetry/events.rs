@@ -289,6 +289,16 @@ pub fn cache_failed(error: &CacheError, first: bool) {
     }
 }
 
+/// The journal of the database ends before a row that Redis remembers of it.
+pub fn database_is_behind(connection: &ConnectionId, known: i64, newest: i64) {
+    warn!(%connection, error.code = "CB1208", known, newest, "the database is older than it was: a restored backup");
+}
+
+/// The database is treated as a restored backup.
+pub fn database_restored(connection: &ConnectionId) {
+    warn!(%connection, error.code = "CB1208", "the database counts as restored from a backup: everything is read again");
+}
+
 /// The memory of notifications seen answers; `again` says that it had failed before.
 pub fn cache_answers(again: bool) {
     gauge!(names::CACHE_UP).set(1.0);

@@ -30,6 +30,7 @@ mod overwritten;
 mod privacy;
 mod redis;
 mod restarts;
+mod restored;
 mod stamp_fields;
 mod support;
 mod tokens;

@@ -118,6 +118,15 @@ pub enum Lookup {
         /// The mailbox to search, for Outlook.
         mailbox: Option<MailboxId>,
     },
+    /// Records of a side whose stamp names a record as their partner; deleted ones included where the side keeps them.
+    Partners {
+        /// Where to search.
+        side: Side,
+        /// The record that is named.
+        of: RecordId,
+        /// The mailbox to search, for Outlook.
+        mailbox: Option<MailboxId>,
+    },
     /// Unlinked records of a user that start at the same time as a record about to be created.
     Candidates {
         /// Where to search.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::mapping::Mapping;
@@ -37,6 +37,8 @@ pub struct Policy {
     pub automation_users: BTreeSet<String>,
     /// How much may happen at once without a person's approval.
     pub guard: Guard,
+    /// When the database was last restored from a backup: what is older may have been written since that backup was made.
+    pub restored_at: Option<DateTime<Utc>>,
     /// Timers.
     pub timers: Timers,
 }
@@ -53,6 +55,7 @@ impl Default for Policy {
             past_meetings: false,
             automation_users: BTreeSet::new(),
             guard: Guard::default(),
+            restored_at: None,
             timers: Timers::default(),
         }
     }

@@ -26,6 +26,9 @@ use super::rows::{
 use super::statement::{again, chunks, failed, is_taken};
 use crate::ports::{Commit, DeadLetter, Fence, JournalKind, StoreError};
 
+/// How soon a lane runs again whose record another lane works on.
+const LOOK_AGAIN_MS: i64 = 1_000;
+
 impl SqlStore {
     /// Commits runs; a fenced or outdated one leaves no trace and does not harm its neighbours.
     pub(super) async fn commit_all(
@@ -89,7 +92,15 @@ impl SqlStore {
         }
         let aliases = names(commit);
         register(connection, &owner, &aliases, lane).await?;
-        absorb_provisional(connection, &owner, &aliases, lane).await?;
+        // Left alone, the other lane would keep its record: what is signalled of it would never lead to the link.
+        if absorb_provisional(connection, &owner, &aliases, lane).await? && commit.link.is_some() && commit.release {
+            sqlx::query("UPDATE lane SET wake_at = $2 WHERE lane_id = $1 AND (wake_at IS NULL OR wake_at > $2)")
+                .bind(lane.to_string())
+                .bind(ms(now) + LOOK_AGAIN_MS)
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
         let mut covered = BTreeSet::new();
         for (record, generation) in &commit.cleared {
             covered.extend(clear(connection, &owner, lane, record, *generation).await?);

@@ -118,18 +118,22 @@ pub(super) async fn register(
 /// Takes in lanes that know one of these names, where nobody works on them and they have no link.
 ///
 /// The echo of a creation often comes before its commit and opens a provisional lane for the new record: it ends here.
+/// Returns whether somebody works on such a lane right now, so that it is to be taken in a moment later.
 pub(super) async fn absorb_provisional(
     connection: &mut Connection,
     owner: &ConnectionId,
     aliases: &[Alias],
     lane: LaneId,
-) -> Result<(), StoreError> {
-    for other in others(connection, owner, aliases, lane).await? {
-        if !other.leased && !other.linked {
+) -> Result<bool, StoreError> {
+    let mut busy = false;
+    for other in others(connection, owner, aliases, lane).await?.into_iter().filter(|other| !other.linked) {
+        if other.leased {
+            busy = true;
+        } else {
             absorb(connection, other.lane, lane).await?;
         }
     }
-    Ok(())
+    Ok(busy)
 }
 
 /// Finds the other lanes that these names lead to, in the order of their ids, and takes them for the transaction.

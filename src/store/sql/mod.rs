@@ -43,6 +43,7 @@ use crate::ports::{
 };
 use crate::store::seal::Sealer;
 
+use setup::Known;
 pub(super) use setup::Opened;
 pub(super) use statement::failed;
 
@@ -52,7 +53,7 @@ pub struct SqlStore {
     readers: Pool,
     sealer: Sealer,
     subject_fields: Vec<String>,
-    epoch: String,
+    known: Known,
     clock: Arc<dyn Clock>,
     /// Names this opening of the database among those of other instances.
     instance: String,
@@ -62,7 +63,7 @@ pub struct SqlStore {
 impl fmt::Debug for SqlStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(dialect::NAME)
-            .field("epoch", &self.epoch)
+            .field("epoch", &self.known.epoch)
             .field("subject_fields", &self.subject_fields)
             .finish_non_exhaustive()
     }
@@ -71,7 +72,19 @@ impl fmt::Debug for SqlStore {
 #[async_trait]
 impl Store for SqlStore {
     fn epoch(&self) -> &str {
-        &self.epoch
+        &self.known.epoch
+    }
+
+    fn identity(&self) -> &str {
+        &self.known.identity
+    }
+
+    fn restored_at(&self) -> Option<DateTime<Utc>> {
+        self.known.restored_at
+    }
+
+    async fn newest_row(&self) -> Result<i64, StoreError> {
+        self.newest_row().await
     }
 
     async fn accept(&self, batch: &IntakeBatch, now: DateTime<Utc>) -> Result<(), StoreError> {

@@ -3,16 +3,34 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use calbridge_core::ids::ConnectionId;
+use chrono::{DateTime, Utc};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 use uuid::Uuid;
 
 use super::SqlStore;
 use super::dialect::{self, Held, Pool};
-use super::rows::ms;
+use super::rows::{corrupt, instant, ms};
 use super::statement::failed;
 use crate::ports::{Clock, StoreError};
 use crate::store::seal::{KeySource, Sealer, store_key};
+
+/// Name of the fact that tells one database from all others, its backups not included.
+const IDENTITY: &str = "identity";
+/// Name of the fact when the database was last found to be a restored backup.
+const RESTORED_AT: &str = "restored_at";
+
+/// What a database knows of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    /// Renewed when the database is restored from a backup.
+    pub(super) epoch: String,
+    /// Drawn when the database is made, and the same in its backups; empty where it is older than that.
+    pub(super) identity: String,
+    /// When it was last found to be a restored backup.
+    pub(super) restored_at: Option<DateTime<Utc>>,
+}
 
 /// What a store is made of once its database answers.
 pub(in super::super) struct Opened<'a> {
@@ -41,8 +59,12 @@ impl SqlStore {
         // Of two instances that meet a new database at once the first one's key counts.
         fits(&sealer, &settle_meta(pool, "key_check", sealer.check()).await?)?;
         settle_meta(pool, "created_at", &ms(opened.clock.now()).to_string()).await?;
-        let epoch = settle_meta(pool, "epoch", &fresh_epoch()).await?;
-        Ok(Self::of(opened, sealer, epoch))
+        let known = Known {
+            epoch: settle_meta(pool, "epoch", &fresh_epoch()).await?,
+            identity: settle_meta(pool, IDENTITY, &fresh_epoch()).await?,
+            restored_at: restored_at(pool).await?,
+        };
+        Ok(Self::of(opened, sealer, known))
     }
 
     /// Attaches to an existing database for reading.
@@ -64,35 +86,74 @@ impl SqlStore {
         if let Some(known) = meta(pool, "key_check").await? {
             fits(&sealer, &known)?;
         }
-        Ok(Self::of(opened, sealer, epoch))
+        let identity = meta(pool, IDENTITY).await?.unwrap_or_default();
+        let known = Known { epoch, identity, restored_at: restored_at(pool).await? };
+        Ok(Self::of(opened, sealer, known))
     }
 
-    fn of(opened: Opened<'_>, sealer: Sealer, epoch: String) -> Self {
+    fn of(opened: Opened<'_>, sealer: Sealer, known: Known) -> Self {
         Self {
             writer: opened.writer,
             readers: opened.readers,
             sealer,
             subject_fields: opened.subject_fields,
-            epoch,
+            known,
             clock: opened.clock,
             instance: Uuid::now_v7().to_string(),
             _held: opened.held,
         }
     }
 
-    /// Renews the epoch after a restore: dedup keys of the time before drop nothing any more.
+    /// Treats the database as one that was restored from a backup: everything is looked at again, as if nothing had ever
+    /// been seen, and what the records tell counts more than what is stored.
+    ///
+    /// The epoch is renewed, so that dedup keys of the time before drop nothing. Every round is owed again, by mailbox and by
+    /// org, and every meeting that is not buried is due. Positions of streams stay: what they cover was seen, and what came
+    /// after them is read again for as long as the remotes keep it.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn renew_epoch(&mut self) -> Result<(), StoreError> {
-        let epoch = fresh_epoch();
-        sqlx::query("UPDATE meta SET value = $1 WHERE name = 'epoch'")
-            .bind(&epoch)
-            .execute(&self.writer)
+    /// [`StoreError::Database`]; nothing is changed then.
+    pub async fn treat_as_restored(&mut self, connection: &ConnectionId) -> Result<(), StoreError> {
+        let (epoch, now) = (fresh_epoch(), self.clock.now());
+        let mut tx = dialect::begin(&self.writer).await?;
+        for (name, value) in [("epoch", epoch.clone()), (RESTORED_AT, ms(now).to_string())] {
+            sqlx::query(
+                "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )
+            .bind(name)
+            .bind(value)
+            .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        self.epoch = epoch;
+        }
+        for statement in [
+            // A mailbox that was never listed as a whole is, as soon as its subscription stands.
+            "UPDATE enrolment SET first_round_done = 0 WHERE connection = $1",
+            // The org has no subscription that would ask for its round.
+            "INSERT INTO checkpoint (connection, stream, value, updated_at) VALUES ($1, 'round/salesforce', 'wanted', 0) \
+             ON CONFLICT (connection, stream) DO UPDATE SET value = excluded.value",
+        ] {
+            sqlx::query(statement).bind(connection.as_str()).execute(&mut *tx).await.map_err(failed)?;
+        }
+        sqlx::query(
+            "UPDATE lane SET wake_at = $2 WHERE connection = $1 AND lane_id IN \
+             (SELECT lane_id FROM correlation WHERE connection = $1 AND state <> 'tombstone')",
+        )
+        .bind(connection.as_str())
+        .bind(ms(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        (self.known.epoch, self.known.restored_at) = (epoch, Some(now));
         Ok(())
+    }
+
+    /// Returns the sequence of the newest journal row; 0 where there is none.
+    pub(super) async fn newest_row(&self) -> Result<i64, StoreError> {
+        let newest: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(sequence) FROM journal").fetch_one(&self.readers).await.map_err(failed)?;
+        Ok(newest.unwrap_or_default())
     }
 
     /// Finishes what is under way and closes the connections.
@@ -128,6 +189,13 @@ fn fits(sealer: &Sealer, known: &str) -> Result<(), StoreError> {
 
 async fn meta(pool: &Pool, name: &str) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(pool).await.map_err(failed)
+}
+
+async fn restored_at(pool: &Pool) -> Result<Option<DateTime<Utc>>, StoreError> {
+    let stored = meta(pool, RESTORED_AT).await?;
+    stored
+        .map(|at| instant(at.parse().map_err(|_no_number| corrupt("meta", "`restored_at` is no number"))?))
+        .transpose()
 }
 
 /// Stores a fact about the database unless it is known already; returns what counts.

@@ -3,6 +3,7 @@
 //! Sandbox and engine share one clock, which may run faster than the wall clock; every wait ends with the event that it
 //! waits for, and a rehearsal that hangs fails after [`PATIENCE`].
 
+pub(crate) mod backup;
 pub(crate) mod contract;
 pub(crate) mod ledger;
 pub(crate) mod look;
@@ -29,6 +30,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::redis::Flushed;
 use contract::Watch;
 use postgres::Database;
 
@@ -48,6 +50,8 @@ pub(crate) struct Rehearsal {
     folder: TempDir,
     /// The database on the server, where the rehearsal is on one; otherwise it is a file in the folder.
     database: Option<Database>,
+    /// A Redis that is emptied every second, where the environment asks for it.
+    flushed: Option<Flushed>,
     watch: Watch,
     engine: Option<(JoinHandle<()>, CancellationToken)>,
 }
@@ -81,13 +85,16 @@ impl Rehearsal {
         let watch = Watch::on(sandbox.world());
         let clock: Arc<dyn Clock> = Arc::new(EngineClock::rehearsal(sandbox.world().clock.now(), speed));
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let config = read_settings(&sandbox, &store_settings(&folder, database.as_ref()), settings);
-        Self { sandbox, clock, config, folder, database, watch, engine: None }
+        let flushed = Flushed::if_asked(settings).await;
+        let redis = flushed.as_ref().map(|flushed| flushed.settings(settings)).unwrap_or_default();
+        let store = store_settings(&folder, database.as_ref());
+        let config = read_settings(&sandbox, &format!("{store}{redis}"), settings);
+        Self { sandbox, clock, config, folder, database, flushed, watch, engine: None }
     }
 
     /// Gives the next engine other settings; those of before are forgotten, the database is kept.
     pub(crate) fn with_settings(mut self, settings: &str) -> Self {
-        self.config = read_settings(&self.sandbox, &self.store_settings(), settings);
+        self.config = read_settings(&self.sandbox, &self.given_settings(settings), settings);
         self
     }
 
@@ -164,9 +171,10 @@ impl Rehearsal {
         open.into_iter().map(|open| open.letter).collect()
     }
 
-    /// Returns the settings of the store, in YAML.
-    pub(crate) fn store_settings(&self) -> String {
-        store_settings(&self.folder, self.database.as_ref())
+    /// Returns the settings of the store, and of Redis where the environment gives one, for an engine with these; in YAML.
+    pub(crate) fn given_settings(&self, settings: &str) -> String {
+        let redis = self.flushed.as_ref().map(|flushed| flushed.settings(settings)).unwrap_or_default();
+        format!("{}{redis}", store_settings(&self.folder, self.database.as_ref()))
     }
 
     /// Returns the database on the server, where the rehearsal is on one.

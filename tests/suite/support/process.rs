@@ -80,7 +80,7 @@ impl Bench {
 
     /// Writes other settings for the next start.
     pub(crate) fn settings(&self, settings: &str) {
-        let store = self.rehearsal.store_settings();
+        let store = self.rehearsal.given_settings(settings);
         let text = format!("{SETTINGS}{store}web:\n  address: {}\n{settings}", self.web);
         std::fs::write(&self.config, text).unwrap();
     }
@@ -93,7 +93,7 @@ impl Bench {
     /// Does the same with these environment variables.
     pub(crate) fn start_another_in(&self, name: &str, settings: &str, environment: &[(String, String)]) -> Running {
         let file = self.rehearsal.folder().join(format!("{name}.yaml"));
-        let store = self.rehearsal.store_settings();
+        let store = self.rehearsal.given_settings(settings);
         let text = format!("{SETTINGS}{store}web:\n  address: {}\n{settings}", free_address());
         std::fs::write(&file, text).unwrap();
         let (endpoints, config) = (self.endpoints.to_str().unwrap(), file.to_str().unwrap());

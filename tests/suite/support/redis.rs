@@ -2,12 +2,17 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::AbortHandle;
 
 use super::environment;
 
 /// Set to 1 where a missing `redis-server` is a failure: in continuous integration.
 const REQUIRED: &str = "CALBRIDGE_TEST_REQUIRE_REDIS";
+/// Set to 1 to give every rehearsal that brings no Redis one that is emptied every second.
+const FLUSH: &str = "CALBRIDGE_TEST_FLUSH_REDIS";
 /// How often a server that starts is asked for a sign of life, and the pause in between.
 const LOOKS: usize = 500;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -86,6 +91,46 @@ impl RedisServer {
         }
         panic!("redis-server gives no sign of life");
     }
+}
+
+/// A server that is emptied every second, as if it were restarted all the time.
+pub(crate) struct Flushed {
+    server: Arc<RedisServer>,
+    emptying: AbortHandle,
+}
+
+impl Flushed {
+    /// Starts one where the environment asks for it; tests that bring a Redis of their own have none.
+    pub(crate) async fn if_asked(settings: &str) -> Option<Self> {
+        if environment(FLUSH).as_deref() != Some("1") || has_own(settings) {
+            return None;
+        }
+        let server = Arc::new(RedisServer::start().await.expect("redis-server is needed to empty it"));
+        let emptied = Arc::clone(&server);
+        let emptying = tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                every.tick().await;
+                let _emptied: String = emptied.ask(&["FLUSHALL"]).await;
+            }
+        });
+        Some(Self { server, emptying: emptying.abort_handle() })
+    }
+
+    /// Returns the settings that lead to it, in YAML, for an engine with these.
+    pub(crate) fn settings(&self, settings: &str) -> String {
+        if has_own(settings) { String::new() } else { format!("redis:\n  url: {}\n", self.server.url()) }
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        self.emptying.abort();
+    }
+}
+
+fn has_own(settings: &str) -> bool {
+    settings.lines().any(|line| line.starts_with("redis:"))
 }
 
 impl Drop for RedisServer {

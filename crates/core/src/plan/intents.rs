@@ -4,7 +4,7 @@
 //! the old value back.
 
 use super::run::{Run, Stop, present};
-use super::{Outcome, presence, unlinked};
+use super::{Outcome, presence, restored, unlinked};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
@@ -78,6 +78,11 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     let from = intent.side.other();
     if let Some(source) = run.link().replicas.get(from).clone() {
         match run.read(&source.record)? {
+            // It may have taken effect, and been deleted again, after the backup was made.
+            Observed::Present(_) if restored::is_from_backup(run) && !restored::is_answered(run) => {
+                run.cover_all();
+                return Err(restored::hold(run));
+            }
             Observed::Present(_) => {
                 resend(run, intent);
                 return Ok(());

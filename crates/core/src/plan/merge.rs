@@ -39,9 +39,6 @@ enum Verdict {
 
 /// Plans a linked meeting whose both sides are there.
 pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> {
-    if knows_less(run, pair) {
-        start_anew(run, pair)?;
-    }
     let mut writes: BTreeMap<Side, Write> = BTreeMap::new();
     let terms = Terms { refused: caution::refusal(run, pair.outlook), keep: run.keep };
     let mut ask = false;
@@ -127,39 +124,6 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
             Ok(Outcome::InStep)
         }
     }
-}
-
-/// Tells whether a record carries a write of this link that the link does not know: the database was put back from a backup.
-fn knows_less(run: &Run<'_>, pair: &Pair<'_>) -> bool {
-    Side::BOTH.into_iter().any(|side| {
-        let known = run.link().replicas.get(side).as_ref().and_then(|replica| replica.stamped.as_ref());
-        let stamp = pair.get(side).stamp.as_ref().filter(|stamp| stamp.link == run.link().id && stamp.token.is_some());
-        stamp.is_some_and(|stamp| known.is_none_or(|known| known.token != stamp.token))
-    })
-}
-
-/// Forgets what both sides agreed on at an earlier time, because it cannot tell who changed since.
-///
-/// # Errors
-/// The sides differ: a person decides, as for a link that was rebuilt from its stamps.
-fn start_anew(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<(), Stop> {
-    run.link_mut().base.clear();
-    for side in Side::BOTH {
-        if let Some(replica) = run.link_mut().replicas.get_mut(side) {
-            replica.stamped.clone_from(&pair.get(side).stamp);
-            replica.advance(pair.get(side));
-        }
-    }
-    let differs = run.rules.mapping.rules().iter().any(|rule| {
-        let values = [Side::Outlook, Side::Salesforce].map(|side| rule.read(side, &pair.get(side).fields));
-        rule.direction == Direction::Both && !rule.agree(&values[0], &values[1])
-    });
-    if !differs || run.keep.is_some() {
-        return Ok(());
-    }
-    run.hold(Reason::StampUnknown);
-    run.cover();
-    Err(run.end(Outcome::Hold, Reason::StampUnknown))
 }
 
 /// What is to be written to one side.

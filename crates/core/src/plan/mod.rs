@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `unlinked.rs` | does a record without a link take part, and where is it created? |
 //! | `intents.rs` | what became of a write whose result is unknown? |
+//! | `restored.rs` | what did a lost or restored database forget? |
 //! | `presence.rs` | does each side still have the meeting? |
 //! | `caution.rs` | may a deletion or a mail leave now, or at all? |
 //! | `merge.rs` | which fields changed, who wins, what is written? |
@@ -18,6 +19,7 @@ mod cover;
 mod intents;
 mod merge;
 mod presence;
+mod restored;
 mod run;
 mod unlinked;
 

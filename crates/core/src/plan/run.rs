@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Alias, Decision, MailEffect, Outcome, Plan, Planned, Spend, audit, cover, intents, merge, presence, unlinked,
+    Alias, Decision, MailEffect, Outcome, Plan, Planned, Spend, audit, cover, intents, merge, presence, restored,
+    unlinked,
 };
 use crate::case::{Answer, Case, Enrolment, Fresh, Instruction, Lookup};
 use crate::ids::RecordId;
@@ -65,6 +66,7 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     presence::note_sightings(run);
     intents::resolve(run)?;
     let pair = presence::both_present(run)?;
+    restored::recall(run, &pair)?;
     let outcome = merge::plan(run, &pair)?;
     Ok(outcome)
 }
@@ -324,7 +326,7 @@ impl<'a> Run<'a> {
     ///
     /// Such a truth exists: a record restored from a backup.
     pub(super) fn await_fresh(&mut self, replica: &Replica, snapshot: &Snapshot) -> Result<(), Stop> {
-        if !replica.is_stale(snapshot) {
+        if !replica.is_stale(snapshot) || restored::is_newer_than_backup(self, snapshot) {
             return Ok(());
         }
         let since = match &replica.stale {

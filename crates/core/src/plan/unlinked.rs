@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::run::{Run, Stop, present};
-use super::{Decision, Outcome};
+use super::{Decision, Outcome, restored};
 use crate::case::{Enrolment, Instruction, Lookup};
-use crate::ids::{MailboxId, RecordId, SalesforceId};
+use crate::ids::MailboxId;
 use crate::link::{Action, BaseField, Care, Home, Intent, Link, LinkState, Replica};
 use crate::mapping::{Direction, TIME};
 use crate::observed::{Observed, RecordKind, Snapshot, Stamp};
@@ -22,7 +22,7 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     // One stamped side is enough: without it the other side would be taken for new and created again.
     let mut stamped = run.case.reads.values().filter_map(present);
     if let Some((snapshot, stamp)) = stamped.find_map(|snapshot| Some((snapshot, snapshot.stamp.as_ref()?)))
-        && let Some(outcome) = rebuild(run, snapshot, stamp)?
+        && let Some(outcome) = restored::rebuild(run, snapshot, stamp)?
     {
         return Ok(outcome);
     }
@@ -35,8 +35,18 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
     };
     // Salesforce tells the creation in whole seconds: what was made in the enrolment's own second counts as older, because
     // leaving a new event alone can be mended, and a second copy of an old one cannot.
-    if authority.created < enrolment.enrolled_at {
-        first_contact(run, authority, enrolment)?;
+    let is_old = authority.created < enrolment.enrolled_at;
+    if is_old {
+        first_contact(run, authority)?;
+    }
+    // The enrolment of a lost database is newer than meetings that were paired under it before.
+    if (is_old || restored::may_have_partner(run, authority))
+        && let Some(outcome) = restored::reunite(run, authority, enrolment)?
+    {
+        return Ok(outcome);
+    }
+    if is_old {
+        look_for_candidates(run, authority, enrolment)?;
     }
     let side = authority.record.side().other();
     // What could not be read may be the partner, made by a write that this database does not know.
@@ -56,22 +66,28 @@ pub(super) fn plan(run: &mut Run<'_>) -> Result<Outcome, Stop> {
 }
 
 /// Plans a deleted meeting of which somebody brought a record back: a new generation, created on the other side.
-pub(super) fn bring_back(run: &mut Run<'_>, restored: &Snapshot) -> Result<Outcome, Stop> {
-    let enrolment = match takes_part(run, restored) {
+pub(super) fn bring_back(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<Outcome, Stop> {
+    let enrolment = match takes_part(run, snapshot) {
         Ok(enrolment) => enrolment,
         Err(reason) => {
             run.cover_all();
             return Err(run.end(Outcome::Skip, reason));
         }
     };
-    run.stampable(restored.record.side().other())?;
+    // A backup may have been made between the deletion and the return.
+    if restored::is_from_backup(run)
+        && let Some(outcome) = restored::reunite(run, snapshot, enrolment)?
+    {
+        return Ok(outcome);
+    }
+    run.stampable(snapshot.record.side().other())?;
     let why = match run.link().state {
         LinkState::Tombstone { reason: Reason::EditWins, .. } => Reason::EditWins,
         _ => Reason::Restored,
     };
     let generation = run.link().generation + 1;
-    run.link = Some(Link { generation, ..new_link(run, restored) });
-    create(run, restored, enrolment);
+    run.link = Some(Link { generation, ..new_link(run, snapshot) });
+    create(run, snapshot, enrolment);
     run.cover();
     run.reasons.insert(0, why);
     Ok(Outcome::Write)
@@ -116,8 +132,8 @@ fn organizer_is_enrolled(run: &Run<'_>, snapshot: &Snapshot) -> bool {
     !snapshot.traits.is_organizer && snapshot.traits.organizer.as_ref().is_some_and(enrolled)
 }
 
-/// Decides about a record that is older than its enrolment.
-fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) -> Result<(), Stop> {
+/// Decides whether a record that is older than its enrolment may cross at all.
+fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<(), Stop> {
     let allowed = match run.rules.policy.first_contact {
         FirstContact::NewOnly => None,
         FirstContact::Outlook => Some(Side::Outlook),
@@ -127,6 +143,11 @@ fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) 
         run.cover();
         return Err(run.end(Outcome::Skip, Reason::BeforeEnrolment));
     }
+    Ok(())
+}
+
+/// Holds an old record where the other side has one at the same time that may be the same.
+fn look_for_candidates(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) -> Result<(), Stop> {
     let Some(when) = when(snapshot) else { return Ok(()) };
     let lookup = Lookup::candidates(snapshot.record.side().other(), enrolment, when);
     let unlinked = run.found(&lookup)?.iter().any(|(_, observed)| present(observed).is_some());
@@ -137,7 +158,7 @@ fn first_contact(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolment) 
 }
 
 /// Holds a meeting that has no link, or does what a person said about it.
-fn ask(run: &mut Run<'_>, reason: Reason) -> Result<(), Stop> {
+pub(super) fn ask(run: &mut Run<'_>, reason: Reason) -> Result<(), Stop> {
     match run.case.instruction {
         Some(Instruction::Approve | Instruction::Retry | Instruction::Keep(_)) => {
             run.reasons.push(Reason::Approved);
@@ -174,7 +195,7 @@ fn nothing_present(run: &mut Run<'_>) -> Stop {
     }
 }
 
-fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
+pub(super) fn new_link(run: &Run<'_>, authority: &Snapshot) -> Link {
     let mut link = Link {
         id: run.fresh.link,
         connection: run.case.connection.clone(),
@@ -258,68 +279,4 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
         sends: 1,
         reason: Reason::Created,
     });
-}
-
-/// Returns the record that a stamp names as its partner.
-fn partner_of(run: &Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Option<RecordId> {
-    if stamp.partner.is_empty() {
-        return None;
-    }
-    match stamped.record.side() {
-        Side::Outlook => SalesforceId::parse(&stamp.partner).ok().map(RecordId::Salesforce),
-        Side::Salesforce => run
-            .enrolment_of(stamped)
-            .map(|enrolment| RecordId::Outlook { mailbox: enrolment.mailbox.clone(), event: stamp.partner.clone() }),
-    }
-}
-
-/// Rebuilds a link that the database lost from the stamp that a write left in the record.
-///
-/// Nothing is written: fields that agree become the base, and a pair that differs waits for a person, because nobody
-/// knows any more which side changed. None where there is no partner and a person said to create one.
-fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> Result<Option<Outcome>, Stop> {
-    let side = stamped.record.side();
-    let partner = match partner_of(run, stamped, stamp) {
-        Some(record) => match run.read(&record)? {
-            Observed::Unread(why) => return Err(run.wait_for_read(why)),
-            observed => present(observed),
-        },
-        None => None,
-    };
-    let Some(partner) = partner else {
-        ask(run, Reason::StampUnknown)?;
-        return Ok(None);
-    };
-    let mut link = new_link(run, stamped);
-    link.id = stamp.link;
-    link.copies.clear();
-    *link.replicas.get_mut(side.other()) = Some(replica(partner));
-    if link.ical_uid.is_empty() {
-        link.ical_uid = partner.traits.ical_uid.clone().unwrap_or_default();
-    }
-    let (outlook, salesforce) = if side == Side::Outlook { (stamped, partner) } else { (partner, stamped) };
-    let mut differs = false;
-    for rule in run.rules.mapping.rules() {
-        let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
-        if rule.agree(&o, &s) || rule.direction != Direction::Both {
-            link.base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash().to_owned() });
-        } else {
-            differs = true;
-        }
-    }
-    if differs {
-        link.state = LinkState::Held { reason: Reason::StampUnknown, at: run.now };
-    } else {
-        link.in_step_at = Some(run.now);
-    }
-    run.link = Some(link);
-    run.cover();
-    if differs {
-        return Err(run.end(Outcome::Hold, Reason::StampUnknown));
-    }
-    // What else the reads show, such as a cancellation, is for the link's first run.
-    let at = run.now;
-    run.wake(at);
-    run.reasons.insert(0, Reason::InStep);
-    Ok(Some(Outcome::InStep))
 }

@@ -12,6 +12,7 @@ mod laws;
 mod mapping_laws;
 mod merge;
 mod presence;
+mod restored;
 mod scene;
 mod settle;
 mod unlinked;

@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) fresh: Fresh,
     /// What other meetings have used up.
     pub(crate) census: Census,
+    /// What a search for stamps that name a record finds.
+    pub(crate) partners: Vec<(RecordId, Observed)>,
 }
 
 pub(crate) fn now() -> DateTime<Utc> {
@@ -194,6 +196,7 @@ impl Scene {
             now: now(),
             fresh: Fresh { link: link_id(), outlook: token(101), salesforce: token(102) },
             census: Census::default(),
+            partners: Vec::new(),
         };
         scene.put(snapshot(side));
         scene
@@ -253,7 +256,7 @@ impl Scene {
         self.case.lookups.push((lookup, answer));
     }
 
-    /// The plan, which must need no look-up but the census.
+    /// The plan, which must need no look-up but the census and the search for partners.
     #[track_caller]
     pub(crate) fn plan(&self) -> Plan {
         match self.decide() {
@@ -277,6 +280,10 @@ impl Scene {
             match plan(&case, &self.rules, self.now, &self.fresh) {
                 Planned::Need(lookups) if lookups.iter().all(|lookup| matches!(lookup, Lookup::Census { .. })) => {
                     case.lookups.extend(lookups.into_iter().map(|lookup| (lookup, Answer::Counted(self.census))));
+                }
+                Planned::Need(lookups) if matches!(lookups.as_slice(), [Lookup::Partners { .. }]) => {
+                    let found = Answer::Found(self.partners.clone());
+                    case.lookups.extend(lookups.into_iter().map(|lookup| (lookup, found.clone())));
                 }
                 planned => return planned,
             }

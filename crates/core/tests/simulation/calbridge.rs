@@ -323,7 +323,7 @@ impl Calbridge {
                                 vec![(record.clone(), self.read(stage, case.link.as_ref(), record))]
                             }
                             Lookup::Stamped { side, link, .. } => stage.world.stamped(&mut stage.dice, *side, *link),
-                            Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
+                            Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
                         };
                         case.lookups.push((lookup, Answer::Found(found)));
                     }
