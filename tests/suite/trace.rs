@@ -4,7 +4,6 @@ use calbridge_sandbox::Options;
 use chrono::{DateTime, FixedOffset, Utc};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
 use crate::support::meetings::{in_outlook, in_salesforce};
 use crate::support::process::{Bench, Ended};
 
