@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calbridge_core::case::{Answer, Case, Enrolment, Fresh, Lookup};
-use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
+use calbridge_core::case::{Answer, Enrolment, Lookup};
+use calbridge_core::ids::{ConnectionId, RecordId, WriteToken};
 use calbridge_core::link::{Action, Intent, Link, LinkState};
 use calbridge_core::observed::{Observed, Why};
-use calbridge_core::plan::{Alias, Outcome, Plan, Planned, Settled, aliases, plan};
+use calbridge_core::plan::{Alias, Outcome, Plan, Planned, Settled, plan};
 use calbridge_core::policy::Rules;
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
@@ -22,13 +22,13 @@ use calbridge_core::side::{BothSides, Side};
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
-use uuid::Uuid;
 
+use crate::engine::work::Work;
 use crate::engine::{facts, journal};
 use crate::mistakes::{Mistake, is_made};
 use crate::points::{Point, pass};
 use crate::ports::{
-    Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError,
+    Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError, TOO_LATE,
 };
 use crate::telemetry::events::{self, RunEnded};
 
@@ -47,19 +47,18 @@ pub(super) struct Executor {
     pub(super) lease: Duration,
 }
 
-/// One lane on its way through a run.
-struct Work {
-    claim: Claim,
-    reads: BTreeMap<RecordId, Observed>,
-    lookups: Vec<(Lookup, Answer)>,
-    fresh: Fresh,
-    plan: Option<Plan>,
-    calls: u32,
+/// Whether a group of lanes was small enough to be carried through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Every write could be sent in time.
+    Kept,
+    /// Some were recorded and then not sent, because the group took too long.
+    Lost,
 }
 
 impl Executor {
-    /// Runs claimed lanes to their commit.
-    pub(super) async fn run(&self, claims: Vec<Claim>) {
+    /// Runs claimed lanes to their commit; tells whether all of them were carried through in time.
+    pub(super) async fn run(&self, claims: Vec<Claim>) -> Pace {
         let mut held_since = self.clock.monotonic();
         let rules = Arc::clone(&self.rules.borrow());
         let mut group: Vec<Work> = claims.into_iter().map(Work::new).collect();
@@ -71,10 +70,12 @@ impl Executor {
         let sent = if is_made(Mistake::SendsBeforeRecording) { Some(self.send(steps(&group)).await) } else { None };
         let recorded = self.commit_plans(group, &rules).await;
         let recorded = self.still_held(recorded, &mut held_since).await;
-        let in_time = self.in_time(recorded, held_since, &rules);
-        if !in_time.is_empty() {
-            self.write(in_time, &rules, sent).await;
+        if recorded.is_empty() {
+            return Pace::Kept;
         }
+        let late = self.too_late(&recorded, held_since, &rules);
+        self.write(recorded, &rules, sent, &late).await;
+        if late.is_empty() { Pace::Kept } else { Pace::Lost }
     }
 
     /// Reads every record that a lane needs and has not read yet, across lanes in shared calls.
@@ -258,8 +259,7 @@ impl Executor {
     /// Without an answer nothing is left: what was recorded is found again by the next run of the lane.
     async fn still_held(&self, mut group: Vec<Work>, held_since: &mut Instant) -> Vec<Work> {
         let asked_at = self.clock.monotonic();
-        let careless = is_made(Mistake::IgnoresTheFence) || is_made(Mistake::SendsWhenItWakes);
-        if group.is_empty() || careless || asked_at.duration_since(*held_since) < self.lease / 3 {
+        if group.is_empty() || is_careless() || asked_at.duration_since(*held_since) < self.lease / 3 {
             return group;
         }
         let fences: Vec<Fence> = group.iter().map(|work| work.claim.fence).collect();
@@ -276,23 +276,24 @@ impl Executor {
         group
     }
 
-    /// Leaves out writes that it is too late to send: a process that slept may have lost its lanes, and others may count on
-    /// it that what was recorded long ago can no longer take effect. The next run of the lane finds the open intent.
-    fn in_time(&self, mut group: Vec<Work>, held_since: Instant, rules: &Rules) -> Vec<Work> {
-        let timers = &rules.policy.timers;
+    /// Finds writes that it is too late to send: a process that slept may have lost its lanes, and others may count on it
+    /// that what was recorded long ago can no longer take effect.
+    fn too_late(&self, group: &[Work], held_since: Instant, rules: &Rules) -> BTreeSet<WriteToken> {
+        if is_careless() {
+            return BTreeSet::new();
+        }
         let now = self.clock.now();
-        let request = timers.request_timeout.to_std().unwrap_or_default();
+        let request = rules.policy.timers.request_timeout.to_std().unwrap_or_default();
         let held = self.clock.monotonic().duration_since(held_since) + request <= self.lease;
-        group.retain(|work| {
+        let mut late = BTreeSet::new();
+        for work in group {
             let steps = work.plan.iter().flat_map(|plan| &plan.steps);
-            let careless = is_made(Mistake::IgnoresTheFence) || is_made(Mistake::SendsWhenItWakes);
-            let in_time = careless || (held && steps.clone().all(|step| now + timers.late_apply <= step.give_up_at));
-            if !in_time {
+            if !held || steps.clone().any(|step| now > step.send_by) {
                 events::too_late_to_send(work.claim.fence.lane);
+                late.extend(steps.map(|step| step.token));
             }
-            in_time
-        });
-        group
+        }
+        late
     }
 
     /// Commits what was planned: finished lanes are released, lanes with writes have their intents recorded.
@@ -391,14 +392,26 @@ impl Executor {
         })
     }
 
-    /// Sends recorded intents in shared calls and settles the answers; `sent` are those of who sent them too early.
-    async fn write(&self, group: Vec<Work>, rules: &Rules, sent: Option<BTreeMap<WriteToken, WriteResult>>) {
-        pass(Point::BeforeSend);
-        let results = match sent {
-            Some(results) => results,
-            None => self.send(steps(&group)).await,
-        };
-        pass(Point::AfterAnswer);
+    /// Sends recorded intents in shared calls, but for those that are too late, and settles the answers; `sent` are those of
+    /// who sent them too early.
+    async fn write(
+        &self,
+        group: Vec<Work>,
+        rules: &Rules,
+        sent: Option<BTreeMap<WriteToken, WriteResult>>,
+        late: &BTreeSet<WriteToken>,
+    ) {
+        let (unsent, steps): (Vec<_>, Vec<_>) = steps(&group).into_iter().partition(|step| late.contains(&step.token));
+        let mut results: BTreeMap<_, _> = unsent.into_iter().map(|step| (step.token, not_sent())).collect();
+        match sent {
+            Some(sent) => results.extend(sent),
+            None if steps.is_empty() => {}
+            None => {
+                pass(Point::BeforeSend);
+                results.extend(self.send(steps).await);
+                pass(Point::AfterAnswer);
+            }
+        }
         let now = self.clock.now();
         let mut commits = Vec::new();
         for work in &group {
@@ -470,7 +483,10 @@ impl Executor {
         }
     }
 
-    async fn send(&self, intents: Vec<Intent>) -> BTreeMap<WriteToken, WriteResult> {
+    async fn send(&self, mut intents: Vec<Intent>) -> BTreeMap<WriteToken, WriteResult> {
+        if is_careless() {
+            intents.iter_mut().for_each(|intent| intent.send_by = DateTime::<Utc>::MAX_UTC);
+        }
         let (outlook, salesforce): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.side == Side::Outlook);
         let send = async |calendar: &Arc<dyn Calendar>, intents: Vec<Intent>| {
             if intents.is_empty() {
@@ -548,103 +564,6 @@ impl Executor {
     }
 }
 
-impl Work {
-    fn new(claim: Claim) -> Self {
-        let fresh = Fresh {
-            link: LinkId::new(Uuid::now_v7()),
-            outlook: WriteToken::new(Uuid::now_v7()),
-            salesforce: WriteToken::new(Uuid::now_v7()),
-        };
-        Self { claim, reads: BTreeMap::new(), lookups: Vec::new(), fresh, plan: None, calls: 0 }
-    }
-
-    /// Returns the records that the lane needs and has not read.
-    fn unread(&self) -> Vec<RecordId> {
-        let noticed = self.claim.notices.iter().map(|row| &row.notice.record);
-        let replicas = self.claim.link.iter().flat_map(|link| Side::BOTH.map(|side| link.replicas.get(side).as_ref()));
-        let linked = replicas.flatten().map(|replica| &replica.record);
-        let wanted: BTreeSet<&RecordId> = noticed.chain(linked).collect();
-        wanted.into_iter().filter(|record| !self.reads.contains_key(*record)).cloned().collect()
-    }
-
-    /// Returns names found in the records that the lane may not be known by yet.
-    fn new_names(&self, connection: &ConnectionId) -> Vec<Alias> {
-        let mut names = aliases(&self.case(connection, &[]));
-        names.retain(|name| match (name, &self.claim.link) {
-            (Alias::Record(_), _) => false,
-            (Alias::Stamp(id), Some(link)) => *id != link.id,
-            (Alias::ICalUid(uid, start), Some(link)) => *uid != link.ical_uid || *start != link.original_start,
-            (Alias::Stamp(_) | Alias::ICalUid(..), None) => true,
-        });
-        names
-    }
-
-    fn case(&self, connection: &ConnectionId, enrolments: &[Enrolment]) -> Case {
-        Case {
-            connection: connection.clone(),
-            link: self.claim.link.clone(),
-            reads: self.reads.clone(),
-            notices: self.claim.notices.iter().map(|row| row.notice.clone()).collect(),
-            enrolments: enrolments.to_vec(),
-            lookups: self.lookups.clone(),
-            facts: if is_made(Mistake::ForgetsFacts) {
-                Vec::new()
-            } else {
-                facts::whole(&self.claim.facts, self.claim.link.as_ref())
-            },
-            instruction: self.claim.instruction,
-            tries: self.claim.tries,
-        }
-    }
-
-    /// Moves answered reads to the other reads, so that the journal and the aliases see them.
-    fn take_reads(&mut self) {
-        for (lookup, answer) in &self.lookups {
-            if let (Lookup::Read(_), Answer::Found(found)) = (lookup, answer) {
-                self.reads.extend(found.iter().cloned());
-            }
-        }
-    }
-
-    /// Returns the span of this change, with the ids by which logs are searched.
-    fn span(&self) -> tracing::Span {
-        let first = self.claim.notices.first();
-        let link = self.plan.as_ref().and_then(|plan| plan.next.as_ref()).or(self.claim.link.as_ref());
-        let record = |side: Side| {
-            let linked = link.and_then(|link| link.replicas.get(side).as_ref()).map(|replica| &replica.record);
-            let noticed = self.claim.notices.iter().map(|row| &row.notice.record).find(|record| record.side() == side);
-            linked.or(noticed).map(|record| record.remote_id().to_owned())
-        };
-        let version = first.and_then(|row| row.notice.versions.last());
-        tracing::info_span!(
-            "sync",
-            meeting.id = link.map(|link| tracing::field::display(link.id)),
-            change.side = first.map(|row| row.notice.record.side().name()),
-            change.version = version.map(tracing::field::debug),
-            outlook.event_id = record(Side::Outlook),
-            salesforce.record_id = record(Side::Salesforce),
-        )
-    }
-
-    /// Returns why something could not be read or looked up, for the story of the meeting.
-    fn failure(&self) -> Option<&Why> {
-        let read = self.reads.values().find_map(|observed| match observed {
-            Observed::Unread(why) => Some(why),
-            Observed::Present(_) | Observed::Absent(_) => None,
-        });
-        read.or_else(|| {
-            self.lookups.iter().find_map(|(_, answer)| match answer {
-                Answer::Failed(why) => Some(why),
-                Answer::Found(_) | Answer::Counted(_) => None,
-            })
-        })
-    }
-
-    fn has_steps(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| !plan.steps.is_empty())
-    }
-}
-
 /// Tells logs and metrics of the reads of one call that failed.
 fn tell_unread(records: &[RecordId], observed: &[Observed]) {
     let unread = observed.iter().filter_map(|observed| match observed {
@@ -658,12 +577,21 @@ fn tell_unread(records: &[RecordId], observed: &[Observed]) {
 }
 
 /// Returns every write that a group plans.
+/// Tells whether this engine was told to send without asking whether it still may.
+fn is_careless() -> bool {
+    is_made(Mistake::IgnoresTheFence) || is_made(Mistake::SendsWhenItWakes)
+}
+
 fn steps(group: &[Work]) -> Vec<Intent> {
     group.iter().filter_map(|work| work.plan.as_ref()).flat_map(|plan| plan.steps.iter().cloned()).collect()
 }
 
 fn unanswered() -> Answer {
     Answer::Failed(Why { code: "CB1200".to_owned(), message: "not answered".to_owned(), retry_after_ms: None })
+}
+
+fn not_sent() -> WriteResult {
+    WriteResult::NotNow(Why { code: TOO_LATE.to_owned(), message: "not sent in time".to_owned(), retry_after_ms: None })
 }
 
 fn searched_side(lookup: &Lookup) -> Option<Side> {

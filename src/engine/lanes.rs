@@ -1,6 +1,7 @@
 //! Lanes: who works on which meeting. One worker per meeting at a time, held by a lease and a fence.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,7 +9,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::execute::Executor;
+use crate::engine::execute::{Executor, Pace};
 use crate::points::{Point, pass};
 use crate::ports::{Clock, Store};
 use crate::telemetry::events;
@@ -46,6 +47,8 @@ impl Lanes {
     pub(super) async fn run(self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.settings.workers));
         let groups = TaskTracker::new();
+        let most = self.settings.group;
+        let size = Arc::new(AtomicUsize::new(most));
         while !stop.is_cancelled() {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             if !self.gathered(&stop).await {
@@ -53,14 +56,21 @@ impl Lanes {
             }
             pass(Point::BeforeClaim);
             let claimed =
-                self.store.claim(&self.owner, self.clock.now(), self.settings.lease, self.settings.group).await;
+                self.store.claim(&self.owner, self.clock.now(), self.settings.lease, size.load(Ordering::Relaxed)).await;
             match claimed {
                 Ok(claims) if !claims.is_empty() => {
                     pass(Point::AfterClaim);
                     let executor = Arc::clone(&self.executor);
                     let woken = Arc::clone(&self.woken);
+                    let size = Arc::clone(&size);
                     groups.spawn(async move {
-                        executor.run(claims).await;
+                        let taken = claims.len();
+                        let next = match executor.run(claims).await {
+                            // On a slow database the same group would be too late again, and again.
+                            Pace::Lost => taken / 2,
+                            Pace::Kept => size.load(Ordering::Relaxed) + 1 + taken / 4,
+                        };
+                        size.store(next.clamp(1, most), Ordering::Relaxed);
                         drop(place);
                         woken.notify_one();
                     });

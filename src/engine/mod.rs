@@ -11,6 +11,7 @@ mod lanes;
 mod learn;
 mod look;
 mod rounds;
+mod work;
 mod watched_cache;
 
 use std::sync::Arc;

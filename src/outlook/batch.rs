@@ -140,6 +140,16 @@ impl GraphClient {
                     break;
                 }
             };
+            open.retain(|index| match calls.get(*index).map(|call| self.refuse_when_late(call)) {
+                Some(Err(failure)) => {
+                    answers.push((*index, Err(failure)));
+                    false
+                }
+                _ => true,
+            });
+            if open.is_empty() {
+                break;
+            }
             let replies = match self.batch_round(calls, &open, &token).await {
                 Ok(replies) => replies,
                 Err(failure) => {

@@ -254,6 +254,7 @@ impl OutlookCalendar {
             call.if_match = Some(format!("W/\"{key}\""));
         }
         mailbox.as_str().clone_into(&mut call.key);
+        call.send_by = Some(intent.send_by);
         Ok(call)
     }
 

@@ -47,6 +47,7 @@ fn intent(action: Action, fields: Fields) -> Intent {
         expected: None,
         stamp: Stamp { link, partner: "00U000000000001AAA".to_owned(), token: Some(token) },
         recorded_at: instant("2026-11-23T08:00:00Z"),
+        send_by: instant("2100-01-01T00:00:00Z"),
         give_up_at: instant("2026-11-23T08:01:10Z"),
         sends: 1,
         reason: Reason::Created,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::auth::{Bearer, GRAPH_SCOPE, TokenSource};
 use super::error::{self, CallFailure, GraphFault, remote};
 use crate::http;
-use crate::ports::{RemoteError, Retry};
+use crate::ports::{Clock, RemoteError, Retry, TOO_LATE};
 use crate::rate_limit::RateLimits;
 
 /// Pause after a 429 that names none; Outlook always names one.
@@ -43,6 +44,8 @@ pub(super) struct Call {
     pub(super) prefer: Option<String>,
     /// JSON body.
     pub(super) body: Option<Value>,
+    /// Latest time at which it may leave; none where no harm comes of it.
+    pub(super) send_by: Option<DateTime<Utc>>,
 }
 
 /// Budget of calls that concern no mailbox.
@@ -51,7 +54,7 @@ pub(super) const TENANT: &str = "tenant";
 impl Call {
     /// Makes a call without body and precondition.
     pub(super) fn new(key: impl Into<String>, method: Method, path: impl Into<String>) -> Self {
-        Self { key: key.into(), method, path: path.into(), if_match: None, prefer: None, body: None }
+        Self { key: key.into(), method, path: path.into(), if_match: None, prefer: None, body: None, send_by: None }
     }
 
     /// Makes a GET.
@@ -145,6 +148,7 @@ pub(super) struct GraphClient {
     http: reqwest::Client,
     base: Url,
     tokens: Arc<TokenSource>,
+    clock: Arc<dyn Clock>,
     limits: RateLimits,
     patience: Duration,
 }
@@ -155,11 +159,12 @@ impl GraphClient {
         http: reqwest::Client,
         base: &str,
         tokens: Arc<TokenSource>,
+        clock: Arc<dyn Clock>,
         limits: RateLimits,
         patience: Duration,
     ) -> Result<Self, RemoteError> {
         let base = super::auth::secure_url(base.trim_end_matches('/'), "outlook.graph_url")?;
-        Ok(Self { http, base, tokens, limits, patience })
+        Ok(Self { http, base, tokens, clock, limits, patience })
     }
 
     /// Returns the longest pause that a single call waits for.
@@ -224,6 +229,17 @@ impl GraphClient {
             .header("client-request-id", Uuid::new_v4().to_string())
     }
 
+    /// Refuses a call that waited for its budget or token until nobody counts on it any more.
+    pub(super) fn refuse_when_late(&self, call: &Call) -> Result<(), CallFailure> {
+        match call.send_by {
+            Some(by) if self.clock.now() > by => {
+                let why = "it waited too long for its turn and was not sent";
+                Err(CallFailure::NotSent(remote(TOO_LATE, why, Retry::After(Duration::ZERO))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn url(&self, call: &Call) -> Result<Url, CallFailure> {
         let url = format!("{}{}", self.base, call.path);
         Url::parse(&url).map_err(|_parse| CallFailure::NotSent(unusable_link()))
@@ -245,6 +261,7 @@ impl GraphClient {
             if let Some(body) = &call.body {
                 request = request.json(body);
             }
+            self.refuse_when_late(call)?;
             let reply = answer(request).await?;
             match reply.status {
                 401 if !renewed => {

@@ -11,8 +11,13 @@ use serde_json::json;
 
 use super::*;
 use crate::outlook::auth::AuthSettings;
+use crate::clock::EngineClock;
 use crate::outlook::testing::{http, serve};
 use crate::rate_limit::Quota;
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(EngineClock::wall())
+}
 
 pub(in crate::outlook) async fn client(graph: Router) -> GraphClient {
     let token = || async { Json(json!({"access_token": "t", "expires_in": 3600})) };
@@ -26,7 +31,7 @@ pub(in crate::outlook) async fn client(graph: Router) -> GraphClient {
     let tokens = Arc::new(TokenSource::new(http(), settings).unwrap());
     let quota = Quota { in_flight: 4, units: std::num::NonZeroU32::new(1000).unwrap(), period: Duration::from_mins(1) };
     let base = format!("{base}/v1.0");
-    GraphClient::new(http(), &base, tokens, RateLimits::new(quota), Duration::from_secs(1)).unwrap()
+    GraphClient::new(http(), &base, tokens, clock(), RateLimits::new(quota), Duration::from_secs(1)).unwrap()
 }
 
 #[tokio::test]
@@ -69,9 +74,25 @@ async fn no_connection_is_certainly_without_effect() {
     let tokens = client(Router::new()).await.tokens;
     let quota = crate::outlook::Settings::default_quota();
     let closed = "http://127.0.0.1:1/v1.0";
-    let client = GraphClient::new(http(), closed, tokens, RateLimits::new(quota), Duration::ZERO).unwrap();
+    let client = GraphClient::new(http(), closed, tokens, clock(), RateLimits::new(quota), Duration::ZERO).unwrap();
     let failed = client.send(Call::get("m", "/x")).await;
     assert!(matches!(&failed, Err(CallFailure::NotSent(error)) if error.code == error::UNREACHABLE), "{failed:?}");
+}
+
+#[tokio::test]
+async fn what_waited_for_its_turn_until_nobody_counts_on_it_is_not_sent() {
+    let client = client(Router::new()).await;
+    let mut late = Call::new("m", Method::POST, "/x").with_body(json!({}));
+    late.send_by = Some(client.clock.now() - chrono::TimeDelta::milliseconds(1));
+    let alone = client.send(late.clone()).await;
+    assert!(matches!(&alone, Err(CallFailure::NotSent(error)) if error.code == TOO_LATE), "{alone:?}");
+    let together = client.send_all(vec![late.clone(), late]).await;
+    for answer in together {
+        assert!(matches!(&answer, Err(CallFailure::NotSent(error)) if error.code == TOO_LATE), "{answer:?}");
+    }
+    let mut timely = Call::get("m", "/x");
+    timely.send_by = Some(client.clock.now() + chrono::TimeDelta::hours(1));
+    assert_eq!(client.send(timely).await.unwrap().status, 404, "it was sent");
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ fn update(values: Fields) -> Intent {
         expected: None,
         stamp: Stamp { link, partner: "p".to_owned(), token: Some(token) },
         recorded_at: DateTime::UNIX_EPOCH,
+        send_by: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         reason: Reason::OutlookChanged,

@@ -110,6 +110,7 @@ impl Outlook {
             http,
             &settings.graph_url,
             tokens,
+            Arc::clone(&clock),
             RateLimits::new(settings.mailbox_quota),
             settings.patience,
         )?);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -26,6 +27,7 @@ pub(super) const CALL_OPTIONS: &str = "client=calbridge/1";
 pub struct Client {
     http: reqwest::Client,
     auth: Authenticator,
+    clock: Arc<dyn Clock>,
     limits: RateLimits,
     key: String,
     prefix: String,
@@ -61,13 +63,14 @@ pub(super) struct Call<'a> {
     query: Vec<(&'static str, String)>,
     body: Option<&'a Json>,
     unless_modified_since: Option<String>,
+    send_by: Option<DateTime<Utc>>,
     kind: &'static str,
 }
 
 impl<'a> Call<'a> {
     /// Starts a call; `path` follows `/services/data/vXX.X`, or is absolute when it begins with `/services/`.
     pub(super) fn new(method: Method, path: &'a str, kind: &'static str) -> Self {
-        Self { method, path, query: Vec::new(), body: None, unless_modified_since: None, kind }
+        Self { method, path, query: Vec::new(), body: None, unless_modified_since: None, send_by: None, kind }
     }
 
     pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -77,6 +80,12 @@ impl<'a> Call<'a> {
 
     pub(super) fn body(mut self, body: &'a Json) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Names the latest time at which the call may leave.
+    pub(super) fn send_by(mut self, time: Option<DateTime<Utc>>) -> Self {
+        self.send_by = time;
         self
     }
 
@@ -103,8 +112,9 @@ impl Client {
             return Err(SettingsError::ApiVersion(version.clone()));
         }
         Ok(Arc::new(Self {
-            auth: Authenticator::new(http.clone(), clock, settings)?,
+            auth: Authenticator::new(http.clone(), Arc::clone(&clock), settings)?,
             http,
+            clock,
             limits,
             key: format!("salesforce:{}", settings.connection),
             prefix: format!("/services/data/v{version}"),
@@ -158,6 +168,9 @@ impl Client {
             return Err(Failure::new(Kind::RequestLimit, "calls to salesforce pause").retry_after(left));
         }
         let _permit = self.limits.admit(&self.key).await;
+        if call.send_by.is_some_and(|by| self.clock.now() > by) {
+            return Err(Failure::new(Kind::TooLate, "it waited too long for its turn and was not sent"));
+        }
         let mut request = self
             .http
             .request(call.method.clone(), self.address(session, call)?)

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::wire::LINK_FIELD;
 use crate::http::ReadError;
-use crate::ports::{RemoteError, Retry};
+use crate::ports::{RemoteError, Retry, TOO_LATE};
 
 /// Longest part of a remote message that is kept, in characters.
 const MESSAGE_LIMIT: usize = 200;
@@ -32,6 +32,8 @@ pub(super) struct Failure {
 pub(super) enum Kind {
     /// No connection was made: nothing was sent.
     Unreachable,
+    /// It waited too long for its turn: nothing was sent.
+    TooLate,
     /// Sent, but no whole answer came back.
     NoAnswer,
     /// 5xx that does not say that nothing happened.
@@ -73,6 +75,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn code(self) -> &'static str {
         match self {
+            Self::TooLate => TOO_LATE,
             Self::Cursor => "CB1310",
             Self::Unreachable => "CB1350",
             Self::NoAnswer => "CB1351",
@@ -99,6 +102,7 @@ impl Kind {
             Self::Unreachable | Self::NoAnswer | Self::ServerFault | Self::Unavailable | Self::Throttled => {
                 Retry::After(Duration::from_secs(5))
             }
+            Self::TooLate => Retry::After(Duration::ZERO),
             Self::Locked => Retry::After(Duration::from_secs(1)),
             Self::RequestLimit | Self::SignIn | Self::Session => Retry::After(Duration::from_secs(30)),
             Self::Unreadable | Self::Redirected | Self::TooLarge => Retry::After(Duration::from_mins(1)),
@@ -230,9 +234,13 @@ impl Failure {
             | Kind::Unreadable
             | Kind::Redirected
             | Kind::TooLarge => WriteResult::Unknown(why),
-            Kind::Unreachable | Kind::SignIn | Kind::Session | Kind::RequestLimit | Kind::Throttled | Kind::Locked => {
-                WriteResult::NotNow(why)
-            }
+            Kind::Unreachable
+            | Kind::TooLate
+            | Kind::SignIn
+            | Kind::Session
+            | Kind::RequestLimit
+            | Kind::Throttled
+            | Kind::Locked => WriteResult::NotNow(why),
             Kind::Gone => WriteResult::Gone(why),
             Kind::Duplicate => WriteResult::AlreadyExists(why),
             Kind::Precondition => WriteResult::Conflict(why),

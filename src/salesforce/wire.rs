@@ -411,6 +411,7 @@ mod tests {
                 token: Some(WriteToken::new(uuid::Uuid::from_u128(2))),
             },
             recorded_at: DateTime::UNIX_EPOCH,
+            send_by: DateTime::UNIX_EPOCH,
             give_up_at: DateTime::UNIX_EPOCH,
             sends: 1,
             reason: Reason::Created,

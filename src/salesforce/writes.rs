@@ -5,6 +5,7 @@
 use calbridge_core::ids::{RecordId, SalesforceId};
 use calbridge_core::link::{Action, Intent};
 use calbridge_core::written::WriteResult;
+use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use reqwest::Method;
 use serde::Deserialize;
@@ -89,7 +90,7 @@ impl SalesforceCalendar {
     async fn create(&self, rows: &[Row<'_>]) -> Vec<WriteResult> {
         if let [row] = rows {
             let body = Json::Object(row.body.clone());
-            let call = Call::new(Method::POST, "/sobjects/Event", "create").body(&body);
+            let call = Call::new(Method::POST, "/sobjects/Event", "create").body(&body).send_by(Some(row.intent.send_by));
             let answer: Result<RowAnswer, Failure> = match self.client.call(call).await {
                 Ok(reply) => reply.read(),
                 Err(failure) => Err(failure),
@@ -137,7 +138,10 @@ impl SalesforceCalendar {
         };
         let path = format!("/sobjects/Event/{}", record.remote_id());
         let body = Json::Object(row.body.clone());
-        let call = Call::new(Method::PATCH, &path, "update").body(&body).unless_modified_since(self.guard(row));
+        let call = Call::new(Method::PATCH, &path, "update")
+            .body(&body)
+            .unless_modified_since(self.guard(row))
+            .send_by(Some(row.intent.send_by));
         done(self.client.call(call).await.map(|_no_content| ()), record)
     }
 
@@ -159,7 +163,7 @@ impl SalesforceCalendar {
             })
             .collect();
         let body = json!({ "allOrNone": false, "compositeRequest": requests });
-        let call = Call::new(Method::POST, "/composite", "update_guarded").body(&body);
+        let call = Call::new(Method::POST, "/composite", "update_guarded").body(&body).send_by(first_send_by(&chosen));
         let answers: Result<CompositeAnswer, Failure> = match self.client.call(call).await {
             Ok(reply) => reply.read(),
             Err(failure) => Err(failure),
@@ -191,7 +195,7 @@ impl SalesforceCalendar {
                 return vec![no_record()];
             };
             let path = format!("/sobjects/Event/{}", record.remote_id());
-            let call = Call::new(Method::DELETE, &path, "delete");
+            let call = Call::new(Method::DELETE, &path, "delete").send_by(Some(row.intent.send_by));
             return vec![done(self.client.call(call).await.map(|_no_content| ()), record)];
         }
         let mut results = Vec::with_capacity(rows.len());
@@ -218,6 +222,7 @@ impl SalesforceCalendar {
 
     /// Sends a collection call and reads one answer per row, in order.
     async fn rows(&self, call: Call<'_>, rows: &[&Row<'_>]) -> Vec<WriteResult> {
+        let call = call.send_by(first_send_by(rows));
         let answers: Result<Vec<RowAnswer>, Failure> = match self.client.call(call).await {
             Ok(reply) => reply.read(),
             Err(failure) => Err(failure),
@@ -234,6 +239,11 @@ impl SalesforceCalendar {
             Err(failure) => rows.iter().map(|_| whole_call_failed(&failure)).collect(),
         }
     }
+}
+
+/// Returns the latest time at which a call with these rows may leave.
+fn first_send_by(rows: &[&Row<'_>]) -> Option<DateTime<Utc>> {
+    rows.iter().map(|row| row.intent.send_by).min()
 }
 
 /// Tells whether a value would be read as a reference (`@{...}`) to another part of a composite call.

@@ -147,6 +147,7 @@ pub(crate) fn intent(link: &Link, token: u128) -> Intent {
         expected: None,
         stamp: Stamp { link: link.id, partner: String::new(), token: None },
         recorded_at: at(1_000),
+        send_by: at(11_000),
         give_up_at: at(71_000),
         sends: 0,
         reason: Reason::OutlookChanged,

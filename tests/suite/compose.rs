@@ -213,7 +213,10 @@ impl Places {
             std::fs::create_dir(places.folder.path().join(volume)).unwrap();
         }
         // The engine's settings, as they are but for the folder of the database.
-        let settings = read("config/rehearsal.yaml").replace("path: /data/", &format!("path: {}/", places.of("data")));
+        let settings = read("config/rehearsal.yaml");
+        let home = "url: sqlite:/data/";
+        assert!(settings.contains(home), "the database is on the volume");
+        let settings = settings.replace(home, &format!("url: sqlite:{}/", places.of("data")));
         std::fs::write(places.folder.path().join("rehearsal.yaml"), settings).unwrap();
         places
     }

@@ -64,7 +64,10 @@ async fn duplicates_are_dropped_once_their_first_delivery_is_durable() {
     let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
     assert!(!keys.is_empty());
     let epoch = rehearsal.store().await.epoch().to_owned();
-    for key in keys {
+    // How far the journal has come: by it a database that was put back from a backup is recognised, under any epoch.
+    let (progress, claims): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("cb:j:"));
+    assert!(progress.len() <= 1 && !claims.is_empty(), "{progress:?}, {claims:?}");
+    for key in claims {
         assert!(key.starts_with(&format!("cb:d:{epoch}:rehearsal:")), "the epoch and the connection lead: {key}");
         let value: String = redis.ask(&["GET", &key]).await;
         assert_eq!(value, "d", "every claim was confirmed: {key}");

@@ -279,6 +279,8 @@ pub struct Intent {
     pub stamp: Stamp,
     /// When it was recorded.
     pub recorded_at: DateTime<Utc>,
+    /// Latest time at which it may leave: what takes longer is planned anew.
+    pub send_by: DateTime<Utc>,
     /// After this a write that has not shown up never will.
     pub give_up_at: DateTime<Utc>,
     /// How often it was sent.

@@ -62,6 +62,7 @@ fn intent(n: u32, action: Action) -> Intent {
             token: Some(WriteToken::new(Uuid::from_u128(100 + u128::from(n)))),
         },
         recorded_at: DateTime::UNIX_EPOCH,
+        send_by: DateTime::<chrono::Utc>::MAX_UTC,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         reason: Reason::Created,

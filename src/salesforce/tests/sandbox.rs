@@ -126,6 +126,7 @@ fn intent(n: u128, action: Action, when: When) -> Intent {
         expected: None,
         stamp: Stamp { link, partner: String::new(), token: Some(WriteToken::new(Uuid::from_u128(1000 + n))) },
         recorded_at: DateTime::UNIX_EPOCH,
+        send_by: DateTime::<chrono::Utc>::MAX_UTC,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         reason: Reason::Created,

@@ -172,6 +172,7 @@ fn resend(run: &mut Run<'_>, intent: &Intent) {
     let timers = &run.rules.policy.timers;
     let mut again = intent.clone();
     again.sends += 1;
+    again.send_by = run.now + timers.request_timeout;
     again.give_up_at = run.now + timers.request_timeout + timers.late_apply;
     run.steps.push(again);
 }

@@ -297,6 +297,7 @@ fn update(
         expected: Some(written.version.clone()),
         stamp: Stamp { link, partner: source.record.remote_id().to_owned(), token: Some(token) },
         recorded_at: run.now,
+        send_by: run.now + timers.request_timeout,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         reason,

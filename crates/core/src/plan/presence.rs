@@ -292,6 +292,7 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
         expected: Some(snapshot.version.clone()),
         stamp: Stamp { link, partner: String::new(), token: Some(token) },
         recorded_at: run.now,
+        send_by: run.now + timers.request_timeout,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         reason,

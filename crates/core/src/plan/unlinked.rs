@@ -275,6 +275,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
         expected: None,
         stamp: Stamp { link, partner: source.record.remote_id().to_owned(), token: Some(token) },
         recorded_at: run.now,
+        send_by: run.now + timers.request_timeout,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         reason: Reason::Created,

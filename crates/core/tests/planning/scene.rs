@@ -311,6 +311,7 @@ impl Scene {
                 token: Some(token(7)),
             },
             recorded_at: self.now - TimeDelta::seconds(30),
+            send_by: self.now + TimeDelta::seconds(10),
             give_up_at: self.now + TimeDelta::seconds(40),
             sends: 1,
             reason: calbridge_core::reason::Reason::OutlookChanged,

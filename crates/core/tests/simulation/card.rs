@@ -43,6 +43,7 @@ impl Card {
             expected: None,
             stamp: Stamp { link, partner: String::new(), token: Some(token) },
             recorded_at: now,
+            send_by: now,
             give_up_at: now,
             sends: 1,
             reason: Reason::OutlookChanged,

@@ -79,6 +79,7 @@ impl Scribe {
             expected,
             stamp: Stamp { link, partner: String::new(), token: Some(token) },
             recorded_at: self.world.now,
+            send_by: self.world.now,
             give_up_at: self.world.now,
             sends: 1,
             reason: Reason::OutlookChanged,
