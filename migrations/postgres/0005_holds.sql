@@ -23,3 +23,4 @@ CREATE TABLE spent (
     at         BIGINT NOT NULL
 );
 CREATE INDEX spent_window ON spent (connection, budget, name, at);
+CREATE INDEX spent_link ON spent (connection, link_id, at);

@@ -28,7 +28,8 @@ use crate::engine::{facts, journal};
 use crate::mistakes::{Mistake, is_made};
 use crate::points::{Point, pass};
 use crate::ports::{
-    Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError, TOO_LATE,
+    Calendar, CensusQuestion, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError,
+    TOO_LATE,
 };
 use crate::telemetry::events::{self, RunEnded};
 
@@ -352,6 +353,7 @@ impl Executor {
             journal,
             dead_letter: self.letter_of(work, plan, now),
             spends: plan.spends.clone(),
+            unspent_since: None,
             instruction: work.claim.instruction,
             instructed: plan.instructed,
             // Until the answer is in, a crash must find the lane again by itself.
@@ -528,6 +530,9 @@ impl Executor {
             });
             let result = results.get(&intent.token).unwrap_or(&unknown);
             let settled = settle(link, intent, result, rules, now);
+            if settled.unspent {
+                commit.unspent_since = Some(intent.recorded_at);
+            }
             if settled.reason == Reason::WriteFailed {
                 commit.tries = work.claim.tries.saturating_add(1);
             }

@@ -55,8 +55,10 @@ impl Lanes {
                 continue;
             }
             pass(Point::BeforeClaim);
-            let claimed =
-                self.store.claim(&self.owner, self.clock.now(), self.settings.lease, size.load(Ordering::Relaxed)).await;
+            let claimed = self
+                .store
+                .claim(&self.owner, self.clock.now(), self.settings.lease, size.load(Ordering::Relaxed))
+                .await;
             match claimed {
                 Ok(claims) if !claims.is_empty() => {
                     pass(Point::AfterClaim);

@@ -11,8 +11,8 @@ mod lanes;
 mod learn;
 mod look;
 mod rounds;
-mod work;
 mod watched_cache;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

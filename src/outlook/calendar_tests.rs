@@ -50,6 +50,7 @@ fn intent(action: Action, fields: Fields) -> Intent {
         send_by: instant("2100-01-01T00:00:00Z"),
         give_up_at: instant("2026-11-23T08:01:10Z"),
         sends: 1,
+        mails: 0,
         reason: Reason::Created,
     }
 }

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::*;
-use crate::outlook::auth::AuthSettings;
 use crate::clock::EngineClock;
+use crate::outlook::auth::AuthSettings;
 use crate::outlook::testing::{http, serve};
 use crate::rate_limit::Quota;
 

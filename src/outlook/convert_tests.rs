@@ -45,6 +45,7 @@ fn update(values: Fields) -> Intent {
         send_by: DateTime::UNIX_EPOCH,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
+        mails: 0,
         reason: Reason::OutlookChanged,
     }
 }

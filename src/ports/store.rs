@@ -161,6 +161,8 @@ pub struct Commit {
     pub dead_letter: Option<DeadLetter>,
     /// What the writes use up; where other meetings used it up before, the commit is refused.
     pub spends: Vec<Spend>,
+    /// Give back what the link used up from then on: the write had no effect.
+    pub unspent_since: Option<DateTime<Utc>>,
     /// The instruction that the run knew; one that came meanwhile stays, and wakes the lane.
     pub instruction: Option<Instruction>,
     /// That instruction was followed and need not be kept.

@@ -414,6 +414,7 @@ mod tests {
             send_by: DateTime::UNIX_EPOCH,
             give_up_at: DateTime::UNIX_EPOCH,
             sends: 1,
+            mails: 0,
             reason: Reason::Created,
         }
     }

@@ -90,7 +90,8 @@ impl SalesforceCalendar {
     async fn create(&self, rows: &[Row<'_>]) -> Vec<WriteResult> {
         if let [row] = rows {
             let body = Json::Object(row.body.clone());
-            let call = Call::new(Method::POST, "/sobjects/Event", "create").body(&body).send_by(Some(row.intent.send_by));
+            let call =
+                Call::new(Method::POST, "/sobjects/Event", "create").body(&body).send_by(Some(row.intent.send_by));
             let answer: Result<RowAnswer, Failure> = match self.client.call(call).await {
                 Ok(reply) => reply.read(),
                 Err(failure) => Err(failure),

@@ -150,6 +150,7 @@ pub(crate) fn intent(link: &Link, token: u128) -> Intent {
         send_by: at(11_000),
         give_up_at: at(71_000),
         sends: 0,
+        mails: 0,
         reason: Reason::OutlookChanged,
     }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn a_census_counts_what_others_want_and_what_they_used_up(store
 
     // The first one leaves: no longer wanted, but used up for an hour.
     let done = Link { care: Care::default(), ..link };
-    let run = Commit { link: Some(done), spends: spend(10), release: true, ..Commit::default() };
+    let run = Commit { link: Some(done.clone()), spends: spend(10), ..Commit::default() };
     commit(store, &first, run).await.unwrap();
     assert_eq!(census(store, 99, 1_000).await.deletes_in_mailbox, 3);
     assert_eq!(census(store, 1, 1_000).await.deletes_in_mailbox, 2, "one's own use does not count");
@@ -80,6 +80,12 @@ pub(crate) async fn a_census_counts_what_others_want_and_what_they_used_up(store
     let elsewhere = CensusQuestion { mailbox: Some(MailboxId::new("mbx-9")), author: None, ..question(99) };
     let counted = store.census(&main_connection(), &[elsewhere], at(1_000)).await.unwrap();
     assert_eq!(counted, [Census::default()]);
+
+    // It was not sent after all.
+    let done = Link { revision: done.revision + 1, ..done };
+    let run = Commit { link: Some(done), unspent_since: Some(at(1_000)), release: true, ..Commit::default() };
+    commit(store, &first, run).await.unwrap();
+    assert_eq!(census(store, 99, 1_000).await.deletes_in_mailbox, 2, "what the others want");
 }
 
 pub(crate) async fn no_more_is_used_up_than_there_is_and_a_refused_plan_leaves_no_trace(store: &dyn Store) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::slice::from_ref;
 
 use calbridge_core::case::Enrolment;
-use calbridge_core::ids::{MailboxId, SalesforceId};
+use calbridge_core::ids::{MailboxId, SalesforceId, WriteToken};
 use calbridge_core::link::{Link, LinkState};
 use calbridge_core::plan::Outcome;
 use calbridge_core::reason::Reason;
@@ -127,6 +127,16 @@ fn mails_are_counted_and_shown_where_they_were_expected() {
         (3, "3 mails expected, for changes by 005000000000001AAA; see the lines below")
     );
     assert!(text(&[story]).contains("mails expected: 3"));
+
+    // The write was refused because of an edit that came first: nobody was mailed.
+    let token = Some(WriteToken::new(Uuid::from_u128(7)));
+    let intended = JournalEntry { kind: JournalKind::Intended, mails: 0, token, ..mailed.journal[0].clone() };
+    mailed.journal[1].side = Some(Side::Outlook);
+    mailed.journal[1].reasons = vec![Reason::ChangedUnderneath];
+    mailed.journal[1].token = token;
+    mailed.journal.insert(1, intended);
+    let story = told(&mailed);
+    assert_eq!((story.mails_expected, story.mails.as_str()), (0, "no mail was caused"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use calbridge_core::ids::MailboxId;
+use calbridge_core::ids::{MailboxId, WriteToken};
 use calbridge_core::link::LinkState;
 use calbridge_core::plan::Outcome;
 use calbridge_core::reason::Reason;
@@ -126,9 +126,10 @@ pub fn story(traced: &Traced, enrolments: &[EnrolmentRow], values: bool) -> Time
     let mailbox = mailbox_of(traced);
     let enrolment = mailbox.and_then(|mailbox| enrolments.iter().find(|row| row.enrolment.mailbox == *mailbox));
     let zone = enrolment.and_then(|row| Tz::from_str(&row.zone).ok()).unwrap_or(Tz::UTC);
-    let history = traced.journal.iter().map(|entry| happened(entry, zone, values));
+    let journal = without_unsent_mails(&traced.journal);
+    let history = journal.iter().map(|entry| happened(entry, zone, values));
     let waiting = traced.waiting.iter().map(|row| waits(row, zone));
-    let mails_expected = traced.journal.iter().map(|entry| entry.mails).sum();
+    let mails_expected = journal.iter().map(|entry| entry.mails).sum();
     Timeline {
         verdict: Verdict::of(traced),
         identity: identity(traced, enrolment),
@@ -137,9 +138,27 @@ pub fn story(traced: &Traced, enrolments: &[EnrolmentRow], values: bool) -> Time
         mails_expected,
         mails: match mails_expected {
             0 => "no mail was caused".to_owned(),
-            number => format!("{} expected, {}; see the lines below", count(number, "mail"), authors(&traced.journal)),
+            number => format!("{} expected, {}; see the lines below", count(number, "mail"), authors(&journal)),
         },
     }
+}
+
+/// Takes away the mails of writes that certainly had no effect: whatever came of them later has rows of its own.
+fn without_unsent_mails(journal: &[JournalEntry]) -> Vec<JournalEntry> {
+    let failed = |entry: &&JournalEntry| {
+        let without_effect = [Reason::WriteFailed, Reason::ChangedUnderneath, Reason::Refused];
+        entry.kind == JournalKind::Settled
+            && entry.side == Some(Side::Outlook)
+            && entry.reasons.iter().any(|reason| without_effect.contains(reason))
+    };
+    let failed: BTreeSet<Option<WriteToken>> = journal.iter().filter(failed).map(|entry| entry.token).collect();
+    let is_failed = |entry: &&JournalEntry| entry.kind == JournalKind::Intended && failed.contains(&entry.token);
+    let void: BTreeSet<DateTime<Utc>> = journal.iter().filter(is_failed).map(|entry| entry.at).collect();
+    let mut journal = journal.to_vec();
+    for entry in journal.iter_mut().filter(|entry| entry.kind == JournalKind::Decided && void.contains(&entry.at)) {
+        (entry.mails, entry.mail_author) = (0, None);
+    }
+    journal
 }
 
 /// Names the users whose changes mailed people.

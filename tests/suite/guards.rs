@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use calbridge_core::case::Instruction;
 use calbridge_sandbox::Options;
 
-use crate::support::Rehearsal;
 use crate::support::meetings::{id_of, in_outlook};
+use crate::support::{Rehearsal, alone};
 
 fn subjects(rehearsal: &Rehearsal) -> BTreeSet<String> {
     let mailboxes = 0..rehearsal.sandbox.endpoints().mailboxes.len();
@@ -55,6 +55,7 @@ async fn sixty_deletions_at_once_of_a_hundred_meetings_are_held_and_go_through_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_deletions_in_each_of_a_hundred_mailboxes_by_one_user_are_held() {
+    let _busy = alone().await;
     let rehearsal = filled(Options { mailboxes: 100, speed: 10.0, ..Options::default() }, 5).await;
     for row in rehearsal.salesforce() {
         rehearsal.person(0).delete_in_salesforce(&id_of(&row)).unwrap();

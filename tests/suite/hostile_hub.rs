@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::meetings::{id_of, in_outlook};
 use crate::support::process::Bench;
-use crate::support::{Rehearsal, until_stored};
+use crate::support::{Rehearsal, alone, until_stored};
 
 /// Part of every hostile text; it must reach no log, metric, or column in the clear.
 const CANARY: &str = "zyxcanary";
@@ -354,6 +354,7 @@ fn flood(sandbox: &Sandbox, forger: &Forger, round: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_garbage_leaves_memory_and_database_flat_and_tells_nothing_of_its_content() {
+    let _busy = alone().await;
     let bench =
         Bench::set_up(Options { partitions: 1, ..Options::default() }, "log:\n  format: json\n  level: debug\n").await;
     let running = bench.run().await;

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce};
-use crate::support::{PATIENCE, Rehearsal};
+use crate::support::{PATIENCE, Rehearsal, alone};
 
 /// How often a costly condition is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -117,6 +117,7 @@ async fn meetings(rehearsal: &Rehearsal, mailboxes: usize) -> Vec<Meeting> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_edits_a_second_over_two_hundred_mailboxes_meet_no_limit_and_all_cross() {
+    let _busy = alone().await;
     let rehearsal = Rehearsal::start(Options { mailboxes: MAILBOXES, ..Options::default() }, "").await;
     let meetings = meetings(&rehearsal, MAILBOXES).await;
     rehearsal.switch(|switches| {

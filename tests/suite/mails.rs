@@ -4,9 +4,9 @@ use calbridge_core::case::Instruction;
 use calbridge_sandbox::Options;
 use serde_json::{Value, json};
 
-use crate::support::Rehearsal;
 use crate::support::look::gives;
 use crate::support::meetings::{fields, id_of, with_attendees};
+use crate::support::{Rehearsal, alone};
 
 const GUESTS: [&str; 4] =
     ["one@elsewhere.example", "two@elsewhere.example", "three@elsewhere.example", "four@elsewhere.example"];
@@ -61,6 +61,7 @@ async fn three_moves_within_a_minute_end_at_the_last_time_with_two_mails_an_atte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_400_meetings_changed_at_once_by_one_user_20_mail_and_380_wait_and_mail_nobody_when_discarded() {
+    let _busy = alone().await;
     const MEETINGS: usize = 400;
     let rehearsal = Rehearsal::start(Options { speed: 20.0, ..Options::default() }, "").await;
     for number in 0..MEETINGS {

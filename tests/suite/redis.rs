@@ -62,7 +62,6 @@ async fn duplicates_are_dropped_once_their_first_delivery_is_durable() {
     assert!(rehearsal.duplicates().await > 0, "{:#?}", rehearsal.status().await);
 
     let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
-    assert!(!keys.is_empty());
     let epoch = rehearsal.store().await.epoch().to_owned();
     // How far the journal has come: by it a database that was put back from a backup is recognised, under any epoch.
     let (progress, claims): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("cb:j:"));

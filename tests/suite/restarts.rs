@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
+use crate::support::look::gives;
 use crate::support::meetings::{all_day_in_salesforce, fields, id_of, in_outlook, in_salesforce, with_attendees};
 use crate::support::{Rehearsal, environment};
 

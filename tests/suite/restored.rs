@@ -11,10 +11,10 @@ use calbridge_sandbox::Options;
 use calbridge_sandbox::history::Cloud;
 use serde_json::{Value, json};
 
-use crate::support::Rehearsal;
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce, with_attendees};
 use crate::support::postgres::Database;
 use crate::support::redis::RedisServer;
+use crate::support::{Rehearsal, alone};
 
 /// People whose mailboxes are enrolled.
 const PEOPLE: usize = 5;
@@ -131,6 +131,7 @@ async fn answer(rehearsal: &Rehearsal, subject: &str, instruction: Instruction) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_database_finds_its_500_links_again_and_writes_nothing() {
+    let _busy = alone().await;
     let redis = RedisServer::start().await;
     let mut rehearsal = Rehearsal::start(Options { speed: 5.0, ..quick() }, &with(redis.as_ref())).await;
     make(&rehearsal, "Kept", 80, 0);
@@ -243,6 +244,7 @@ async fn goes_on(rehearsal: &Rehearsal) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_sqlite_database_is_recognised_by_redis_and_agrees_after_one_sweep() {
+    let _busy = alone().await;
     let Some(redis) = RedisServer::start().await else { return };
     let mut rehearsal = outdated(None, Some(&redis)).await;
     let epoch = rehearsal.store().await.epoch().to_owned();
@@ -262,6 +264,7 @@ async fn a_restored_sqlite_database_is_recognised_by_redis_and_agrees_after_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_postgresql_database_agrees_after_one_sweep_when_run_is_told_so() {
+    let _busy = alone().await;
     let Some(database) = Database::create().await else { return };
     let mut rehearsal = outdated(Some(database), None).await;
     rehearsal.config.store.restored = true;

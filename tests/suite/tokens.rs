@@ -19,7 +19,7 @@ use crate::support::contract::described;
 use crate::support::meetings::{id_of, in_outlook, in_salesforce};
 use crate::support::process::{Bench, Ended, Running};
 use crate::support::production::SecretFiles;
-use crate::support::{PATIENCE, Rehearsal};
+use crate::support::{PATIENCE, Rehearsal, alone};
 
 /// Callers at once, or edits at once.
 const MANY: usize = 200;
@@ -95,6 +95,7 @@ async fn a_token_that_ends_under_hundreds_of_calls_is_fetched_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_taken_back_under_hundreds_of_edits_cost_one_sign_in_for_each_credential_and_lose_nothing() {
+    let _busy = alone().await;
     let options = Options { mailboxes: 10, speed: 10.0, ..Options::default() };
     let (mut rehearsal, _files) = Rehearsal::without_engine(options, "").await.like_production("");
     rehearsal.start_engine().await;

@@ -285,6 +285,8 @@ pub struct Intent {
     pub give_up_at: DateTime<Utc>,
     /// How often it was sent.
     pub sends: u32,
+    /// People whom Exchange mails because of it.
+    pub mails: u32,
     /// Why.
     pub reason: Reason,
 }

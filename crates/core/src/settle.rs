@@ -50,7 +50,8 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
             (Reason::WriteUnknown, Some(now + pause(why, timers.retry_min)), Some(why))
         }
     };
-    Settled { link, reason, wake_at, error: why.map(|why| why.code.clone()), token: intent.token }
+    let unspent = !matches!(reason, Reason::WriteConfirmed | Reason::WriteUnknown);
+    Settled { link, reason, wake_at, error: why.map(|why| why.code.clone()), token: intent.token, unspent }
 }
 
 fn close(link: &mut Link, intent: &Intent) {

@@ -334,7 +334,8 @@ fn salesforce_edits_of_meetings_with_attendees_are_held_back_only_where_the_term
     let attendees = json!({ "attendees": [{ "emailAddress": { "address": "bo@contoso.example" } }] });
     story.on_outlook("oA", &person(), EffectKind::Update, &attendees);
     story.on_salesforce("sA", &person(), EffectKind::Update, &json!({ "Subject": "Mine" }));
-    for (organizer, attendees_one_way, is_held_back) in [(true, false, false), (true, true, true), (false, false, true)] {
+    for (organizer, attendees_one_way, is_held_back) in [(true, false, false), (true, true, true), (false, false, true)]
+    {
         story.outlook[0]["isOrganizer"] = json!(organizer);
         let terms = Terms { attendees_one_way, ..Terms::default() };
         let report = story.judge_after(TimeDelta::minutes(10), &terms);

@@ -65,6 +65,7 @@ fn intent(n: u32, action: Action) -> Intent {
         send_by: DateTime::<chrono::Utc>::MAX_UTC,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
+        mails: 0,
         reason: Reason::Created,
     }
 }

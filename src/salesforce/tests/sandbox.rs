@@ -129,6 +129,7 @@ fn intent(n: u128, action: Action, when: When) -> Intent {
         send_by: DateTime::<chrono::Utc>::MAX_UTC,
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
+        mails: 0,
         reason: Reason::Created,
     }
 }

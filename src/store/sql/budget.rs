@@ -160,6 +160,23 @@ pub(super) async fn spend(
     Ok(())
 }
 
+/// Gives back what a link used up from then on.
+pub(super) async fn give_back(
+    connection: &mut Connection,
+    owner: &ConnectionId,
+    link: LinkId,
+    since: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM spent WHERE connection = $1 AND link_id = $2 AND at >= $3")
+        .bind(owner.as_str())
+        .bind(link.to_string())
+        .bind(ms(since))
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
 fn number(count: i64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

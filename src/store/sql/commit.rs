@@ -14,7 +14,7 @@ use sqlx::{Acquire as _, QueryBuilder};
 use uuid::Uuid;
 
 use super::SqlStore;
-use super::budget::spend;
+use super::budget::{give_back, spend};
 use super::dialect::{self, Connection, Db};
 use super::facts::forget;
 use super::journal::{append, data_key, index_versions, index_words};
@@ -82,6 +82,9 @@ impl SqlStore {
         let owner = hold(connection, fence, commit).await?;
         if let Some(link) = commit.link.as_ref().filter(|_| !commit.spends.is_empty()) {
             spend(connection, &owner, link.id, &commit.spends, now).await?;
+        }
+        if let (Some(link), Some(since)) = (&commit.link, commit.unspent_since) {
+            give_back(connection, &owner, link.id, since).await?;
         }
         if let Some(link) = &commit.link {
             self.write_link(connection, lane, link, now).await?;

@@ -40,6 +40,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often a condition that no event announces is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Held by a test that keeps the whole machine busy for long: with two of them at once, everything would be late.
+pub(crate) async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    BUSY.lock().await
+}
+
 /// Settings that every rehearsal starts from.
 pub(crate) const SETTINGS: &str = "connection:\n  id: rehearsal\n";
 

@@ -264,11 +264,8 @@ fn spend_mail(run: &mut Run<'_>, people: u32, author: &Author) {
 }
 
 fn pass(run: &mut Run<'_>, people: u32, author: &Author) -> Passage {
-    let now = run.now;
-    let care = &mut run.link_mut().care;
-    care.pending = None;
+    run.link_mut().care.pending = None;
     if people > 0 {
-        care.mailed_at = Some(now);
         run.mail = MailEffect { recipients: people, author: author.id().map(str::to_owned) };
     }
     Passage::Open

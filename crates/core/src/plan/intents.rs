@@ -209,6 +209,9 @@ impl crate::link::Link {
         if intent.side == Side::Outlook {
             self.care.approved = None;
         }
+        if intent.mails > 0 {
+            self.care.mailed_at = Some(intent.recorded_at);
+        }
         self.await_change_event(intent);
     }
 

@@ -210,4 +210,6 @@ pub struct Settled {
     pub error: Option<String>,
     /// The write this is about.
     pub token: WriteToken,
+    /// It certainly had no effect: what it used up is to be given back.
+    pub unspent: bool,
 }

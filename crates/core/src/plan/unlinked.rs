@@ -278,6 +278,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
         send_by: run.now + timers.request_timeout,
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
+        mails: 0,
         reason: Reason::Created,
     });
 }

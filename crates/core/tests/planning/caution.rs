@@ -6,12 +6,14 @@ use calbridge_core::observed::Evidence;
 use calbridge_core::plan::{Budget, Outcome, Plan};
 use calbridge_core::policy::{DeleteConflict, MailPolicy};
 use calbridge_core::reason::Reason;
+use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::signal::ChangeFact;
 use calbridge_core::value::Value;
+use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token};
+use crate::scene::{Scene, event, mailbox, now, record, row, snapshot, timed, token, why};
 
 const ADA: &str = "005000000000007AAA";
 const FLOW: &str = "005000000000009AAA";
@@ -84,7 +86,23 @@ fn a_persons_edit_mails_the_attendees_at_once_and_names_its_author() {
     assert_eq!(plan.outcome, Outcome::Write);
     assert_eq!((plan.mail.recipients, plan.mail.author.as_deref()), (3, Some(ADA)));
     assert_eq!(budgets(&plan), [Budget::MailsByAuthor(ADA.to_owned())]);
-    assert_eq!(plan.next.unwrap().care.mailed_at, Some(now()));
+    assert_eq!((plan.steps[0].mails, plan.next.unwrap().care.mailed_at), (3, None), "it has yet to leave");
+}
+
+#[test]
+fn what_was_not_sent_is_given_back_and_makes_no_later_mail_wait() {
+    let scene = edited_by(ADA);
+    let plan = scene.plan();
+    let link = plan.next.unwrap();
+    let settled = |result: WriteResult| settle(link.clone(), &plan.steps[0], &result, &scene.rules, now());
+    for unsent in [WriteResult::NotNow(why("CB1209")), WriteResult::Conflict(why("CB1311"))] {
+        let settled = settled(unsent);
+        assert_eq!((settled.unspent, settled.link.care.mailed_at), (true, None));
+    }
+    let unknown = settled(WriteResult::Unknown(why("CB1301")));
+    assert_eq!((unknown.unspent, unknown.link.care.mailed_at), (false, None), "a later read decides");
+    let sent = settled(WriteResult::Applied { record: record(Side::Outlook), version: None, snapshot: None });
+    assert_eq!((sent.unspent, sent.link.care.mailed_at), (false, Some(now())));
 }
 
 #[test]
@@ -202,7 +220,7 @@ fn what_becomes_private_leaves_at_once_and_the_mail_about_it_is_told() {
     scene.edit(Side::Salesforce, |snapshot| snapshot.traits.private = true);
     let plan = scene.plan();
     assert!(matches!(plan.steps[0].action, Action::Delete(_)) && plan.steps[0].side == Side::Outlook);
-    assert_eq!((plan.mail.recipients, plan.next.unwrap().care.mailed_at), (3, Some(now())));
+    assert_eq!((plan.mail.recipients, plan.steps[0].mails), (3, 3));
 }
 
 #[test]
@@ -276,11 +294,11 @@ fn a_deletion_waits_in_case_it_is_one_of_many_and_longer_when_it_mails() {
             scene.case.facts.push(fact(ADA, "", true));
         }
         scene.absent(side, Evidence::NotFound);
-        scene.signal(crate::scene::record(side), true, Vec::new());
+        scene.signal(record(side), true, Vec::new());
         let first = scene.plan();
         let waits = (Outcome::Deferred, Some(now() + TimeDelta::seconds(seconds)));
         assert_eq!((first.outcome, first.wake_at), waits, "{side}");
-        assert_eq!(first.covered, [crate::scene::record(side)]);
+        assert_eq!(first.covered, [record(side)]);
         // The signal that proved the absence is answered; the proof is remembered.
         scene.case.notices.clear();
         let second = later(&mut scene, &first, now() + TimeDelta::seconds(seconds));
@@ -449,7 +467,7 @@ fn a_failure_that_is_skipped_rests_until_the_next_edit() {
 fn an_instruction_is_kept_while_nothing_can_be_decided() {
     let (mut scene, _) = mass_deletion();
     scene.case.instruction = Some(Instruction::Approve);
-    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(event(1), calbridge_core::observed::Observed::Unread(why("CB1301")));
     let plan = scene.plan();
     assert_eq!((plan.outcome, plan.instructed), (Outcome::Wait, false));
     // What was held stays so, and is discarded as soon as it can be read.
@@ -466,7 +484,7 @@ fn a_deletion_that_waits_is_not_forgotten_while_the_other_side_cannot_be_read() 
     scene.signal(event(1), true, Vec::new());
     let first = scene.plan();
     scene.case.notices.clear();
-    scene.read(row(), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(row(), calbridge_core::observed::Observed::Unread(why("CB1301")));
     let unread = later(&mut scene, &first, now() + TimeDelta::seconds(10));
     assert_eq!(unread.outcome, Outcome::Wait);
     scene.put(snapshot(Side::Salesforce));
@@ -482,7 +500,7 @@ fn what_a_person_said_about_a_failure_is_followed_when_the_meeting_can_be_read_a
     scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
     scene.case.instruction = Some(Instruction::Keep(Side::Salesforce));
     let kept = scene.case.reads.clone();
-    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(event(1), calbridge_core::observed::Observed::Unread(why("CB1301")));
     let unread = scene.plan();
     assert!(!unread.instructed);
     scene.case.link = unread.next;

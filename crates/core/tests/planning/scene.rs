@@ -314,6 +314,7 @@ impl Scene {
             send_by: self.now + TimeDelta::seconds(10),
             give_up_at: self.now + TimeDelta::seconds(40),
             sends: 1,
+            mails: 0,
             reason: calbridge_core::reason::Reason::OutlookChanged,
         };
         *self.link().intents.get_mut(side) = Some(intent.clone());

@@ -46,6 +46,7 @@ impl Card {
             send_by: now,
             give_up_at: now,
             sends: 1,
+            mails: 0,
             reason: Reason::OutlookChanged,
         }
     }

@@ -82,6 +82,7 @@ impl Scribe {
             send_by: self.world.now,
             give_up_at: self.world.now,
             sends: 1,
+            mails: 0,
             reason: Reason::OutlookChanged,
         };
         self.world.apply(&mut self.dice, 0, &intent);
