@@ -19,7 +19,6 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
-use crate::support::alone;
 use crate::support::environment;
 use crate::support::ledger::Ledger;
 use crate::support::people::People;
@@ -344,13 +343,11 @@ async fn killed_while_people_edit(database: Option<Database>, mut aims: Vec<Aim>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_twenty_times_while_people_edit_it_loses_nothing_and_does_nothing_twice() {
-    let _busy = alone().await;
     killed_while_people_edit(None, AIMS.to_vec()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_on_postgresql_while_people_edit_it_loses_nothing_and_does_nothing_twice() {
-    let _busy = alone().await;
     let Some(database) = Database::create().await else { return };
     let long = environment("CALBRIDGE_TEST_LONG").is_some();
     killed_while_people_edit(Some(database), if long { AIMS.to_vec() } else { FEWER_AIMS.to_vec() }).await;

@@ -29,7 +29,6 @@ use tokio::time::{Instant, sleep};
 
 use self::acts::{ANYWHERE, Blow, Victim, Weather, storm};
 use self::verdict::Verdict;
-use crate::support::alone;
 use crate::support::environment;
 use crate::support::outage::{OwnServer, Shutdown};
 use crate::support::people::People;
@@ -336,7 +335,6 @@ const STORM: Mix = Mix {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_engines_that_are_stopped_killed_and_deprived_of_everything_lose_nothing_and_do_nothing_twice() {
-    let _busy = alone().await;
     let seed = seed();
     eprintln!("CALBRIDGE_TEST_SEED={seed}");
     let span = if environment("CALBRIDGE_TEST_LONG").is_some() { Duration::from_mins(10) } else { STORM.span };
@@ -467,12 +465,10 @@ fn every_mistake_is_tried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_judgement_notices_mistakes_of_engines_that_die_or_stand_still() {
-    let _busy = alone().await;
     are_noticed("chaos-mistakes-1", OF_THE_STOPPED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_judgement_notices_mistakes_that_need_no_crash() {
-    let _busy = alone().await;
     are_noticed("chaos-mistakes-2", OF_THE_AWAKE).await;
 }
