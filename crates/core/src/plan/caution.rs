@@ -136,11 +136,14 @@ fn author(run: &Run<'_>, user: &str, origin: &str) -> Author {
     }
 }
 
-/// Finds out who deleted the Salesforce record of the run's link.
+/// Finds out who deleted the Salesforce record of the run's link: what its change event said, now or in an earlier run.
+///
+/// Whose edit waited before that is another question.
 fn author_of_deletion(run: &Run<'_>) -> Author {
     let Some(replica) = &run.link().replicas.salesforce else { return Author::Unknown };
     let told = run.case.facts.iter().rev().find(|fact| fact.record == replica.record && fact.deleted);
-    let remembered = run.pending_before.as_ref().and_then(|pending| pending.author.clone());
+    let waited = run.pending_before.as_ref().filter(|pending| pending.wish == Wish::Delete);
+    let remembered = waited.and_then(|pending| pending.author.clone());
     match (told, remembered) {
         (Some(fact), _) => author(run, &fact.facts.user, &fact.facts.origin),
         (None, Some(user)) => author(run, &user, ""),

@@ -152,6 +152,22 @@ fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
 }
 
 #[test]
+fn whose_edit_waited_is_not_the_author_of_a_deletion_that_nobody_told_of() {
+    for (wish, mails) in [(Wish::Mail, false), (Wish::Delete, true)] {
+        let mut scene = deleted_by(FLOW);
+        scene.case.facts.clear();
+        let pending = scene.link().care.pending.as_mut().unwrap();
+        (pending.wish, pending.author) = (wish, Some(ADA.to_owned()));
+        // What waited was another wish: the deletion begins to wait now.
+        let first = scene.plan();
+        let plan = later(&mut scene, &first, now() + TimeDelta::minutes(2));
+        let plans = [&first, &plan];
+        assert_eq!(plans.iter().any(|plan| plan.mail.recipients > 0), mails, "{wish:?}: {plans:?}");
+        assert_eq!(plan.reasons.contains(&Reason::MailNeedsPerson), !mails, "{wish:?}");
+    }
+}
+
+#[test]
 fn an_older_change_event_says_nothing_about_a_newer_edit() {
     let mut scene = edited_by(ADA);
     let mut old = fact(FLOW, "", false);
