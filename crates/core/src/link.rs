@@ -165,14 +165,23 @@ pub struct BaseField {
 pub struct Care {
     /// A write that is wanted and waits for its time or for a person.
     pub pending: Option<Pending>,
-    /// A person approved the write that was held for this reason; in force until both sides agree.
-    pub approved: Option<Reason>,
+    /// A person approved what was held; in force until both sides agree.
+    pub approved: Option<Approval>,
     /// When a write last made Exchange mail people.
     pub mailed_at: Option<DateTime<Utc>>,
     /// When a write to a side last took effect.
     pub wrote: BothSides<Option<DateTime<Utc>>>,
     /// When writes were made that no person's edit explains, oldest first; those of a day.
     pub unexplained: VecDeque<DateTime<Utc>>,
+}
+
+/// What a person approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Why it was held.
+    pub reason: Reason,
+    /// What it would do; nothing else is approved by it.
+    pub wish: Wish,
 }
 
 /// A write that is wanted and not made yet.

@@ -97,7 +97,7 @@ pub(super) fn is_newer_than_backup(run: &Run<'_>, snapshot: &Snapshot) -> bool {
 
 /// Tells whether a person said what shall become of a link whose past nobody knows.
 pub(super) fn is_answered(run: &Run<'_>) -> bool {
-    run.keep.is_some() || run.link().care.approved == Some(Reason::StampUnknown)
+    run.keep.is_some() || run.link().care.approved.is_some_and(|approval| approval.reason == Reason::StampUnknown)
 }
 
 /// Takes in what the records tell of writes that a backup forgot: what both sides hold alike is what they agreed on.

@@ -152,6 +152,24 @@ fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
 }
 
 #[test]
+fn the_approval_of_a_mail_that_left_is_none_of_a_deletion() {
+    let mut scene = edited_by(FLOW);
+    let first = scene.plan();
+    scene.case.link = first.next;
+    scene.case.instruction = Some(Instruction::Approve);
+    let approved = scene.plan();
+    assert_eq!(approved.mail.recipients, 3);
+    // It was refused, because the event had changed underneath; and then the row was deleted.
+    let mut link = approved.next.unwrap();
+    link.intents.outlook = None;
+    scene.case.link = Some(link);
+    scene.case.instruction = None;
+    scene.absent(Side::Salesforce, Evidence::Deleted);
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Deferred, 0), "{:?}", plan.reasons);
+}
+
+#[test]
 fn whose_edit_waited_is_not_the_author_of_a_deletion_that_nobody_told_of() {
     for (wish, mails) in [(Wish::Mail, false), (Wish::Delete, true)] {
         let mut scene = deleted_by(FLOW);

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Instruction, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
-use calbridge_core::link::{Action, Intent, Link, LinkState, Replica, Wish};
+use calbridge_core::link::{Action, Approval, Intent, Link, LinkState, Replica, Wish};
 use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
@@ -236,7 +236,7 @@ impl Calbridge {
             Some(Mutant::MailsAtOnce) => link.care.mailed_at = None,
             Some(Mutant::ForgetsUnexplained) => link.care.unexplained.clear(),
             Some(Mutant::ApprovesForEver) if self.lanes.iter().any(|lane| lane.approved) => {
-                link.care.approved = Some(Reason::MailNeedsPerson);
+                link.care.approved = Some(Approval { reason: Reason::MailNeedsPerson, wish: Wish::Mail });
             }
             Some(Mutant::RestoresByStaleRead) => {
                 if let LinkState::Tombstone { at, .. } = &mut link.state {
