@@ -79,9 +79,14 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     if let Some(source) = run.link().replicas.get(from).clone() {
         match run.read(&source.record)? {
             // It may have taken effect, and been deleted again, after the backup was made.
-            Observed::Present(_) if restored::is_from_backup(run) && !restored::is_answered(run) => {
-                run.cover_all();
-                return Err(restored::hold(run));
+            Observed::Present(_) if restored::is_from_backup(run) => {
+                if !restored::is_answered(run) {
+                    run.cover_all();
+                    return Err(restored::hold(run));
+                }
+                // A person wants it made, under a token that Outlook does not take for the first one's.
+                drop_intent(run, intent);
+                return Ok(());
             }
             Observed::Present(_) => {
                 resend(run, intent);

@@ -15,7 +15,7 @@ use crate::mapping::Rule;
 use crate::observed::{Observed, RecordKind, Snapshot, Why};
 use crate::policy::{Mode, Rules};
 use crate::reason::Reason;
-use crate::side::Side;
+use crate::side::{BothSides, Side};
 use crate::signal::SignalCause;
 use crate::value::Value;
 
@@ -90,8 +90,10 @@ fn held(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Result<(), Stop
         // What is there stays; the tombstone keeps the meeting from being created where it is gone.
         Some(Instruction::Discard | Instruction::Skip) => {
             let at = run.now;
-            run.link_mut().care.pending = None;
-            run.link_mut().state = LinkState::Tombstone { reason: Reason::Discarded, at };
+            let link = run.link_mut();
+            // A creation that nobody finds is given up with it.
+            (link.care.pending, link.intents) = (None, BothSides::default());
+            link.state = LinkState::Tombstone { reason: Reason::Discarded, at };
             run.cover_all();
             return Err(run.end(Outcome::Deleted, Reason::Discarded));
         }

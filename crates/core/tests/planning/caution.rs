@@ -152,6 +152,28 @@ fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
 }
 
 #[test]
+fn an_event_that_carries_another_value_says_nothing_about_the_one_that_is_read() {
+    let told = |value: &str, user: &str| {
+        let mut told = fact(user, "", false);
+        told.facts.values.insert("Subject".to_owned(), Value::text(value));
+        told
+    };
+    // Both changed it within a second, and the later event has not come: the row alone names its author.
+    let mut scene = edited_by(FLOW);
+    scene.case.facts.push(told("lunch", ADA));
+    let waits = scene.plan();
+    assert_eq!((waits.outcome, waits.mail.recipients), (Outcome::Hold, 0), "{:?}", waits.reasons);
+    scene.case.facts.push(told("supper", FLOW));
+    held(&scene.plan(), Reason::MailNeedsPerson);
+    // The read lags behind what a person did since.
+    scene.case.facts.push(told("tea", ADA));
+    held(&scene.plan(), Reason::MailNeedsPerson);
+    scene.case.facts.remove(1);
+    scene.case.facts.push(told("supper", ADA));
+    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
+}
+
+#[test]
 fn the_approval_of_a_mail_that_left_is_none_of_a_deletion() {
     let mut scene = edited_by(FLOW);
     let first = scene.plan();

@@ -193,7 +193,14 @@ fn a_creation_of_the_backup_that_nobody_finds_is_not_repeated_without_a_person()
     assert!(plan.steps.is_empty());
     scene.case.link = plan.next;
     scene.case.instruction = Some(Instruction::Approve);
-    assert_eq!(scene.plan().steps[0].sends, 2);
+    let plan = scene.plan();
+    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert!(matches!(step.action, Action::Create(_)) && step.sends == 1);
+    let first = scene.case.link.as_ref().unwrap().intents.outlook.as_ref().unwrap().token;
+    assert_ne!(step.token, first, "Outlook answers a token that it knows with the first event, deleted or not");
+    scene.case.instruction = Some(Instruction::Discard);
+    let link = scene.plan().next.unwrap();
+    assert!(link.intents.outlook.is_none() && matches!(link.state, LinkState::Tombstone { .. }), "{link:?}");
 }
 
 #[test]

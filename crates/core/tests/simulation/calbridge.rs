@@ -4,15 +4,13 @@
 //! A [`Mutant`] breaks one rule of it, to prove that the simulation would notice.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Instruction, Lookup};
-use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
+use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
 use calbridge_core::link::{Action, Approval, Intent, Link, LinkState, Replica, Wish};
-use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
-use calbridge_core::policy::{DeleteConflict, MailPolicy, Policy, Rules};
+use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
@@ -24,12 +22,16 @@ use crate::mutants::Mutant;
 use crate::oracle::Account;
 use crate::sim::{Engine, Stage, answer, looks, said};
 use crate::store::{Budgets, LEASE, Lane, belongs, open_intents};
-use crate::swarm::{Limits, Preconditions, Swarm};
-use crate::world::{AUTOMATION, FIELDS, MAILBOXES, Message, USERS, why};
+use crate::setting::{Setting, setting};
+use crate::swarm::Swarm;
+use crate::world::{Message, USERS};
+use crate::writes::send;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
     setting: Setting,
+    /// The rules since a backup was put back: the policy knows when.
+    restored: Option<Box<Rules>>,
     mutant: Option<Mutant>,
     lanes: Vec<Lane>,
     budgets: Budgets,
@@ -83,88 +85,11 @@ struct Outgoing {
     reasons: Vec<Reason>,
 }
 
-/// What never changes within a schedule.
-#[derive(Clone, Copy)]
-struct Setting {
-    rules: &'static Rules,
-    enrolments: &'static [Enrolment],
-}
-
-impl std::fmt::Debug for Setting {
-    /// Short, because an exploration compares states by this form.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Setting")
-    }
-}
-
-/// The rules of every kind of schedule, compiled once: that takes longer than a schedule.
-fn setting(swarm: &Swarm) -> Setting {
-    type Kind = (Conflict, Direction, bool, MailPolicy, Limits, DeleteConflict);
-    static RULES: LazyLock<Vec<(Kind, Rules)>> = LazyLock::new(|| {
-        let mut all = Vec::new();
-        for conflict in [Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual] {
-            for location in [Direction::Both, Direction::ToSalesforce] {
-                let mapping = mapping(conflict, location);
-                for outlook_conditional_writes in [true, false] {
-                    for mail in [MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::Always] {
-                        for limits in Limits::ALL {
-                            for delete_conflict in [DeleteConflict::DeleteWins, DeleteConflict::EditWins] {
-                                let policy = Policy {
-                                    outlook_conditional_writes,
-                                    mail,
-                                    guard: limits.guard(),
-                                    delete_conflict,
-                                    automation_users: AUTOMATION.map(str::to_owned).into(),
-                                    ..Policy::default()
-                                };
-                                let kind =
-                                    (conflict, location, outlook_conditional_writes, mail, limits, delete_conflict);
-                                all.push((kind, Rules { mapping: mapping.clone(), policy }));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        all
-    });
-    static ENROLMENTS: LazyLock<Vec<Enrolment>> = LazyLock::new(|| {
-        let enrolment = |(mailbox, user)| Enrolment {
-            mailbox: MailboxId::new(mailbox),
-            user: SalesforceId::parse(user).unwrap(),
-            enrolled_at: DateTime::UNIX_EPOCH,
-        };
-        MAILBOXES.into_iter().zip(USERS).map(enrolment).collect()
-    });
-    let conditional = swarm.preconditions != Preconditions::Off;
-    let kind = (swarm.conflict, swarm.location, conditional, swarm.mail, swarm.limits, swarm.delete_conflict);
-    let rules = RULES.iter().find(|(known, _)| *known == kind).map(|(_, rules)| rules).expect("every kind is there");
-    Setting { rules, enrolments: &ENROLMENTS }
-}
-
-fn mapping(conflict: Conflict, location: Direction) -> Mapping {
-    let field = |(name, outlook, salesforce): (&str, &str, &str)| FieldSpec {
-        name: name.to_owned(),
-        line: 1,
-        outlook: outlook.to_owned(),
-        salesforce: salesforce.to_owned(),
-        direction: if name == "location" { location } else { Direction::Both },
-        on_create: true,
-        conflict: if name == "time" { Conflict::OutlookWins } else { conflict },
-        initial: Initial::Outlook,
-        max_length: None,
-        to_salesforce: BTreeMap::new(),
-        to_outlook: BTreeMap::new(),
-    };
-    let fields = FIELDS.into_iter().map(field).collect();
-    let spec = MappingSpec { file: "simulation".to_owned(), fields, tests: Vec::new() };
-    Mapping::compile(&spec).expect("the rules are sound")
-}
-
 impl Calbridge {
     pub(crate) fn new(swarm: &Swarm, mutant: Option<Mutant>) -> Self {
         Self {
             setting: setting(swarm),
+            restored: None,
             mutant,
             lanes: vec![Lane::default(); swarm.kinds.len()],
             budgets: Budgets::default(),
@@ -178,6 +103,10 @@ impl Calbridge {
 
     fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    fn rules(&self) -> &Rules {
+        self.restored.as_deref().unwrap_or(self.setting.rules)
     }
 
     fn holds_back(&self) -> bool {
@@ -300,7 +229,7 @@ impl Calbridge {
             salesforce: WriteToken::new(Uuid::from_u128(self.ids + 2)),
         };
         for _ in 0..8 {
-            match plan(case, self.setting.rules, stage.world.now, &fresh) {
+            match plan(case, self.rules(), stage.world.now, &fresh) {
                 Planned::Plan(plan) => {
                     if self.is(Mutant::DeletesAtOnce) && plan.reasons.contains(&Reason::DeleteWaits) {
                         case.link = plan.next;
@@ -323,7 +252,8 @@ impl Calbridge {
                                 vec![(record.clone(), self.read(stage, case.link.as_ref(), record))]
                             }
                             Lookup::Stamped { side, link, .. } => stage.world.stamped(&mut stage.dice, *side, *link),
-                            Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
+                            Lookup::Partners { side, of, .. } => stage.world.partners(&mut stage.dice, *side, of),
+                            Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
                         };
                         case.lookups.push((lookup, Answer::Found(found)));
                     }
@@ -476,7 +406,7 @@ impl Calbridge {
         if self.is(Mutant::BelievesTheLastAnswer) || self.is(Mutant::BothBAndC) {
             intent.sends = 1;
         }
-        let settled = settle(outgoing.link.clone(), &intent, result, self.setting.rules, now);
+        let settled = settle(outgoing.link.clone(), &intent, result, self.rules(), now);
         outgoing.wake_at = [outgoing.wake_at, settled.wake_at].into_iter().flatten().min();
         outgoing.reasons.push(settled.reason);
         outgoing.link = settled.link;
@@ -503,36 +433,6 @@ impl Calbridge {
         }
         true
     }
-}
-
-/// Sends an intent over a network that may lose or delay it.
-fn send(stage: &mut Stage, lane: usize, intent: &Intent) -> WriteResult {
-    let rates = stage.world.swarm.rates;
-    if stage.world.strikes(&mut stage.dice, rates.throttles) {
-        let mut why = why();
-        if stage.dice.below(2) == 1 {
-            why.retry_after_ms = Some(1 + stage.dice.below(20_000));
-        }
-        return WriteResult::NotNow(why);
-    }
-    if stage.world.strikes(&mut stage.dice, rates.refusals) {
-        stage.world.meetings[lane].refused = true;
-        return WriteResult::Refused(why());
-    }
-    if stage.world.strikes(&mut stage.dice, rates.lost_requests) {
-        return WriteResult::Unknown(why());
-    }
-    if stage.world.strikes(&mut stage.dice, rates.late_writes) {
-        let at = stage.world.now + stage.dice.millis(60_000);
-        stage.world.late.push((at, lane, intent.clone()));
-        return WriteResult::Unknown(why());
-    }
-    let result = stage.world.apply(&mut stage.dice, lane, intent);
-    if stage.world.strikes(&mut stage.dice, rates.lost_answers) {
-        stage.note(|_| format!("answer lost: {}", answer(&result)));
-        return WriteResult::Unknown(why());
-    }
-    result
 }
 
 fn dice_pause(stage: &mut Stage) -> u64 {
@@ -580,6 +480,8 @@ impl Engine for Calbridge {
         }
         self.budgets = budgets;
         self.workers.fill(Worker::default());
+        let Rules { mapping, policy } = self.setting.rules.clone();
+        self.restored = Some(Box::new(Rules { mapping, policy: Policy { restored_at: Some(now), ..policy } }));
         // The streams are read again from the places that the backup knows, where these are retained.
         let missed = std::mem::take(&mut self.since_backup);
         if stage.dice.below(2) == 0 {
@@ -606,12 +508,13 @@ impl Engine for Calbridge {
         let deletes = pending.is_some_and(|pending| pending.wish == Wish::Delete);
         let failed = link.is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
         let unlinked = link.is_none();
+        let makes = link.is_none_or(|link| open_intents(link).any(|intent| matches!(intent.action, Action::Create(_))));
         let tally = &mut stage.world.meetings[index];
         let instruction = if failed {
             Instruction::Retry
         } else if stage.dice.below(2) == 0 {
-            tally.approvals += 1;
-            if unlinked {
+            tally.approvals.push((deletes, now));
+            if makes {
                 tally.lives_again();
             }
             Instruction::Approve

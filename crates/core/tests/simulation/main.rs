@@ -18,11 +18,14 @@ mod oracle;
 mod people;
 mod random;
 mod report;
+mod setting;
 mod shrink;
 mod sim;
 mod store;
 mod swarm;
+mod tally;
 mod world;
+mod writes;
 
 /// A schedule is mostly small allocations; this allocator makes them in half the time of the system's.
 #[global_allocator]

@@ -14,7 +14,8 @@ use calbridge_core::value::Value;
 use chrono::TimeDelta;
 
 use crate::swarm::Kind;
-use crate::world::{FIELDS, SECRET, Use, World, field_of};
+use crate::tally::Use;
+use crate::world::{FIELDS, SECRET, World, field_of};
 
 /// What an engine tells about itself and one meeting.
 #[expect(clippy::struct_excessive_bools, reason = "independent answers to independent questions")]

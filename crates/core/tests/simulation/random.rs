@@ -49,14 +49,16 @@ fn random_schedules_end_in_agreement_without_echo_loss_or_duplicate() {
         "{schedules} random schedules from seed {from}: 0 violations, {writes} writes\n\
          {} s, {a_second} schedules a second; hash of all histories {digest:016x}\n\
          Apart from these, what no engine could know or prevent, by what becomes of If-Match on Outlook (per million):\n\
-         If-Match          schedules  edits overwritten unseen  late writes not refused  deleted events made again",
+         If-Match        schedules  edits overwritten unseen  late writes not refused  deleted events made again  mails of wrong authors",
         took / 1_000
     );
     for (name, apart) in ["honoured", "off, as known", "ignored"].into_iter().zip(total.apart) {
         let rate = |count: u64| format!("{count} ({})", count * 1_000_000 / apart.schedules.max(1));
-        let Apart { schedules, edits, unrefused, recreated } = apart;
-        let (edits, unrefused, recreated) = (rate(edits), rate(unrefused), rate(recreated));
-        write!(text, "\n{name:<14} {schedules:>12} {edits:>25} {unrefused:>24} {recreated:>26}").unwrap();
+        let Apart { schedules, edits, unrefused, recreated, misattributed } = apart;
+        let (edits, unrefused) = (rate(edits), rate(unrefused));
+        let (recreated, misattributed) = (rate(recreated), rate(misattributed));
+        write!(text, "\n{name:<14} {schedules:>10} {edits:>25} {unrefused:>24}").unwrap();
+        write!(text, "{recreated:>27} {misattributed:>22}").unwrap();
     }
     report::tell(&text);
 }
@@ -69,6 +71,7 @@ struct Apart {
     edits: u64,
     unrefused: u64,
     recreated: u64,
+    misattributed: u64,
 }
 
 /// What one thread found in its part of the schedules.
@@ -88,6 +91,7 @@ impl Share {
             mine.edits += more.edits;
             mine.unrefused += more.unrefused;
             mine.recreated += more.recreated;
+            mine.misattributed += more.misattributed;
         }
         self.writes += other.writes;
         self.digest = self.digest.wrapping_add(other.digest);
@@ -116,6 +120,7 @@ fn share(next: &AtomicU64, end: u64) -> Share {
         apart.edits += u64::from(one.overwritten_unseen);
         apart.unrefused += u64::from(one.unrefused);
         apart.recreated += u64::from(one.recreated);
+        apart.misattributed += u64::from(one.misattributed);
         if one.violation.is_some() {
             next.store(end, Ordering::Relaxed);
             share.violated = Some(seed);

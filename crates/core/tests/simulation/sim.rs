@@ -121,6 +121,8 @@ pub(crate) struct End {
     pub(crate) unrefused: u32,
     /// Events made again after a person had deleted them unseen, because Outlook forgot their transaction id.
     pub(crate) recreated: u32,
+    /// Mails that were put down to whoever changed something else, because a change event was lost.
+    pub(crate) misattributed: u32,
     pub(crate) writes: u32,
     /// Sums up all that happened.
     pub(crate) digest: u64,
@@ -146,6 +148,7 @@ pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: imp
         overwritten_unseen: tallies.iter().map(|tally| tally.overwritten_unseen).sum(),
         unrefused: tallies.iter().map(|tally| tally.unrefused).sum(),
         recreated: tallies.iter().map(|tally| tally.recreated).sum(),
+        misattributed: tallies.iter().map(|tally| tally.misattributed).sum(),
         writes: tallies.iter().map(|tally| tally.writes.outlook + tally.writes.salesforce).sum(),
         digest: stage.world.digest.unwrap_or_default(),
         history: stage.history.take().unwrap_or_default(),
@@ -161,6 +164,7 @@ fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
         if stage.world.swarm.backup {
             if step == steps / 3 {
                 engine.back_up();
+                stage.world.backed_up_at = Some(stage.world.now);
                 stage.note(|_| "backup".to_owned());
             } else if step == steps * 2 / 3 {
                 put_back(stage, engine);
@@ -197,6 +201,7 @@ fn put_back(stage: &mut Stage, engine: &mut impl Engine) {
         tally.edits.outlook += MOST_AGAIN;
         tally.edits.salesforce += MOST_AGAIN;
     }
+    stage.world.restored_at = Some(until);
     engine.put_back(stage);
     stage.note(|_| "the backup is put back".to_owned());
     sweep(stage, engine);
