@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::caution::{self, Passage};
 use super::run::{Run, Stop, present};
-use super::{Outcome, unlinked};
+use super::{Outcome, restored, unlinked};
 use crate::ids::RecordId;
 use crate::link::{Action, Intent, LinkState, Replica, Wish};
 use crate::observed::{Evidence, Observed, Snapshot, Stamp};
@@ -162,7 +162,11 @@ fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot
             Observed::Present(_) | Observed::Absent(_) => {}
         }
     }
-    Ok(None)
+    let made = restored::made_since(run, side)?;
+    if let Some(snapshot) = made {
+        *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+    }
+    Ok(made)
 }
 
 /// Ends the run until the absence of a record is proven.
@@ -339,7 +343,7 @@ pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Re
         if let Some(left) = left_over(run)? {
             return unlinked::bring_back(run, left);
         }
-    } else if let Some(restored) = restored(run, reason) {
+    } else if let Some(restored) = brought_back(run, reason) {
         let believed_at = at + RESTORED_AFTER;
         if run.now >= believed_at {
             return unlinked::bring_back(run, restored);
@@ -371,7 +375,7 @@ fn left_over<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
     Ok(None)
 }
 
-fn restored<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
+fn brought_back<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
     if !matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone) {
         return None;
     }

@@ -74,6 +74,26 @@ pub(super) fn reunite(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolm
     Ok(None)
 }
 
+/// Looks for the record that a link of a backup lacks: it may have been made since.
+///
+/// # Errors
+/// It was made and deleted again, and a person must say whether to make it anew; or the search is not answered.
+pub(super) fn made_since<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot>, Stop> {
+    let source = run.link().replicas.get(side.other()).clone().filter(|_| is_from_backup(run));
+    let Some(source) = source else { return Ok(None) };
+    let Observed::Present(source) = run.read(&source.record)? else { return Ok(None) };
+    let Some(enrolment) = run.enrolment_of(source) else { return Ok(None) };
+    let mailbox = (side == Side::Outlook).then(|| enrolment.mailbox.clone());
+    let link = run.link().id;
+    let found = run.found(&Lookup::Stamped { side, link, mailbox })?;
+    let made = found.iter().find_map(|(_, observed)| present(observed));
+    if made.is_none() && !found.is_empty() && !is_answered(run) {
+        run.cover_all();
+        return Err(hold(run));
+    }
+    Ok(made)
+}
+
 /// Tells whether the run's link is as a backup kept it: both sides were not seen in step since the database was restored.
 pub(super) fn is_from_backup(run: &Run<'_>) -> bool {
     let known_at = run.link().in_step_at.max(Some(run.link().created));
@@ -180,7 +200,12 @@ fn take_as_agreed(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) 
     let mut differs = false;
     for rule in run.rules.mapping.rules() {
         let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
+        let from_backup = is_from_backup(run);
         let base = &mut run.link_mut().base;
+        if rule.direction != Direction::Both && !rule.agree(&o, &s) && !from_backup && base.contains_key(&rule.name) {
+            // The database is no backup, so what it knows of a field that may differ for good still tells who changed it.
+            continue;
+        }
         if rule.agree(&o, &s) || rule.direction != Direction::Both {
             base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash().to_owned() });
         } else {

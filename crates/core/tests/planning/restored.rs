@@ -2,6 +2,7 @@
 
 use calbridge_core::case::{Instruction, Lookup};
 use calbridge_core::link::{Action, Home, LinkState};
+use calbridge_core::mapping::Direction;
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp};
 use calbridge_core::plan::{Outcome, Planned, plan};
 use calbridge_core::policy::FirstContact;
@@ -10,7 +11,7 @@ use calbridge_core::side::Side;
 use calbridge_core::value::Value;
 use chrono::TimeDelta;
 
-use crate::scene::{Scene, link_id, mailbox, now, record, snapshot, token, why};
+use crate::scene::{Scene, link_id, mailbox, mapping, now, record, snapshot, text_rule, token, why};
 
 /// Lets the database of a scene be restored a minute ago: later than everything that the scene knows.
 fn restored(mut scene: Scene) -> Scene {
@@ -222,6 +223,60 @@ fn a_meeting_brought_back_after_the_backup_is_paired_with_what_was_made_for_it()
 
     scene.partners.clear();
     assert_eq!(scene.plan().reasons[0], Reason::Restored, "nobody made it again yet");
+}
+
+#[test]
+fn a_link_of_the_backup_that_lacks_a_side_is_searched_before_it_is_made() {
+    for side in Side::BOTH {
+        let mut scene = restored(Scene::in_step());
+        *scene.link().replicas.get_mut(side) = None;
+        scene.case.reads.remove(&record(side));
+        let mailbox = (side == Side::Outlook).then(|| mailbox(1));
+        let search = Lookup::Stamped { side, link: link_id(), mailbox };
+        assert_eq!(scene.needs(), [search.clone()], "{side}");
+
+        let mut made = snapshot(side);
+        made.stamp = Some(stamp(side.other(), 3));
+        scene.answer(search.clone(), calbridge_core::case::Answer::Found(found(made)));
+        let plan = scene.plan();
+        assert!(plan.steps.is_empty() && plan.outcome == Outcome::InStep, "{side}: {plan:?}");
+        assert!(plan.next.unwrap().replicas.get(side).is_some(), "{side}");
+
+        scene.case.lookups.clear();
+        let deleted = vec![(record(side), Observed::Absent(Evidence::Deleted))];
+        scene.answer(search.clone(), calbridge_core::case::Answer::Found(deleted));
+        let plan = scene.plan();
+        assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Hold, Reason::StampUnknown), "{side}");
+        scene.case.link = plan.next;
+        scene.case.instruction = Some(Instruction::Approve);
+        assert!(matches!(scene.plan().steps.as_slice(), [step] if matches!(step.action, Action::Create(_))), "{side}");
+
+        scene.case.instruction = None;
+        scene.link().state = LinkState::Live;
+        scene.case.lookups.clear();
+        scene.answer(search, calbridge_core::case::Answer::Found(Vec::new()));
+        assert_eq!(scene.plan().steps.len(), 1, "{side}: nobody has it, so it was never made");
+    }
+}
+
+#[test]
+fn a_one_way_field_is_judged_by_its_base_where_the_database_is_no_backup() {
+    let mut scene = Scene::in_step();
+    let mut subject = text_rule("subject", "subject", "Subject");
+    subject.direction = Direction::ToSalesforce;
+    scene.rules.mapping = mapping(vec![subject, text_rule("time", "time", "time")]);
+    let hash = scene.rules.mapping.rules()[0].hash().to_owned();
+    scene.link().base.get_mut("subject").unwrap().rule = hash;
+    // A request that was given up took effect late over a newer one, and left its stamp; a person edited meanwhile.
+    scene.replica(Side::Outlook).stamped = Some(stamp(Side::Salesforce, 3));
+    scene.edit(Side::Outlook, |event| event.stamp = Some(stamp(Side::Salesforce, 9)));
+    scene.set_subject(Side::Outlook, "moved on");
+    let outlook = scene.case.reads[&record(Side::Outlook)].clone();
+    let Observed::Present(outlook) = outlook else { panic!("it is there") };
+    scene.replica(Side::Outlook).stale = Some((outlook.version, now() - TimeDelta::hours(1)));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Write, 1), "{:?}", plan.reasons);
+    assert_eq!(plan.steps[0].side, Side::Salesforce);
 }
 
 #[test]

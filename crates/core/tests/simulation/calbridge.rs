@@ -508,7 +508,8 @@ impl Engine for Calbridge {
         let deletes = pending.is_some_and(|pending| pending.wish == Wish::Delete);
         let failed = link.is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
         let unlinked = link.is_none();
-        let makes = link.is_none_or(|link| open_intents(link).any(|intent| matches!(intent.action, Action::Create(_))));
+        let makes = link.is_none_or(|link| link.replicas.outlook.is_none() || link.replicas.salesforce.is_none());
+        let makes = makes && Side::BOTH.into_iter().any(|side| stage.world.alive(index, side).next().is_some());
         let tally = &mut stage.world.meetings[index];
         let instruction = if failed {
             Instruction::Retry
