@@ -7,7 +7,7 @@ use super::run::{Run, Stop, present};
 use super::{Outcome, restored, unlinked};
 use crate::ids::RecordId;
 use crate::link::{Action, Intent, LinkState, Replica, Wish};
-use crate::observed::{Evidence, Observed, Snapshot, Stamp};
+use crate::observed::{Evidence, Observed, Snapshot, Stamp, Why};
 use crate::policy::DeleteConflict;
 use crate::reason::Reason;
 use crate::side::Side;
@@ -343,7 +343,11 @@ pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Re
         if let Some(left) = left_over(run)? {
             return unlinked::bring_back(run, left);
         }
-    } else if let Some(restored) = brought_back(run, reason) {
+    } else if !may_be_back(reason) {
+        // Whatever the reads show changes nothing.
+    } else if let Some(why) = unread(run) {
+        return Err(run.wait_for_read(why));
+    } else if let Some(restored) = brought_back(run) {
         let believed_at = at + RESTORED_AFTER;
         if run.now >= believed_at {
             return unlinked::bring_back(run, restored);
@@ -375,10 +379,19 @@ fn left_over<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
     Ok(None)
 }
 
-fn brought_back<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
-    if !matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone) {
-        return None;
-    }
+fn may_be_back(reason: Reason) -> bool {
+    matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone)
+}
+
+/// Tells why a record that something led to could not be read.
+fn unread<'a>(run: &Run<'a>) -> Option<&'a Why> {
+    run.case.notices.iter().find_map(|notice| match run.case.reads.get(&notice.record)? {
+        Observed::Unread(why) => Some(why),
+        Observed::Present(_) | Observed::Absent(_) => None,
+    })
+}
+
+fn brought_back<'a>(run: &Run<'a>) -> Option<&'a Snapshot> {
     let link = run.link();
     let is_back = |snapshot: &Snapshot| {
         let replica = link.replicas.get(snapshot.record.side()).as_ref();

@@ -2,7 +2,7 @@
 
 use calbridge_core::case::{Census, Fact, Instruction};
 use calbridge_core::link::{Action, LinkState, Pending, Wish};
-use calbridge_core::observed::Evidence;
+use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Budget, Outcome, Plan};
 use calbridge_core::policy::{DeleteConflict, MailPolicy};
 use calbridge_core::reason::Reason;
@@ -11,7 +11,7 @@ use calbridge_core::signal::ChangeFact;
 use calbridge_core::value::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token};
+use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token, why};
 
 const ADA: &str = "005000000000007AAA";
 const FLOW: &str = "005000000000009AAA";
@@ -654,6 +654,21 @@ fn a_deleted_meeting_that_somebody_brings_back_begins_a_new_generation() {
     let plan = scene.plan();
     assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
     assert_eq!(plan.steps[0].side, Side::Salesforce);
+}
+
+#[test]
+fn a_record_that_may_be_back_is_looked_at_until_it_can_be_read() {
+    let mut scene = Scene::in_step();
+    scene.link().state =
+        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::minutes(10) };
+    scene.read(row(), Observed::Unread(why("CB1350")));
+    scene.signal(row(), false, Vec::new());
+    scene.case.notices[0].last_signal_at = now() - TimeDelta::minutes(5);
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::ReadFailed));
+    assert!(plan.covered.is_empty() && plan.wake_at.is_some());
+    scene.link().state = LinkState::Tombstone { reason: Reason::Discarded, at: now() - TimeDelta::minutes(10) };
+    assert_eq!(scene.plan().outcome, Outcome::Skip, "what a person let go is not waited for");
 }
 
 #[test]

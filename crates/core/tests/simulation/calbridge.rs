@@ -194,6 +194,13 @@ impl Calbridge {
             let looks_written = intent.fields.iter().all(|(name, value)| snapshot.fields.get(name) == Some(value));
             stamp.token = looks_written.then_some(intent.token);
         }
+        if self.is(Mutant::TrustsTheBackup)
+            && let Observed::Present(snapshot) = &mut observed
+            && let Some(replica) = link.and_then(|link| link.replicas.get(record.side()).as_ref())
+            && snapshot.stamp.as_ref().is_some_and(|stamp| Some(stamp.link) == link.map(|link| link.id))
+        {
+            snapshot.stamp.clone_from(&replica.stamped);
+        }
         if self.is(Mutant::MailsWithoutAPerson)
             && let Observed::Present(snapshot) = &mut observed
         {
@@ -235,6 +242,11 @@ impl Calbridge {
                         case.link = plan.next;
                         let pending = case.link.as_mut().and_then(|link| link.care.pending.as_mut());
                         pending.expect("a deletion waits").since = DateTime::UNIX_EPOCH;
+                        continue;
+                    }
+                    if self.is(Mutant::SendsWhatIsHeld) && plan.outcome == Outcome::Hold && plan.next.is_some() {
+                        case.instruction = Some(Instruction::Approve);
+                        case.link = plan.next;
                         continue;
                     }
                     return Ok(*plan);

@@ -135,16 +135,15 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
         if o != s {
             // What does not flow back stays where a person put it.
             let one_way = !crosses || rule == 1 && world.swarm.location != Direction::Both;
-            if one_way && (salesforce.by_person & 1 << rule != 0 || world.swarm.backup) {
+            if one_way && salesforce.by_person & 1 << rule != 0 {
                 continue;
             }
             return Err(format!("L1: `{}` differs", field.0));
         }
         let Some(journal) = &account.journal else { continue };
         let explained = |value: &Value| journal.iter().any(|kept| kept.0 == rule && kept.1 == *value);
-        // What crossed between the backup and its return stands in a journal that was lost. Nor is it told what both sides
-        // agreed on when a write that should have been refused took its place.
-        let forgets = world.swarm.backup || world.meetings[meeting].unrefused > 0;
+        // It is not told what both sides agreed on when a write that should have been refused took its place.
+        let forgets = world.meetings[meeting].unrefused > 0;
         if !forgets && o.as_ref().is_some_and(|value| !explained(value)) {
             return Err(format!("L5: no row of the journal explains `{}`", field.0));
         }
@@ -154,18 +153,18 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
 
 /// Judges what is limited over all meetings of a drained world.
 pub(crate) fn limits(world: &World) -> Result<(), String> {
-    if world.swarm.backup {
-        // What was used up since the backup is forgotten with it.
-        return Ok(());
-    }
     let guard = world.swarm.limits.guard();
-    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author)
-    {
+    // What was used up since a backup was made is forgotten with the database that it replaces.
+    let forgotten =
+        |at| world.backed_up_at.is_some_and(|from| at >= from) && world.restored_at.is_none_or(|until| at < until);
+    let known = |uses: &[Use]| uses.iter().filter(|one| !forgotten(one.at)).cloned().collect::<Vec<_>>();
+    let mails = known(&world.mails);
+    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&mails, Guard::MAILS_WITHIN, guard.mails_by_author) {
         return Err("M5: one author mailed people about more meetings in ten minutes than may be".to_owned());
     }
     // A copy of an invitation may count for another mailbox.
     let plain = |deletion: &&Use| world.meetings[deletion.meeting].kind == Kind::Plain;
-    let deletions: Vec<Use> = world.deletions.iter().filter(plain).cloned().collect();
+    let deletions: Vec<Use> = known(&world.deletions).iter().filter(plain).cloned().collect();
     if crowded(&deletions, Guard::DELETES_WITHIN, guard.deletes_in_mailbox(3)) {
         return Err("S10: more meetings of a mailbox were deleted in an hour than may be".to_owned());
     }
