@@ -239,7 +239,7 @@ pub(super) fn change(
     }
     let timers = &run.rules.policy.timers;
     // Until the row's own change event has come, nobody knows who changed which field.
-    let told_by = wanted.since.min(cause.modified) + timers.settle_read;
+    let told_by = wanted.changed_at.min(cause.modified) + timers.settle_read;
     if run.rules.policy.mail == MailPolicy::PersonEdits && run.now < told_by && !is_told(run, cause) {
         return Ok(Passage::Later(told_by, Reason::MailWaits));
     }

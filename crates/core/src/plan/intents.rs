@@ -4,7 +4,7 @@
 //! the old value back.
 
 use super::run::{Run, Stop, present};
-use super::{Outcome, presence, restored, unlinked};
+use super::{Outcome, presence, restored};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
@@ -38,7 +38,7 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
         ([snapshot], _) if !carries(snapshot, intent) => {
             // Made by an earlier request that this database does not know: nobody knows what both sides agreed on then.
             drop_intent(run, intent);
-            *run.link_mut().replicas.get_mut(intent.side) = Some(unlinked::replica(snapshot));
+            restored::adopt(run, snapshot);
             run.reasons.push(Reason::WriteConfirmed);
             Ok(())
         }

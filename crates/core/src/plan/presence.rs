@@ -156,7 +156,7 @@ fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot
         match observed {
             Observed::Unread(why) => return Err(run.wait_for_read(why)),
             Observed::Present(snapshot) if snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link) => {
-                *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+                restored::adopt(run, snapshot);
                 return Ok(Some(snapshot));
             }
             Observed::Present(_) | Observed::Absent(_) => {}
@@ -164,7 +164,7 @@ fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot
     }
     let made = restored::made_since(run, side)?;
     if let Some(snapshot) = made {
-        *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+        restored::adopt(run, snapshot);
     }
     Ok(made)
 }
@@ -237,6 +237,12 @@ fn heir<'a>(run: &mut Run<'a>, vanished: &Replica) -> Result<Option<&'a Snapshot
 
 /// Removes the copy of a meeting that became private; where both did, each stays on its side.
 fn leave_private(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) -> Result<(), Stop> {
+    for snapshot in [outlook, salesforce].into_iter().filter(|snapshot| snapshot.traits.private) {
+        // The deletion does not wait. Should it be refused for now, a read that lags shows what was before.
+        if let Some(replica) = run.link_mut().replicas.get_mut(snapshot.record.side()) {
+            replica.advance(snapshot);
+        }
+    }
     match (outlook.traits.private, salesforce.traits.private) {
         (false, false) => Ok(()),
         (true, false) => Err(delete(run, salesforce, Reason::BecamePrivate)),

@@ -17,7 +17,7 @@ use super::run::{Run, Stop, present};
 use super::unlinked::{ask, new_link, replica};
 use crate::case::{Enrolment, Lookup};
 use crate::ids::{RecordId, SalesforceId};
-use crate::link::{BaseField, Link, LinkState};
+use crate::link::{BaseField, Link, LinkState, Replica};
 use crate::mapping::Direction;
 use crate::observed::{Evidence, Observed, Snapshot, Stamp};
 use crate::reason::Reason;
@@ -92,6 +92,12 @@ pub(super) fn made_since<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a
         return Err(hold(run));
     }
     Ok(made)
+}
+
+/// Takes a record into the run's link that a forgotten write made: its stamp is one that the link does not know.
+pub(super) fn adopt(run: &mut Run<'_>, snapshot: &Snapshot) {
+    let adopted = Replica { stamped: None, ..replica(snapshot) };
+    *run.link_mut().replicas.get_mut(snapshot.record.side()) = Some(adopted);
 }
 
 /// Tells whether the run's link is as a backup kept it: both sides were not seen in step since the database was restored.

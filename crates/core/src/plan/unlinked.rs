@@ -86,7 +86,9 @@ pub(super) fn bring_back(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<Outco
         _ => Reason::Restored,
     };
     let generation = run.link().generation + 1;
-    run.link = Some(Link { generation, ..new_link(run, snapshot) });
+    // What writes of the last generation covered is still asked of their change events.
+    let unaudited = std::mem::take(&mut run.link_mut().unaudited);
+    run.link = Some(Link { generation, unaudited, ..new_link(run, snapshot) });
     create(run, snapshot, enrolment);
     run.cover();
     run.reasons.insert(0, why);

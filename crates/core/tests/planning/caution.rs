@@ -1,17 +1,17 @@
 //! Writes that wait or are held: deletions, mails, and what nobody explains; and what a person says about them.
 
 use calbridge_core::case::{Census, Fact, Instruction};
-use calbridge_core::link::{Action, LinkState, Pending, Wish};
+use calbridge_core::link::{Action, LinkState, Pending, Unaudited, Wish};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Budget, Outcome, Plan};
 use calbridge_core::policy::{DeleteConflict, MailPolicy};
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::ChangeFact;
-use calbridge_core::value::Value;
+use calbridge_core::value::{Fields, Value};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token, why};
+use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token, version, why};
 
 const ADA: &str = "005000000000007AAA";
 const FLOW: &str = "005000000000009AAA";
@@ -135,6 +135,14 @@ fn a_mail_waits_for_the_event_that_names_its_author() {
     scene.case.facts.clear();
     let unnamed = later(&mut scene, &waits, now() + TimeDelta::seconds(30));
     assert!(unnamed.reasons.contains(&Reason::MailNeedsPerson), "the row alone says who it was");
+    // However long something waits or is held: what the row shows now has an event of its own.
+    scene.edit(Side::Salesforce, |snapshot| {
+        snapshot.version = version(Side::Salesforce, 9);
+        snapshot.modified = now() + TimeDelta::minutes(9);
+        snapshot.modified_by = Some(ADA.to_owned());
+    });
+    let waits = later(&mut scene, &unnamed, now() + TimeDelta::minutes(9));
+    assert_eq!((waits.outcome, waits.mail.recipients), (Outcome::Deferred, 0), "{:?}", waits.reasons);
 }
 
 #[test]
@@ -669,6 +677,26 @@ fn a_record_that_may_be_back_is_looked_at_until_it_can_be_read() {
     assert!(plan.covered.is_empty() && plan.wake_at.is_some());
     scene.link().state = LinkState::Tombstone { reason: Reason::Discarded, at: now() - TimeDelta::minutes(10) };
     assert_eq!(scene.plan().outcome, Outcome::Skip, "what a person let go is not waited for");
+}
+
+#[test]
+fn what_a_write_of_the_last_generation_covered_is_still_asked_of_its_change_event() {
+    let mut scene = Scene::in_step();
+    scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::minutes(10) };
+    scene.link().unaudited.push(Unaudited {
+        token: token(7),
+        record: row(),
+        deletes: false,
+        replaced: Fields::from([("Subject".to_owned(), Value::text("lunch"))]),
+        written: Fields::from([("Subject".to_owned(), Value::text("supper"))]),
+        expected: None,
+        recorded_at: now() - TimeDelta::minutes(11),
+    });
+    scene.case.reads.remove(&event(1));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
+    assert_eq!(plan.next.unwrap().unaudited.len(), 1);
+    assert!(plan.facts_from < now() - TimeDelta::minutes(11));
 }
 
 #[test]

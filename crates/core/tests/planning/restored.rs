@@ -241,6 +241,11 @@ fn a_link_of_the_backup_that_lacks_a_side_is_searched_before_it_is_made() {
         let plan = scene.plan();
         assert!(plan.steps.is_empty() && plan.outcome == Outcome::InStep, "{side}: {plan:?}");
         assert!(plan.next.unwrap().replicas.get(side).is_some(), "{side}");
+        let mut edited = scene.clone();
+        edited.link().base.clear();
+        edited.set_subject(side.other(), "since");
+        let plan = edited.plan();
+        assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Hold, 0), "{side}: nobody knows which side changed");
 
         scene.case.lookups.clear();
         let deleted = vec![(record(side), Observed::Absent(Evidence::Deleted))];

@@ -522,11 +522,15 @@ impl Engine for Calbridge {
         let unlinked = link.is_none();
         let makes = link.is_none_or(|link| link.replicas.outlook.is_none() || link.replicas.salesforce.is_none());
         let makes = makes && Side::BOTH.into_iter().any(|side| stage.world.alive(index, side).next().is_some());
+        let forgotten = link
+            .is_some_and(|link| matches!(link.state, LinkState::Held { reason: Reason::StampUnknown, .. }) && !makes);
         let tally = &mut stage.world.meetings[index];
         let instruction = if failed {
             Instruction::Retry
         } else if stage.dice.below(2) == 0 {
             tally.approvals.push((deletes, now));
+            // What differs takes the value of the side that the rules prefer at first: this person's choice.
+            tally.edits.outlook += u32::from(forgotten);
             if makes {
                 tally.lives_again();
             }

@@ -135,15 +135,17 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
         if o != s {
             // What does not flow back stays where a person put it.
             let one_way = !crosses || rule == 1 && world.swarm.location != Direction::Both;
-            if one_way && salesforce.by_person & 1 << rule != 0 {
+            // A link that is made again after a backup takes what it finds of such a field as agreed.
+            if one_way && (salesforce.by_person & 1 << rule != 0 || world.restored_at.is_some()) {
                 continue;
             }
             return Err(format!("L1: `{}` differs", field.0));
         }
         let Some(journal) = &account.journal else { continue };
         let explained = |value: &Value| journal.iter().any(|kept| kept.0 == rule && kept.1 == *value);
-        // It is not told what both sides agreed on when a write that should have been refused took its place.
-        let forgets = world.meetings[meeting].unrefused > 0;
+        // What both sides are found to agree on after a backup was put back is in no row; nor is it told what they agreed
+        // on when a write that should have been refused took its place.
+        let forgets = world.restored_at.is_some() || world.meetings[meeting].unrefused > 0;
         if !forgets && o.as_ref().is_some_and(|value| !explained(value)) {
             return Err(format!("L5: no row of the journal explains `{}`", field.0));
         }
