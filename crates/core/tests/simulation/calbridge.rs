@@ -521,7 +521,8 @@ impl Engine for Calbridge {
         let failed = link.is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
         let unlinked = link.is_none();
         let makes = link.is_none_or(|link| link.replicas.outlook.is_none() || link.replicas.salesforce.is_none());
-        let makes = makes && Side::BOTH.into_iter().any(|side| stage.world.alive(index, side).next().is_some());
+        let left = Side::BOTH.into_iter().find(|side| stage.world.alive(index, *side).next().is_some());
+        let made_from = left.filter(|_| makes);
         let forgotten = link
             .is_some_and(|link| matches!(link.state, LinkState::Held { reason: Reason::StampUnknown, .. }) && !makes);
         let tally = &mut stage.world.meetings[index];
@@ -531,7 +532,8 @@ impl Engine for Calbridge {
             tally.approvals.push((deletes, now));
             // What differs takes the value of the side that the rules prefer at first: this person's choice.
             tally.edits.outlook += u32::from(forgotten);
-            if makes {
+            if let Some(side) = made_from {
+                *tally.edits.get_mut(side) += 1;
                 tally.lives_again();
             }
             Instruction::Approve
