@@ -73,6 +73,9 @@ pub struct Replica {
     /// Set while reads show something older than what is known: which version, and since when.
     #[serde(default)]
     pub stale: Option<(Version, DateTime<Utc>)>,
+    /// A version was notified that no read showed: the record is read once more then.
+    #[serde(default)]
+    pub look_at: Option<DateTime<Utc>>,
     /// The stamp of our last confirmed write.
     pub stamped: Option<Stamp>,
     /// This copy is the organiser's: when it goes, the meeting is gone.
@@ -89,6 +92,7 @@ impl Replica {
             superseded: VecDeque::new(),
             missing_since: None,
             stale: None,
+            look_at: None,
             stamped: None,
             organizer: true,
         }

@@ -5,6 +5,8 @@
 //! person may edit between our read and our write, and the write covers it. Change events of one record come in order:
 //! what stands between our read and our own change was covered unseen. It is journaled; nothing is written for it.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use super::Decision;
@@ -95,6 +97,15 @@ fn lost_value(rule: &Rule, write: &Unaudited, before: &[&Fact]) -> Option<Decisi
     })
 }
 
+/// Tells whether a change of Salesforce is not written to Outlook for a reason that may pass.
+fn is_left(decision: &Decision) -> bool {
+    let refused = matches!(
+        decision.reason,
+        Reason::NotOrganizer | Reason::AttendeesNeedMailPolicy | Reason::PastMeeting | Reason::TimeNotMappable
+    );
+    refused && decision.write.is_none()
+}
+
 /// Returns from when on facts must be kept: an open or unaudited write may still need what came before it.
 ///
 /// A read may lag behind a notified change, so facts stay a while even where nothing is open.
@@ -105,6 +116,13 @@ fn needed_from(run: &Run<'_>) -> DateTime<Utc> {
     let unaudited = link.unaudited.iter().map(|write| write.recorded_at);
     // Who asked for a write that waits stands in the events that told of it.
     let waiting = link.care.pending.iter().map(|pending| pending.since);
-    let earliest = open.chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
+    // Nor may it be forgotten who changed what could not be written to Outlook: some day it can.
+    let oldest = run.now - run.rules.policy.timers.audit_for;
+    let left: BTreeSet<&str> = run.decisions.iter().filter(|one| is_left(one)).map(|one| one.rule.as_str()).collect();
+    let left = run.rules.mapping.rules().iter().filter(|rule| left.contains(rule.name.as_str()));
+    let left: BTreeSet<&str> = left.map(|rule| rule.field(Side::Salesforce)).collect();
+    let left = run.case.facts.iter().filter(|fact| fact.facts.changed.iter().any(|name| left.contains(name.as_str())));
+    let left = left.map(|fact| fact.facts.committed).filter(|at| *at > oldest);
+    let earliest = left.chain(open).chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
     earliest - run.rules.policy.timers.settle_read
 }

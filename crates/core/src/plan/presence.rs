@@ -407,7 +407,8 @@ fn brought_back<'a>(run: &Run<'a>) -> Option<&'a Snapshot> {
             Side::Outlook => {
                 known.is_none()
                     && !link.copies.contains(&snapshot.record)
-                    && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id)
+                    // What an earlier generation stamped belongs to the meeting too.
+                    && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id || link.generation > 0)
             }
         }
     };

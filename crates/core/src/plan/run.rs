@@ -190,6 +190,7 @@ impl<'a> Run<'a> {
     fn finish(mut self, outcome: Outcome) -> Plan {
         let outcome = self.give_up(outcome);
         self.remember(outcome);
+        cover::remember(&mut self);
         audit::audit(&mut self);
         if let Some(link) = &mut self.link {
             for step in &self.steps {

@@ -700,6 +700,38 @@ fn what_a_write_of_the_last_generation_covered_is_still_asked_of_its_change_even
 }
 
 #[test]
+fn an_event_with_the_stamp_of_an_earlier_generation_brings_the_meeting_back_too() {
+    let mut scene = Scene::in_step();
+    scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::minutes(10) };
+    let mut event = snapshot(Side::Outlook);
+    event.record = crate::scene::event(9);
+    if let calbridge_core::ids::RecordId::Outlook { mailbox: home, .. } = &mut event.record {
+        *home = mailbox(1);
+    }
+    let first = calbridge_core::ids::LinkId::new(uuid::Uuid::from_u128(77));
+    event.stamp =
+        Some(calbridge_core::observed::Stamp { link: first, partner: String::new(), token: Some(token(7)) });
+    scene.case.reads.clear();
+    scene.put(event);
+    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted, "a stamp of another meeting");
+    scene.link().generation = 1;
+    assert_eq!(scene.plan().reasons[0], Reason::Restored);
+}
+
+#[test]
+fn who_changed_what_could_not_be_written_is_not_forgotten() {
+    let mut scene = edited_by(FLOW);
+    scene.edit(Side::Outlook, |snapshot| snapshot.traits.is_organizer = false);
+    let mut changed = fact(FLOW, "", false);
+    changed.facts.committed = now() - TimeDelta::hours(5);
+    scene.case.facts.push(changed);
+    let plan = scene.plan();
+    assert!(plan.reasons.contains(&Reason::NotOrganizer) && plan.facts_from <= now() - TimeDelta::hours(5));
+    scene.case.facts[0].facts.committed = now() - TimeDelta::days(5);
+    assert!(scene.plan().facts_from > now() - TimeDelta::hours(1), "but not for ever");
+}
+
+#[test]
 fn a_lagging_read_brings_nothing_back() {
     let mut scene = Scene::in_step();
     scene.link().state =

@@ -46,6 +46,22 @@ fn a_version_not_seen_yet_wakes_the_lane_once_it_must_be_visible() {
 }
 
 #[test]
+fn a_run_in_between_does_not_stand_for_the_look_that_is_owed() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.signal(record(side), false, vec![version(side, 1), version(side, 2)]);
+        scene.case.link = scene.plan().next;
+        scene.case.notices.clear();
+        scene.now = now() + TimeDelta::seconds(2);
+        let between = scene.plan();
+        assert_eq!(between.wake_at, Some(now() + TimeDelta::seconds(30)), "{side}");
+        scene.case.link = between.next;
+        scene.now = now() + TimeDelta::seconds(30);
+        assert_eq!(scene.plan().wake_at, None, "{side}: that was it");
+    }
+}
+
+#[test]
 fn a_change_key_that_was_superseded_is_covered() {
     let mut scene = Scene::in_step();
     scene.replica(Side::Outlook).supersede(version(Side::Outlook, 0));

@@ -293,6 +293,12 @@ impl Calbridge {
                     if plan.reasons.contains(&Reason::VersionNotSeen) {
                         plan.wake_at = None;
                     }
+                    for side in Side::BOTH {
+                        let replica = plan.next.as_mut().and_then(|link| link.replicas.get_mut(side).as_mut());
+                        if let Some(replica) = replica {
+                            replica.look_at = None;
+                        }
+                    }
                 }
                 Phase::Commit(Box::new(plan))
             }
