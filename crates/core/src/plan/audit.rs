@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::Decision;
+use super::{Decision, Outcome};
 use super::run::Run;
 use crate::case::Fact;
 use crate::link::Unaudited;
@@ -20,9 +20,11 @@ use crate::signal::Version;
 use crate::value::Value;
 
 /// Audits the writes whose own change event has come, and says from when on facts are still needed.
-pub(super) fn audit(run: &mut Run<'_>) {
-    let Some(link) = &mut run.link else { return };
+pub(super) fn audit(run: &mut Run<'_>, outcome: Outcome) {
     let oldest = run.now - run.rules.policy.timers.audit_for;
+    // A run that could decide nothing has used nothing.
+    run.facts_from = if outcome == Outcome::Wait { oldest } else { run.facts_from };
+    let Some(link) = &mut run.link else { return };
     let (due, open) = std::mem::take(&mut link.unaudited)
         .into_iter()
         .filter(|write| write.recorded_at > oldest)
@@ -35,7 +37,7 @@ pub(super) fn audit(run: &mut Run<'_>) {
         }
         run.decisions.extend(lost);
     }
-    run.facts_from = needed_from(run);
+    run.facts_from = needed_from(run).min(run.facts_from);
 }
 
 /// Returns the place of a write's own change among the facts of its record.
@@ -97,13 +99,19 @@ fn lost_value(rule: &Rule, write: &Unaudited, before: &[&Fact]) -> Option<Decisi
     })
 }
 
-/// Tells whether a change of Salesforce is not written to Outlook for a reason that may pass.
+/// Tells whether a change of Salesforce is not written to Outlook for now, or for a reason that may pass.
 fn is_left(decision: &Decision) -> bool {
-    let refused = matches!(
+    let wanted = matches!(
         decision.reason,
-        Reason::NotOrganizer | Reason::AttendeesNeedMailPolicy | Reason::PastMeeting | Reason::TimeNotMappable
+        Reason::NotOrganizer
+            | Reason::AttendeesNeedMailPolicy
+            | Reason::PastMeeting
+            | Reason::TimeNotMappable
+            | Reason::SalesforceChanged
+            | Reason::ConflictSalesforceWins
+            | Reason::ManualConflict
     );
-    refused && decision.write.is_none()
+    wanted && decision.write.is_none()
 }
 
 /// Returns from when on facts must be kept: an open or unaudited write may still need what came before it.

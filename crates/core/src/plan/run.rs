@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
         let outcome = self.give_up(outcome);
         self.remember(outcome);
         cover::remember(&mut self);
-        audit::audit(&mut self);
+        audit::audit(&mut self, outcome);
         if let Some(link) = &mut self.link {
             for step in &self.steps {
                 *link.intents.get_mut(step.side) = Some(step.clone());

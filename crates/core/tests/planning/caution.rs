@@ -729,6 +729,16 @@ fn who_changed_what_could_not_be_written_is_not_forgotten() {
     assert!(plan.reasons.contains(&Reason::NotOrganizer) && plan.facts_from <= now() - TimeDelta::hours(5));
     scene.case.facts[0].facts.committed = now() - TimeDelta::days(5);
     assert!(scene.plan().facts_from > now() - TimeDelta::hours(1), "but not for ever");
+    // What is held, and what could not be decided.
+    let mut scene = edited_by(FLOW);
+    let mut changed = fact(FLOW, "", false);
+    changed.facts.committed = now() - TimeDelta::minutes(5);
+    scene.case.facts.push(changed);
+    let plan = scene.plan();
+    assert!(plan.outcome == Outcome::Hold && plan.facts_from <= now() - TimeDelta::minutes(5), "{plan:?}");
+    scene.read(row(), Observed::Unread(why("CB1350")));
+    let plan = scene.plan();
+    assert!(plan.outcome == Outcome::Wait && plan.facts_from <= now() - TimeDelta::days(3), "{plan:?}");
 }
 
 #[test]

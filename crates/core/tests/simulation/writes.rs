@@ -163,7 +163,10 @@ impl World {
                 (Side::Salesforce, owner.as_str())
             }
         };
-        if self.forgot(intent.token) || self.is_lost(meeting, side) {
+        let tally = &self.meetings[meeting];
+        let made = tally.creates.outlook + tally.creates.salesforce;
+        let is_one_more = made >= tally.generations(self.swarm.delete_conflict);
+        if is_one_more && (self.forgot(intent.token) || self.is_lost(meeting, side)) {
             // Neither reads nor search nor the transaction id can tell of the first event: a stated limit.
             let tally = &mut self.meetings[meeting];
             tally.recreated += 1;
