@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::{Decision, Outcome};
 use super::run::Run;
+use super::{Decision, Outcome};
 use crate::case::Fact;
 use crate::link::Unaudited;
 use crate::mapping::Rule;
@@ -131,6 +131,7 @@ fn needed_from(run: &Run<'_>) -> DateTime<Utc> {
     let left: BTreeSet<&str> = left.map(|rule| rule.field(Side::Salesforce)).collect();
     let left = run.case.facts.iter().filter(|fact| fact.facts.changed.iter().any(|name| left.contains(name.as_str())));
     let left = left.map(|fact| fact.facts.committed).filter(|at| *at > oldest);
-    let earliest = left.chain(open).chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
+    let earliest =
+        left.chain(open).chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
     earliest - run.rules.policy.timers.settle_read
 }

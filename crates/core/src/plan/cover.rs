@@ -67,7 +67,8 @@ pub(super) fn remember(run: &mut Run<'_>) {
 
 fn is_visible(run: &Run<'_>, notice: &Notice) -> bool {
     match run.case.reads.get(&notice.record) {
-        Some(Observed::Absent(_)) => notice.deleted,
+        // Of two changes, the other one may have brought the record back after its deletion.
+        Some(Observed::Absent(_)) => notice.deleted && notice.versions.len() < 2,
         Some(Observed::Unread(_)) | None => false,
         Some(Observed::Present(snapshot)) => {
             !notice.deleted && notice.versions.iter().all(|version| is_covered(run, version, &snapshot.version))

@@ -39,13 +39,11 @@ pub(super) fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> R
         },
         None => None,
     };
-    match partner {
-        Some(partner) => pair_up(run, stamped, stamp, partner).map(Some),
-        None => {
-            ask(run, Reason::StampUnknown)?;
-            Ok(None)
-        }
+    if let Some(partner) = partner {
+        return pair_up(run, stamped, stamp, partner).map(Some);
     }
+    ask(run, Reason::StampUnknown)?;
+    Ok(None)
 }
 
 /// Tells whether a record that no link knows may have a partner that the database forgot.

@@ -280,7 +280,7 @@ fn the_first_mail_leaves_at_once_and_later_edits_share_one() {
     // Another edit 20 s later begins the quiet anew.
     let at = now() + TimeDelta::seconds(20);
     scene.set_subject(Side::Salesforce, "supper at nine");
-    scene.edit(Side::Salesforce, |snapshot| snapshot.version = crate::scene::version(Side::Salesforce, 3));
+    scene.edit(Side::Salesforce, |snapshot| snapshot.version = version(Side::Salesforce, 3));
     let second = later(&mut scene, &first, at);
     assert_eq!(second.wake_at, Some(at + TimeDelta::seconds(60)));
     let third = later(&mut scene, &second, at + TimeDelta::seconds(60));
@@ -299,7 +299,7 @@ fn a_mail_waits_no_longer_than_five_minutes_while_edits_keep_coming() {
         assert!(at - now() < TimeDelta::minutes(5), "it never leaves");
         at += TimeDelta::seconds(30);
         number += 1;
-        scene.edit(Side::Salesforce, |snapshot| snapshot.version = crate::scene::version(Side::Salesforce, number));
+        scene.edit(Side::Salesforce, |snapshot| snapshot.version = version(Side::Salesforce, number));
         plan = later(&mut scene, &plan, at);
     }
     assert_eq!((plan.outcome, at - now()), (Outcome::Write, TimeDelta::minutes(5)));
@@ -513,7 +513,7 @@ fn a_failure_that_is_skipped_rests_until_the_next_edit() {
 fn an_instruction_is_kept_while_nothing_can_be_decided() {
     let (mut scene, _) = mass_deletion();
     scene.case.instruction = Some(Instruction::Approve);
-    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(event(1), Observed::Unread(why("CB1301")));
     let plan = scene.plan();
     assert_eq!((plan.outcome, plan.instructed), (Outcome::Wait, false));
     // What was held stays so, and is discarded as soon as it can be read.
@@ -530,7 +530,7 @@ fn a_deletion_that_waits_is_not_forgotten_while_the_other_side_cannot_be_read() 
     scene.signal(event(1), true, Vec::new());
     let first = scene.plan();
     scene.case.notices.clear();
-    scene.read(row(), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(row(), Observed::Unread(why("CB1301")));
     let unread = later(&mut scene, &first, now() + TimeDelta::seconds(10));
     assert_eq!(unread.outcome, Outcome::Wait);
     scene.put(snapshot(Side::Salesforce));
@@ -546,7 +546,7 @@ fn what_a_person_said_about_a_failure_is_followed_when_the_meeting_can_be_read_a
     scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
     scene.case.instruction = Some(Instruction::Keep(Side::Salesforce));
     let kept = scene.case.reads.clone();
-    scene.read(event(1), calbridge_core::observed::Observed::Unread(crate::scene::why("CB1301")));
+    scene.read(event(1), Observed::Unread(why("CB1301")));
     let unread = scene.plan();
     assert!(!unread.instructed);
     scene.case.link = unread.next;
@@ -709,8 +709,7 @@ fn an_event_with_the_stamp_of_an_earlier_generation_brings_the_meeting_back_too(
         *home = mailbox(1);
     }
     let first = calbridge_core::ids::LinkId::new(uuid::Uuid::from_u128(77));
-    event.stamp =
-        Some(calbridge_core::observed::Stamp { link: first, partner: String::new(), token: Some(token(7)) });
+    event.stamp = Some(calbridge_core::observed::Stamp { link: first, partner: String::new(), token: Some(token(7)) });
     scene.case.reads.clear();
     scene.put(event);
     assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted, "a stamp of another meeting");

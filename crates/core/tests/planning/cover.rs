@@ -1,5 +1,6 @@
 //! Which notices a run answers: a version that was notified and not seen yet is looked for once more.
 
+use calbridge_core::link::LinkState;
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::Plan;
 use calbridge_core::reason::Reason;
@@ -58,6 +59,18 @@ fn a_run_in_between_does_not_stand_for_the_look_that_is_owed() {
         scene.case.link = between.next;
         scene.now = now() + TimeDelta::seconds(30);
         assert_eq!(scene.plan().wake_at, None, "{side}: that was it");
+    }
+}
+
+#[test]
+fn a_record_that_was_deleted_and_changed_may_be_back_and_is_looked_at_once_more() {
+    let side = Side::Salesforce;
+    for (versions, again) in [(vec![version(side, 2)], None), (vec![version(side, 2), version(side, 3)], Some(30))] {
+        let mut scene = Scene::in_step();
+        scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::hours(1) };
+        scene.absent(side, Evidence::Deleted);
+        scene.signal(record(side), true, versions);
+        assert_eq!(covers(&scene.plan(), side), (true, again));
     }
 }
 

@@ -20,9 +20,9 @@ use uuid::Uuid;
 
 use crate::mutants::Mutant;
 use crate::oracle::Account;
+use crate::setting::{Setting, setting};
 use crate::sim::{Engine, Stage, answer, looks, said};
 use crate::store::{Budgets, LEASE, Lane, belongs, open_intents};
-use crate::setting::{Setting, setting};
 use crate::swarm::Swarm;
 use crate::world::{Message, USERS};
 use crate::writes::send;

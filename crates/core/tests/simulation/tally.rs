@@ -132,7 +132,13 @@ impl Tally {
     }
 
     /// Takes note of a change of the row in Salesforce: whoever made the one before is not its last author any more.
-    pub(crate) fn note_change(&mut self, author: Author, (before, after): (Option<&Row>, &Row), changed: u8, told: bool) {
+    pub(crate) fn note_change(
+        &mut self,
+        author: Author,
+        (before, after): (Option<&Row>, &Row),
+        changed: u8,
+        told: bool,
+    ) {
         let at = after.shown.modified;
         if let Some(last) = self.causes.last_mut() {
             last.until.get_or_insert(at);
@@ -225,8 +231,8 @@ impl World {
             // A deletion may be undone, although the edit that wins had crossed: where its answer was lost, nobody knows.
             people += tally.deletes.get(side);
         }
-        // The first read of another mailbox's copy may lag, and nobody can tell.
-        people += u32::from(tally.kind != Kind::Plain && self.swarm.rates.stale_reads > 0);
+        // The first read of another mailbox's copy may lag, and nobody can tell: a value goes back, and forth again.
+        people += 2 * u32::from(tally.kind != Kind::Plain && self.swarm.rates.stale_reads > 0);
         let (writes, caused) = (*tally.writes.get(side), people + undone);
         if writes > caused {
             self.breaks(|| format!("S2: {writes} writes to {side} for {caused} edits on {from}"));

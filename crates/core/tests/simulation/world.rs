@@ -461,7 +461,6 @@ impl World {
     pub(crate) fn hour(&self, number: u64) -> Value {
         hour_from(if self.swarm.soon { SOON } else { NINE }, number)
     }
-
 }
 
 /// What a change event of Salesforce says about a change.
