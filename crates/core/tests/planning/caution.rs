@@ -1,23 +1,23 @@
 //! Writes that wait or are held: deletions, mails, and what nobody explains; and what a person says about them.
 
 use calbridge_core::case::{Census, Fact, Instruction};
-use calbridge_core::link::{Action, LinkState, Pending, Unaudited, Wish};
+use calbridge_core::link::{Action, LinkState, Pending, Wish};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Budget, Outcome, Plan};
-use calbridge_core::policy::{DeleteConflict, MailPolicy};
+use calbridge_core::policy::MailPolicy;
 use calbridge_core::reason::Reason;
 use calbridge_core::side::Side;
 use calbridge_core::signal::ChangeFact;
-use calbridge_core::value::{Fields, Value};
+use calbridge_core::value::Value;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, token, version, why};
+use crate::scene::{Scene, event, mailbox, now, row, snapshot, timed, version, why};
 
-const ADA: &str = "005000000000007AAA";
-const FLOW: &str = "005000000000009AAA";
+pub(crate) const ADA: &str = "005000000000007AAA";
+pub(crate) const FLOW: &str = "005000000000009AAA";
 
 /// A linked meeting with three attendees of whose Salesforce side a user changed the subject a minute ago.
-fn edited_by(user: &str) -> Scene {
+pub(crate) fn edited_by(user: &str) -> Scene {
     let mut scene = Scene::in_step();
     scene.rules.policy.automation_users.insert(FLOW.to_owned());
     let outlook = {
@@ -32,7 +32,7 @@ fn edited_by(user: &str) -> Scene {
 }
 
 /// The same meeting, deleted in Salesforce by a user; the deletion was seen so long ago that it need not wait.
-fn deleted_by(user: &str) -> Scene {
+pub(crate) fn deleted_by(user: &str) -> Scene {
     let mut scene = edited_by(user);
     scene.absent(Side::Salesforce, Evidence::Deleted);
     scene.case.facts.push(fact(user, "", true));
@@ -47,7 +47,7 @@ fn deleted_by(user: &str) -> Scene {
     scene
 }
 
-fn fact(user: &str, origin: &str, deleted: bool) -> Fact {
+pub(crate) fn fact(user: &str, origin: &str, deleted: bool) -> Fact {
     let facts = ChangeFact {
         user: user.to_owned(),
         origin: origin.to_owned(),
@@ -59,7 +59,7 @@ fn fact(user: &str, origin: &str, deleted: bool) -> Fact {
 }
 
 /// Runs a scene again at another time, as the plan left it.
-fn later(scene: &mut Scene, plan: &Plan, at: DateTime<Utc>) -> Plan {
+pub(crate) fn later(scene: &mut Scene, plan: &Plan, at: DateTime<Utc>) -> Plan {
     scene.case.link.clone_from(&plan.next);
     scene.now = at;
     scene.case.instruction = None;
@@ -67,7 +67,7 @@ fn later(scene: &mut Scene, plan: &Plan, at: DateTime<Utc>) -> Plan {
 }
 
 #[track_caller]
-fn held(plan: &Plan, reason: Reason) {
+pub(crate) fn held(plan: &Plan, reason: Reason) {
     assert_eq!(plan.outcome, Outcome::Hold, "{:?}", plan.reasons);
     assert_eq!(plan.next.as_ref().unwrap().state, LinkState::Held { reason, at: now() });
     assert!(plan.steps.is_empty() && plan.spends.is_empty() && plan.mail.recipients == 0);
@@ -88,64 +88,6 @@ fn a_persons_edit_mails_the_attendees_at_once_and_names_its_author() {
 }
 
 #[test]
-fn no_mail_is_caused_by_what_no_person_did() {
-    held(&edited_by(FLOW).plan(), Reason::MailNeedsPerson);
-    let mut unknown = edited_by(ADA);
-    unknown.edit(Side::Salesforce, |snapshot| snapshot.modified_by = None);
-    held(&unknown.plan(), Reason::MailNeedsPerson);
-    let mut bulk = edited_by(ADA);
-    bulk.case.facts.push(fact(ADA, "com/salesforce/api/bulkapi/66.0", false));
-    held(&bulk.plan(), Reason::MailNeedsPerson);
-    held(&deleted_by(FLOW).plan(), Reason::MailNeedsPerson);
-    for mut scene in [edited_by(FLOW), deleted_by(FLOW)] {
-        scene.rules.policy.mail = MailPolicy::Always;
-        assert_eq!(scene.plan().mail.recipients, 3);
-    }
-}
-
-#[test]
-fn a_field_is_a_persons_although_a_flow_touched_the_record_since() {
-    let mut scene = edited_by(FLOW);
-    scene.case.facts.push(fact(ADA, "", false));
-    let mut other = fact(FLOW, "", false);
-    other.facts.changed = ["Description".to_owned()].into();
-    scene.case.facts.push(other);
-    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
-}
-
-#[test]
-fn who_changed_something_else_last_is_not_the_author() {
-    let mut scene = edited_by(ADA);
-    let mut other = fact(ADA, "", false);
-    other.facts.changed = ["Location".to_owned()].into();
-    scene.case.facts.push(other);
-    held(&scene.plan(), Reason::MailNeedsPerson);
-}
-
-#[test]
-fn a_mail_waits_for_the_event_that_names_its_author() {
-    let mut scene = edited_by(FLOW);
-    scene.edit(Side::Salesforce, |snapshot| snapshot.modified = now());
-    let waits = scene.plan();
-    assert_eq!((waits.outcome, waits.wake_at), (Outcome::Deferred, Some(now() + TimeDelta::seconds(30))));
-    let mut told = fact(ADA, "", false);
-    told.facts.committed = now();
-    scene.case.facts.push(told);
-    assert_eq!(later(&mut scene, &waits, now() + TimeDelta::seconds(2)).mail.author.as_deref(), Some(ADA));
-    scene.case.facts.clear();
-    let unnamed = later(&mut scene, &waits, now() + TimeDelta::seconds(30));
-    assert!(unnamed.reasons.contains(&Reason::MailNeedsPerson), "the row alone says who it was");
-    // However long something waits or is held: what the row shows now has an event of its own.
-    scene.edit(Side::Salesforce, |snapshot| {
-        snapshot.version = version(Side::Salesforce, 9);
-        snapshot.modified = now() + TimeDelta::minutes(9);
-        snapshot.modified_by = Some(ADA.to_owned());
-    });
-    let waits = later(&mut scene, &unnamed, now() + TimeDelta::minutes(9));
-    assert_eq!((waits.outcome, waits.mail.recipients), (Outcome::Deferred, 0), "{:?}", waits.reasons);
-}
-
-#[test]
 fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
     for instruction in [Instruction::Approve, Instruction::Discard] {
         let mut scene = edited_by(FLOW);
@@ -157,28 +99,6 @@ fn what_a_person_said_about_a_mail_is_no_approval_of_a_deletion() {
         assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Deferred, 0), "{instruction:?}");
         assert_eq!(plan.next.unwrap().care.approved, None);
     }
-}
-
-#[test]
-fn an_event_that_carries_another_value_says_nothing_about_the_one_that_is_read() {
-    let told = |value: &str, user: &str| {
-        let mut told = fact(user, "", false);
-        told.facts.values.insert("Subject".to_owned(), Value::text(value));
-        told
-    };
-    // Both changed it within a second, and the later event has not come: the row alone names its author.
-    let mut scene = edited_by(FLOW);
-    scene.case.facts.push(told("lunch", ADA));
-    let waits = scene.plan();
-    assert_eq!((waits.outcome, waits.mail.recipients), (Outcome::Hold, 0), "{:?}", waits.reasons);
-    scene.case.facts.push(told("supper", FLOW));
-    held(&scene.plan(), Reason::MailNeedsPerson);
-    // The read lags behind what a person did since.
-    scene.case.facts.push(told("tea", ADA));
-    held(&scene.plan(), Reason::MailNeedsPerson);
-    scene.case.facts.remove(1);
-    scene.case.facts.push(told("supper", ADA));
-    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
 }
 
 #[test]
@@ -197,31 +117,6 @@ fn the_approval_of_a_mail_that_left_is_none_of_a_deletion() {
     scene.absent(Side::Salesforce, Evidence::Deleted);
     let plan = scene.plan();
     assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Deferred, 0), "{:?}", plan.reasons);
-}
-
-#[test]
-fn whose_edit_waited_is_not_the_author_of_a_deletion_that_nobody_told_of() {
-    for (wish, mails) in [(Wish::Mail, false), (Wish::Delete, true)] {
-        let mut scene = deleted_by(FLOW);
-        scene.case.facts.clear();
-        let pending = scene.link().care.pending.as_mut().unwrap();
-        (pending.wish, pending.author) = (wish, Some(ADA.to_owned()));
-        // What waited was another wish: the deletion begins to wait now.
-        let first = scene.plan();
-        let plan = later(&mut scene, &first, now() + TimeDelta::minutes(2));
-        let plans = [&first, &plan];
-        assert_eq!(plans.iter().any(|plan| plan.mail.recipients > 0), mails, "{wish:?}: {plans:?}");
-        assert_eq!(plan.reasons.contains(&Reason::MailNeedsPerson), !mails, "{wish:?}");
-    }
-}
-
-#[test]
-fn an_older_change_event_says_nothing_about_a_newer_edit() {
-    let mut scene = edited_by(ADA);
-    let mut old = fact(FLOW, "", false);
-    old.facts.committed = now() - TimeDelta::hours(1);
-    scene.case.facts.push(old);
-    assert_eq!(scene.plan().mail.author.as_deref(), Some(ADA));
 }
 
 #[test]
@@ -605,147 +500,4 @@ fn people_who_edit_by_turns_are_not_taken_for_programs() {
         scene.case.link = Some(next);
         at += TimeDelta::seconds(20);
     }
-}
-
-#[test]
-fn an_edit_wins_over_a_deletion_where_the_policy_says_so() {
-    for gone in Side::BOTH {
-        let mut scene = Scene::in_step();
-        scene.rules.policy.delete_conflict = DeleteConflict::EditWins;
-        scene.absent(gone, Evidence::Deleted);
-        let untouched = scene.plan();
-        assert!(matches!(untouched.steps[0].action, Action::Delete(_)), "nobody edited it: {gone}");
-        scene.set_subject(gone.other(), "dinner");
-        let ended = scene.plan();
-        let state = LinkState::Tombstone { reason: Reason::EditWins, at: now() };
-        assert_eq!((&ended.next.as_ref().unwrap().state, ended.wake_at), (&state, Some(now())));
-        // The deleted record still carries the old link id: what is made next has another one.
-        scene.fresh.link = calbridge_core::ids::LinkId::new(uuid::Uuid::from_u128(2));
-        let plan = later(&mut scene, &ended, now());
-        assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::EditWins));
-        let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
-        assert!(matches!(step.action, Action::Create(_)) && step.side == gone);
-        let next = plan.next.unwrap();
-        assert_eq!((next.generation, next.replicas.get(gone).is_none()), (1, true));
-        assert_eq!((next.id, step.stamp.link), (scene.fresh.link, scene.fresh.link));
-    }
-}
-
-#[test]
-fn a_deleted_meeting_that_somebody_brings_back_begins_a_new_generation() {
-    // Salesforce restores the row itself.
-    let mut scene = Scene::in_step();
-    scene.link().state =
-        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::minutes(10) };
-    scene.case.reads.remove(&event(1));
-    let plan = scene.plan();
-    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
-    let next = plan.next.unwrap();
-    assert_eq!((next.generation, next.id), (1, scene.fresh.link));
-    assert!(matches!(plan.steps[0].action, Action::Create(_)));
-
-    // Outlook restores a copy under a new id, with our stamp in it.
-    let mut scene = Scene::in_step();
-    let mut restored = snapshot(Side::Outlook);
-    restored.record = event(9);
-    if let calbridge_core::ids::RecordId::Outlook { mailbox: home, .. } = &mut restored.record {
-        *home = mailbox(1);
-    }
-    restored.stamp = Some(calbridge_core::observed::Stamp {
-        link: crate::scene::link_id(),
-        partner: String::new(),
-        token: Some(token(7)),
-    });
-    scene.link().state = LinkState::Tombstone { reason: Reason::DeletedInOutlook, at: now() - TimeDelta::minutes(10) };
-    scene.case.reads.clear();
-    scene.put(restored);
-    let plan = scene.plan();
-    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
-    assert_eq!(plan.steps[0].side, Side::Salesforce);
-}
-
-#[test]
-fn a_record_that_may_be_back_is_looked_at_until_it_can_be_read() {
-    let mut scene = Scene::in_step();
-    scene.link().state =
-        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::minutes(10) };
-    scene.read(row(), Observed::Unread(why("CB1350")));
-    scene.signal(row(), false, Vec::new());
-    scene.case.notices[0].last_signal_at = now() - TimeDelta::minutes(5);
-    let plan = scene.plan();
-    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Wait, Reason::ReadFailed));
-    assert!(plan.covered.is_empty() && plan.wake_at.is_some());
-    scene.link().state = LinkState::Tombstone { reason: Reason::Discarded, at: now() - TimeDelta::minutes(10) };
-    assert_eq!(scene.plan().outcome, Outcome::Skip, "what a person let go is not waited for");
-}
-
-#[test]
-fn what_a_write_of_the_last_generation_covered_is_still_asked_of_its_change_event() {
-    let mut scene = Scene::in_step();
-    scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::minutes(10) };
-    scene.link().unaudited.push(Unaudited {
-        token: token(7),
-        record: row(),
-        deletes: false,
-        replaced: Fields::from([("Subject".to_owned(), Value::text("lunch"))]),
-        written: Fields::from([("Subject".to_owned(), Value::text("supper"))]),
-        expected: None,
-        recorded_at: now() - TimeDelta::minutes(11),
-    });
-    scene.case.reads.remove(&event(1));
-    let plan = scene.plan();
-    assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Write, Reason::Restored));
-    assert_eq!(plan.next.unwrap().unaudited.len(), 1);
-    assert!(plan.facts_from < now() - TimeDelta::minutes(11));
-}
-
-#[test]
-fn an_event_with_the_stamp_of_an_earlier_generation_brings_the_meeting_back_too() {
-    let mut scene = Scene::in_step();
-    scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::minutes(10) };
-    let mut event = snapshot(Side::Outlook);
-    event.record = crate::scene::event(9);
-    if let calbridge_core::ids::RecordId::Outlook { mailbox: home, .. } = &mut event.record {
-        *home = mailbox(1);
-    }
-    let first = calbridge_core::ids::LinkId::new(uuid::Uuid::from_u128(77));
-    event.stamp = Some(calbridge_core::observed::Stamp { link: first, partner: String::new(), token: Some(token(7)) });
-    scene.case.reads.clear();
-    scene.put(event);
-    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted, "a stamp of another meeting");
-    scene.link().generation = 1;
-    assert_eq!(scene.plan().reasons[0], Reason::Restored);
-}
-
-#[test]
-fn who_changed_what_could_not_be_written_is_not_forgotten() {
-    let mut scene = edited_by(FLOW);
-    scene.edit(Side::Outlook, |snapshot| snapshot.traits.is_organizer = false);
-    let mut changed = fact(FLOW, "", false);
-    changed.facts.committed = now() - TimeDelta::hours(5);
-    scene.case.facts.push(changed);
-    let plan = scene.plan();
-    assert!(plan.reasons.contains(&Reason::NotOrganizer) && plan.facts_from <= now() - TimeDelta::hours(5));
-    scene.case.facts[0].facts.committed = now() - TimeDelta::days(5);
-    assert!(scene.plan().facts_from > now() - TimeDelta::hours(1), "but not for ever");
-    // What is held, and what could not be decided.
-    let mut scene = edited_by(FLOW);
-    let mut changed = fact(FLOW, "", false);
-    changed.facts.committed = now() - TimeDelta::minutes(5);
-    scene.case.facts.push(changed);
-    let plan = scene.plan();
-    assert!(plan.outcome == Outcome::Hold && plan.facts_from <= now() - TimeDelta::minutes(5), "{plan:?}");
-    scene.read(row(), Observed::Unread(why("CB1350")));
-    let plan = scene.plan();
-    assert!(plan.outcome == Outcome::Wait && plan.facts_from <= now() - TimeDelta::days(3), "{plan:?}");
-}
-
-#[test]
-fn a_lagging_read_brings_nothing_back() {
-    let mut scene = Scene::in_step();
-    scene.link().state =
-        LinkState::Tombstone { reason: Reason::DeletedInSalesforce, at: now() - TimeDelta::seconds(30) };
-    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted);
-    scene.link().state = LinkState::Tombstone { reason: Reason::Discarded, at: now() - TimeDelta::hours(1) };
-    assert_eq!(scene.plan().reasons[0], Reason::DeletedStaysDeleted, "what a person let go stays so");
 }

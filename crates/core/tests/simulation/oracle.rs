@@ -105,7 +105,8 @@ fn presence(
     let revives = world.swarm.delete_conflict == DeleteConflict::EditWins;
     let both_private = tally.flips.outlook > 0 && tally.flips.salesforce > 0;
     match (deleted, flipped, outlook + salesforce) {
-        (false, true, 2) if both_private => Ok(()),
+        // A person wants it back, from the record that is not private.
+        (false, true, 2) if both_private || tally.restored > 0 => Ok(()),
         (true, _, 2) if revives => Ok(()),
         (true, false, 0) | (true, true, 0 | 1) | (false, true, 1) | (false, false, 2) => Ok(()),
         (true, ..) => Err("L1, S3: a deleted meeting lives".to_owned()),
