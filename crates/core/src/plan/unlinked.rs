@@ -88,7 +88,10 @@ pub(super) fn bring_back(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<Outco
     let generation = run.link().generation + 1;
     // What writes of the last generation covered is still asked of their change events.
     let unaudited = std::mem::take(&mut run.link_mut().unaudited);
-    run.link = Some(Link { generation, unaudited, ..new_link(run, snapshot) });
+    // Nor do automations that answer each other begin anew.
+    let Care { unexplained, wrote, mailed_at, .. } = run.link().care.clone();
+    let care = Care { unexplained, wrote, mailed_at, ..Care::default() };
+    run.link = Some(Link { generation, unaudited, care, ..new_link(run, snapshot) });
     create(run, snapshot, enrolment);
     run.cover();
     run.reasons.insert(0, why);

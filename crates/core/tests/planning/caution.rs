@@ -465,6 +465,12 @@ fn two_programs_that_disagree_are_stopped_after_six_rounds() {
         if plan.outcome == Outcome::DeadLetter {
             assert_eq!(next.state, LinkState::DeadLetter { reason: Reason::Oscillation, at });
             assert_eq!(round, 6);
+            // The other program's answer to the last write comes after the stop, and is still an answer.
+            let mut answered = scene.clone();
+            answered.case.link = Some(next.clone());
+            answered.set_subject(Side::Outlook, "one more");
+            answered.now += TimeDelta::seconds(3);
+            assert_eq!(answered.plan().outcome, Outcome::DeadLetter);
             // A person lets it try again, with a clean slate.
             scene.case.instruction = Some(Instruction::Retry);
             scene.case.link = Some(next);
