@@ -179,6 +179,14 @@ pub struct Care {
     pub unexplained: VecDeque<DateTime<Utc>>,
 }
 
+impl Care {
+    /// Returns what is remembered of writes that were made, and nothing of those that are wanted.
+    pub(crate) fn of_the_past(&self) -> Self {
+        let Self { mailed_at, wrote, unexplained, .. } = self.clone();
+        Self { pending: None, approved: None, mailed_at, wrote, unexplained }
+    }
+}
+
 /// What a person approved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {

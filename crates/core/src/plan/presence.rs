@@ -6,7 +6,7 @@ use super::caution::{self, Passage};
 use super::run::{Run, Stop, present};
 use super::{Outcome, restored, unlinked};
 use crate::ids::RecordId;
-use crate::link::{Action, Care, Intent, LinkState, Replica, Wish};
+use crate::link::{Action, Intent, LinkState, Replica, Wish};
 use crate::observed::{Evidence, Observed, Snapshot, Stamp, Why};
 use crate::policy::DeleteConflict;
 use crate::reason::Reason;
@@ -440,8 +440,7 @@ fn create_again(run: &mut Run<'_>, snapshot: &Snapshot) -> Stop {
 fn bury(run: &mut Run<'_>, reason: Reason) -> Stop {
     let at = run.now;
     run.link_mut().state = LinkState::Tombstone { reason, at };
-    let Care { unexplained, wrote, mailed_at, .. } = run.link().care.clone();
-    run.link_mut().care = Care { unexplained, wrote, mailed_at, ..Care::default() };
+    run.link_mut().care = run.link().care.of_the_past();
     run.cover_all();
     run.end(Outcome::Deleted, reason)
 }

@@ -89,8 +89,7 @@ pub(super) fn bring_back(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<Outco
     // What writes of the last generation covered is still asked of their change events.
     let unaudited = std::mem::take(&mut run.link_mut().unaudited);
     // Nor do automations that answer each other begin anew.
-    let Care { unexplained, wrote, mailed_at, .. } = run.link().care.clone();
-    let care = Care { unexplained, wrote, mailed_at, ..Care::default() };
+    let care = run.link().care.of_the_past();
     run.link = Some(Link { generation, unaudited, care, ..new_link(run, snapshot) });
     create(run, snapshot, enrolment);
     run.cover();

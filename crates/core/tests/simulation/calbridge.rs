@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Instruction, Lookup};
 use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
-use calbridge_core::link::{Action, Approval, Intent, Link, LinkState, Replica, Wish};
-use calbridge_core::observed::{Evidence, Observed};
+use calbridge_core::link::{Intent, Link, LinkState, Wish};
+use calbridge_core::observed::Observed;
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
 use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::reason::Reason;
@@ -18,6 +18,7 @@ use calbridge_core::written::WriteResult;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::mistakes;
 use crate::mutants::Mutant;
 use crate::oracle::Account;
 use crate::setting::{Setting, setting};
@@ -135,7 +136,10 @@ impl Calbridge {
             }
         }
         if let Some(link) = &mut link {
-            self.forget_rules(link);
+            let approved = self.lanes.iter().any(|lane| lane.approved);
+            if let Some(mutant) = self.mutant {
+                mutant.misremember(link, approved);
+            }
         }
         let facts = if self.is(Mutant::AuditsNothing) { &[][..] } else { &lane.facts[..] };
         Case {
@@ -159,52 +163,10 @@ impl Calbridge {
         fact
     }
 
-    /// What mutants do to what a link remembers.
-    fn forget_rules(&self, link: &mut Link) {
-        match self.mutant {
-            Some(Mutant::MailsAtOnce) => link.care.mailed_at = None,
-            Some(Mutant::ForgetsUnexplained) => link.care.unexplained.clear(),
-            Some(Mutant::ApprovesForEver) if self.lanes.iter().any(|lane| lane.approved) => {
-                link.care.approved = Some(Approval { reason: Reason::MailNeedsPerson, wish: Wish::Mail });
-            }
-            Some(Mutant::RestoresByStaleRead) => {
-                if let LinkState::Tombstone { at, .. } = &mut link.state {
-                    *at = DateTime::UNIX_EPOCH;
-                    for side in Side::BOTH {
-                        if let Some(replica) = link.replicas.get_mut(side) {
-                            *replica = Replica::new(replica.record.clone());
-                        }
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn read(&self, stage: &mut Stage, link: Option<&Link>, record: &RecordId) -> Observed {
         let mut observed = stage.world.read(&mut stage.dice, record);
-        if self.is(Mutant::BelievesOneMiss) && observed == Observed::Absent(Evidence::NotFound) {
-            observed = Observed::Absent(Evidence::Deleted);
-        }
-        if self.is(Mutant::JudgesByValue)
-            && let Observed::Present(snapshot) = &mut observed
-            && let Some(intent) = link.and_then(|link| link.intents.get(record.side()).as_ref())
-            && let (Action::Update(_), Some(stamp)) = (&intent.action, &mut snapshot.stamp)
-        {
-            let looks_written = intent.fields.iter().all(|(name, value)| snapshot.fields.get(name) == Some(value));
-            stamp.token = looks_written.then_some(intent.token);
-        }
-        if self.is(Mutant::TrustsTheBackup)
-            && let Observed::Present(snapshot) = &mut observed
-            && let Some(replica) = link.and_then(|link| link.replicas.get(record.side()).as_ref())
-            && snapshot.stamp.as_ref().is_some_and(|stamp| Some(stamp.link) == link.map(|link| link.id))
-        {
-            snapshot.stamp.clone_from(&replica.stamped);
-        }
-        if self.is(Mutant::MailsWithoutAPerson)
-            && let Observed::Present(snapshot) = &mut observed
-        {
-            snapshot.modified_by = Some(USERS[0].to_owned());
+        if let Some(mutant) = self.mutant {
+            mutant.misread(link, record, &mut observed);
         }
         observed
     }
@@ -407,15 +369,8 @@ impl Calbridge {
 
     /// What a mutant does: it does not remember what its own confirmed writes made.
     fn forget(&mut self, lane: usize) {
-        let Some(link) = self.lanes[lane].link.as_mut().filter(|_| self.mutant == Some(Mutant::ForgetsItsOwnWrites))
-        else {
-            return;
-        };
-        for side in Side::BOTH {
-            if let Some(replica) = link.replicas.get_mut(side).as_mut().filter(|replica| replica.stamped.is_some()) {
-                (replica.modified, replica.stamped) = (None, None);
-                replica.superseded.clear();
-            }
+        if let (Some(link), true) = (self.lanes[lane].link.as_mut(), self.mutant == Some(Mutant::ForgetsItsOwnWrites)) {
+            mistakes::forget_own_writes(link);
         }
     }
 

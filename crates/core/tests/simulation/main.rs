@@ -14,6 +14,7 @@ mod calbridge;
 mod card;
 mod explore;
 mod histories;
+mod mistakes;
 mod mutants;
 mod oracle;
 mod people;
