@@ -79,7 +79,7 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     if let Some(source) = run.link().replicas.get(from).clone() {
         match run.read(&source.record)? {
             // It may have taken effect, and been deleted again, after the backup was made.
-            Observed::Present(_) if restored::is_from_backup(run) => {
+            Observed::Present(_) if restored::is_before(run, intent) => {
                 if !restored::is_answered(run) {
                     run.cover_all();
                     return Err(restored::hold(run));

@@ -17,7 +17,7 @@ use super::run::{Run, Stop, present};
 use super::unlinked::{ask, new_link, replica};
 use crate::case::{Enrolment, Lookup};
 use crate::ids::{RecordId, SalesforceId};
-use crate::link::{BaseField, Link, LinkState, Replica};
+use crate::link::{BaseField, Intent, Link, LinkState, Replica};
 use crate::mapping::Direction;
 use crate::observed::{Evidence, Observed, Snapshot, Stamp};
 use crate::reason::Reason;
@@ -102,6 +102,11 @@ pub(super) fn adopt(run: &mut Run<'_>, snapshot: &Snapshot) {
 pub(super) fn is_from_backup(run: &Run<'_>) -> bool {
     let known_at = run.link().in_step_at.max(Some(run.link().created));
     run.rules.policy.restored_at > known_at
+}
+
+/// Tells whether a write was recorded in the database that was put back: what became of it may be forgotten.
+pub(super) fn is_before(run: &Run<'_>, intent: &Intent) -> bool {
+    run.rules.policy.restored_at.is_some_and(|restored| intent.recorded_at < restored)
 }
 
 /// Tells whether a record carries a write of ours that its link does not know of.

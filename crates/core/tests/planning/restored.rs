@@ -185,7 +185,9 @@ fn a_creation_of_the_backup_that_nobody_finds_is_not_repeated_without_a_person()
     let mut scene = restored(Scene::in_step());
     scene.link().replicas.outlook = None;
     scene.open(Side::Outlook, Action::Create(Home::Mailbox(mailbox(1))));
-    scene.link().intents.outlook.as_mut().unwrap().give_up_at = now() - TimeDelta::hours(1);
+    let intent = scene.link().intents.outlook.as_mut().unwrap();
+    intent.give_up_at = now() - TimeDelta::seconds(1);
+    intent.recorded_at = now() - TimeDelta::minutes(2);
     scene.case.reads.remove(&record(Side::Outlook));
     let search = Lookup::Stamped { side: Side::Outlook, link: link_id(), mailbox: Some(mailbox(1)) };
     scene.answer(search, calbridge_core::case::Answer::Found(Vec::new()));
@@ -199,6 +201,10 @@ fn a_creation_of_the_backup_that_nobody_finds_is_not_repeated_without_a_person()
     assert!(matches!(step.action, Action::Create(_)) && step.sends == 1);
     let first = scene.case.link.as_ref().unwrap().intents.outlook.as_ref().unwrap().token;
     assert_ne!(step.token, first, "Outlook answers a token that it knows with the first event, deleted or not");
+    // One that was recorded after the restore is known, and repeated with the token that Outlook may remember.
+    let mut since = scene.clone();
+    since.link().intents.outlook.as_mut().unwrap().recorded_at = now() - TimeDelta::seconds(10);
+    assert!(matches!(since.plan().steps.as_slice(), [again] if again.sends == 2 && again.token == first));
     scene.case.instruction = Some(Instruction::Discard);
     let link = scene.plan().next.unwrap();
     assert!(link.intents.outlook.is_none() && matches!(link.state, LinkState::Tombstone { .. }), "{link:?}");

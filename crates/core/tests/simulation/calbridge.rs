@@ -543,6 +543,11 @@ impl Engine for Calbridge {
             LinkState::DeadLetter { reason: Reason::ManualConflict, .. } => account.asks = true,
             LinkState::DeadLetter { reason: Reason::Refused, .. } => account.gave_up = true,
             LinkState::DeadLetter { reason: Reason::Oscillation, .. } => account.stopped = true,
+            LinkState::DeadLetter { reason: Reason::TooManyTries, .. }
+                if self.lanes[meeting].most_tries >= self.rules().policy.timers.max_tries =>
+            {
+                account.tired = true;
+            }
             LinkState::Tombstone { reason: Reason::Discarded, .. } => account.let_go = true,
             LinkState::Tombstone {
                 reason: Reason::NotOrganizer | Reason::PastMeeting | Reason::AttendeesNeedMailPolicy,
@@ -554,7 +559,7 @@ impl Engine for Calbridge {
             LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
         // A conflict that a person was asked about settles itself when the meeting ends: Outlook is not written any more.
-        if account.gave_up || account.stopped || account.asks && stage.world.swarm.soon {
+        if account.gave_up || account.stopped || account.tired || account.asks && stage.world.swarm.soon {
             return Ok(account);
         }
         if open_intents(link).next().is_some() {

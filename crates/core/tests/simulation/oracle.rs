@@ -32,6 +32,8 @@ pub(crate) struct Account {
     /// It left Outlook as it is although the meeting was deleted in Salesforce: not the organiser's copy, a past meeting, or
     /// the policy forbids mails.
     pub(crate) kept: bool,
+    /// It put off a write after many runs that could decide nothing, and says so.
+    pub(crate) tired: bool,
     /// It stopped because automations answer each other.
     pub(crate) stopped: bool,
     /// What it should not have left behind: open intents, dead letters.
@@ -65,6 +67,9 @@ pub(crate) fn judge(world: &World, meeting: usize, account: &Account) -> Result<
     }
     if account.stopped {
         return if world.swarm.answering { Ok(()) } else { Err("S9: stopped although nothing goes round".to_owned()) };
+    }
+    if account.tired {
+        return Ok(());
     }
     if account.let_go {
         return if tally.discards > 0 { Ok(()) } else { Err("L1: let go although nobody said so".to_owned()) };
