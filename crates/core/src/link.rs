@@ -73,6 +73,9 @@ pub struct Replica {
     /// Set while reads show something older than what is known: which version, and since when.
     #[serde(default)]
     pub stale: Option<(Version, DateTime<Utc>)>,
+    /// A version was notified that no read showed: the record is read once more then.
+    #[serde(default)]
+    pub look_at: Option<DateTime<Utc>>,
     /// The stamp of our last confirmed write.
     pub stamped: Option<Stamp>,
     /// This copy is the organiser's: when it goes, the meeting is gone.
@@ -89,6 +92,7 @@ impl Replica {
             superseded: VecDeque::new(),
             missing_since: None,
             stale: None,
+            look_at: None,
             stamped: None,
             organizer: true,
         }
@@ -165,14 +169,31 @@ pub struct BaseField {
 pub struct Care {
     /// A write that is wanted and waits for its time or for a person.
     pub pending: Option<Pending>,
-    /// A person approved the write that was held for this reason; in force until both sides agree.
-    pub approved: Option<Reason>,
+    /// A person approved what was held; in force until both sides agree.
+    pub approved: Option<Approval>,
     /// When a write last made Exchange mail people.
     pub mailed_at: Option<DateTime<Utc>>,
     /// When a write to a side last took effect.
     pub wrote: BothSides<Option<DateTime<Utc>>>,
     /// When writes were made that no person's edit explains, oldest first; those of a day.
     pub unexplained: VecDeque<DateTime<Utc>>,
+}
+
+impl Care {
+    /// Returns what is remembered of writes that were made, and nothing of those that are wanted.
+    pub(crate) fn of_the_past(&self) -> Self {
+        let Self { mailed_at, wrote, unexplained, .. } = self.clone();
+        Self { pending: None, approved: None, mailed_at, wrote, unexplained }
+    }
+}
+
+/// What a person approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Why it was held.
+    pub reason: Reason,
+    /// What it would do; nothing else is approved by it.
+    pub wish: Wish,
 }
 
 /// A write that is wanted and not made yet.

@@ -5,10 +5,12 @@
 //! person may edit between our read and our write, and the write covers it. Change events of one record come in order:
 //! what stands between our read and our own change was covered unseen. It is journaled; nothing is written for it.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
-use super::Decision;
 use super::run::Run;
+use super::{Decision, Outcome};
 use crate::case::Fact;
 use crate::link::Unaudited;
 use crate::mapping::Rule;
@@ -18,9 +20,11 @@ use crate::signal::Version;
 use crate::value::Value;
 
 /// Audits the writes whose own change event has come, and says from when on facts are still needed.
-pub(super) fn audit(run: &mut Run<'_>) {
-    let Some(link) = &mut run.link else { return };
+pub(super) fn audit(run: &mut Run<'_>, outcome: Outcome) {
     let oldest = run.now - run.rules.policy.timers.audit_for;
+    // A run that could decide nothing has used nothing.
+    run.facts_from = if outcome == Outcome::Wait { oldest } else { run.facts_from };
+    let Some(link) = &mut run.link else { return };
     let (due, open) = std::mem::take(&mut link.unaudited)
         .into_iter()
         .filter(|write| write.recorded_at > oldest)
@@ -33,7 +37,7 @@ pub(super) fn audit(run: &mut Run<'_>) {
         }
         run.decisions.extend(lost);
     }
-    run.facts_from = needed_from(run);
+    run.facts_from = needed_from(run).min(run.facts_from);
 }
 
 /// Returns the place of a write's own change among the facts of its record.
@@ -95,6 +99,21 @@ fn lost_value(rule: &Rule, write: &Unaudited, before: &[&Fact]) -> Option<Decisi
     })
 }
 
+/// Tells whether a change of Salesforce is not written to Outlook for now, or for a reason that may pass.
+fn is_left(decision: &Decision) -> bool {
+    let wanted = matches!(
+        decision.reason,
+        Reason::NotOrganizer
+            | Reason::AttendeesNeedMailPolicy
+            | Reason::PastMeeting
+            | Reason::TimeNotMappable
+            | Reason::SalesforceChanged
+            | Reason::ConflictSalesforceWins
+            | Reason::ManualConflict
+    );
+    wanted && decision.write.is_none()
+}
+
 /// Returns from when on facts must be kept: an open or unaudited write may still need what came before it.
 ///
 /// A read may lag behind a notified change, so facts stay a while even where nothing is open.
@@ -105,6 +124,14 @@ fn needed_from(run: &Run<'_>) -> DateTime<Utc> {
     let unaudited = link.unaudited.iter().map(|write| write.recorded_at);
     // Who asked for a write that waits stands in the events that told of it.
     let waiting = link.care.pending.iter().map(|pending| pending.since);
-    let earliest = open.chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
+    // Nor may it be forgotten who changed what could not be written to Outlook: some day it can.
+    let oldest = run.now - run.rules.policy.timers.audit_for;
+    let left: BTreeSet<&str> = run.decisions.iter().filter(|one| is_left(one)).map(|one| one.rule.as_str()).collect();
+    let left = run.rules.mapping.rules().iter().filter(|rule| left.contains(rule.name.as_str()));
+    let left: BTreeSet<&str> = left.map(|rule| rule.field(Side::Salesforce)).collect();
+    let left = run.case.facts.iter().filter(|fact| fact.facts.changed.iter().any(|name| left.contains(name.as_str())));
+    let left = left.map(|fact| fact.facts.committed).filter(|at| *at > oldest);
+    let earliest =
+        left.chain(open).chain(planned).chain(unaudited).chain(waiting).min().unwrap_or(run.now).min(run.now);
     earliest - run.rules.policy.timers.settle_read
 }

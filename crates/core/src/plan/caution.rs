@@ -98,7 +98,8 @@ pub(super) fn author_of_change(run: &Run<'_>, salesforce: &Snapshot, fields: &BT
         return Author::Person(OPERATOR.to_owned());
     }
     let told = run.case.facts.iter().rev().find(|fact| {
-        fact.record == salesforce.record && fact.facts.changed.iter().any(|field| fields.contains(field.as_str()))
+        let mut changed = fact.facts.changed.iter().filter(|field| fields.contains(field.as_str()));
+        fact.record == salesforce.record && changed.any(|field| is_shown(run, fact, salesforce, field))
     });
     if let Some(fact) = told.filter(|fact| is_latest(fact, salesforce)) {
         return author(run, &fact.facts.user, &fact.facts.origin);
@@ -112,7 +113,20 @@ pub(super) fn author_of_change(run: &Run<'_>, salesforce: &Snapshot, fields: &BT
 
 /// Tells whether the change event of the row's present state has come.
 fn is_told(run: &Run<'_>, salesforce: &Snapshot) -> bool {
-    run.case.facts.iter().any(|fact| fact.record == salesforce.record && is_latest(fact, salesforce))
+    let mut facts = run.case.facts.iter().filter(|fact| fact.record == salesforce.record);
+    facts.any(|fact| {
+        let mut changed = fact.facts.changed.iter();
+        is_latest(fact, salesforce) && changed.all(|field| is_shown(run, fact, salesforce, field))
+    })
+}
+
+/// Tells whether a read may show what a change event said of a field: where the values differ, the event is of another state
+/// of the row.
+fn is_shown(run: &Run<'_>, fact: &Fact, salesforce: &Snapshot, field: &str) -> bool {
+    let rule = run.rules.mapping.rules().iter().find(|rule| rule.field(Side::Salesforce) == field);
+    rule.filter(|_| fact.facts.values.contains_key(field)).is_none_or(|rule| {
+        rule.read(Side::Salesforce, &fact.facts.values) == rule.read(Side::Salesforce, &salesforce.fields)
+    })
 }
 
 fn is_latest(fact: &Fact, salesforce: &Snapshot) -> bool {
@@ -136,11 +150,14 @@ fn author(run: &Run<'_>, user: &str, origin: &str) -> Author {
     }
 }
 
-/// Finds out who deleted the Salesforce record of the run's link.
+/// Finds out who deleted the Salesforce record of the run's link: what its change event said, now or in an earlier run.
+///
+/// Whose edit waited before that is another question.
 fn author_of_deletion(run: &Run<'_>) -> Author {
     let Some(replica) = &run.link().replicas.salesforce else { return Author::Unknown };
     let told = run.case.facts.iter().rev().find(|fact| fact.record == replica.record && fact.deleted);
-    let remembered = run.pending_before.as_ref().and_then(|pending| pending.author.clone());
+    let waited = run.pending_before.as_ref().filter(|pending| pending.wish == Wish::Delete);
+    let remembered = waited.and_then(|pending| pending.author.clone());
     match (told, remembered) {
         (Some(fact), _) => author(run, &fact.facts.user, &fact.facts.origin),
         (None, Some(user)) => author(run, &user, ""),
@@ -222,7 +239,7 @@ pub(super) fn change(
     }
     let timers = &run.rules.policy.timers;
     // Until the row's own change event has come, nobody knows who changed which field.
-    let told_by = wanted.since.min(cause.modified) + timers.settle_read;
+    let told_by = wanted.changed_at.min(cause.modified) + timers.settle_read;
     if run.rules.policy.mail == MailPolicy::PersonEdits && run.now < told_by && !is_told(run, cause) {
         return Ok(Passage::Later(told_by, Reason::MailWaits));
     }

@@ -1,5 +1,7 @@
 //! Which notices the reads of a run answer; the others are looked at once more.
 
+use chrono::{DateTime, Utc};
+
 use super::run::Run;
 use crate::case::Notice;
 use crate::observed::Observed;
@@ -20,14 +22,14 @@ pub(super) fn cover(run: &mut Run<'_>) {
             run.covered.insert(notice.record.clone());
             continue;
         }
-        let read_anyway = is_read_anyway(run, notice);
+        let again_at = notice.last_signal_at + settle_read;
+        let read_anyway = look_again(run, notice, again_at);
         if !read_anyway && matches!(run.case.reads.get(&notice.record), Some(Observed::Unread(_))) {
             let again_at = run.now + run.backoff();
             run.wake(again_at);
             run.reasons.push(Reason::ReadFailed);
             continue;
         }
-        let again_at = notice.last_signal_at + settle_read;
         if read_anyway || again_at <= run.now {
             run.covered.insert(notice.record.clone());
         }
@@ -38,15 +40,35 @@ pub(super) fn cover(run: &mut Run<'_>) {
     }
 }
 
-fn is_read_anyway(run: &Run<'_>, notice: &Notice) -> bool {
-    let link = run.link.iter();
-    let mut replicas = link.flat_map(|link| Side::BOTH.into_iter().filter_map(|side| link.replicas.get(side).as_ref()));
-    replicas.any(|replica| replica.record == notice.record)
+/// Lets a linked record remember when it must be read once more; false where the link has no such record.
+fn look_again(run: &mut Run<'_>, notice: &Notice, at: DateTime<Utc>) -> bool {
+    let Some(link) = &mut run.link else { return false };
+    let replica = link.replicas.get_mut(notice.record.side()).as_mut();
+    let Some(replica) = replica.filter(|replica| replica.record == notice.record) else { return false };
+    replica.look_at = replica.look_at.max(Some(at));
+    true
+}
+
+/// Asks for another run where a linked record must be read once more: a run in between does not stand for that.
+pub(super) fn remember(run: &mut Run<'_>) {
+    let now = run.now;
+    let Some(link) = &mut run.link else { return };
+    let replicas = Side::BOTH.into_iter().filter_map(|side| link.replicas.get(side).as_ref());
+    let next = replicas.filter_map(|replica| replica.look_at).filter(|at| *at > now).min();
+    for side in Side::BOTH {
+        if let Some(replica) = link.replicas.get_mut(side) {
+            replica.look_at = replica.look_at.filter(|at| *at > now);
+        }
+    }
+    if let Some(at) = next {
+        run.wake(at);
+    }
 }
 
 fn is_visible(run: &Run<'_>, notice: &Notice) -> bool {
     match run.case.reads.get(&notice.record) {
-        Some(Observed::Absent(_)) => notice.deleted,
+        // Of two changes, the other one may have brought the record back after its deletion.
+        Some(Observed::Absent(_)) => notice.deleted && notice.versions.len() < 2,
         Some(Observed::Unread(_)) | None => false,
         Some(Observed::Present(snapshot)) => {
             !notice.deleted && notice.versions.iter().all(|version| is_covered(run, version, &snapshot.version))

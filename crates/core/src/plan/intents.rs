@@ -4,7 +4,7 @@
 //! the old value back.
 
 use super::run::{Run, Stop, present};
-use super::{Outcome, presence, restored, unlinked};
+use super::{Outcome, presence, restored};
 use crate::case::Lookup;
 use crate::ids::RecordId;
 use crate::link::{Action, Home, Intent, LinkState, Replica, Unaudited};
@@ -38,7 +38,7 @@ fn created(run: &mut Run<'_>, intent: &Intent, home: &Home) -> Result<(), Stop> 
         ([snapshot], _) if !carries(snapshot, intent) => {
             // Made by an earlier request that this database does not know: nobody knows what both sides agreed on then.
             drop_intent(run, intent);
-            *run.link_mut().replicas.get_mut(intent.side) = Some(unlinked::replica(snapshot));
+            restored::adopt(run, snapshot);
             run.reasons.push(Reason::WriteConfirmed);
             Ok(())
         }
@@ -79,9 +79,14 @@ fn not_found(run: &mut Run<'_>, intent: &Intent) -> Result<(), Stop> {
     if let Some(source) = run.link().replicas.get(from).clone() {
         match run.read(&source.record)? {
             // It may have taken effect, and been deleted again, after the backup was made.
-            Observed::Present(_) if restored::is_from_backup(run) && !restored::is_answered(run) => {
-                run.cover_all();
-                return Err(restored::hold(run));
+            Observed::Present(_) if restored::is_before(run, intent) => {
+                if !restored::is_answered(run) {
+                    run.cover_all();
+                    return Err(restored::hold(run));
+                }
+                // A person wants it made, under a token that Outlook does not take for the first one's.
+                drop_intent(run, intent);
+                return Ok(());
             }
             Observed::Present(_) => {
                 resend(run, intent);

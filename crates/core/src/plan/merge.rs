@@ -162,8 +162,7 @@ fn hold_back(run: &mut Run<'_>, pair: &Pair<'_>, writes: &mut BTreeMap<Side, Wri
         if caution::goes_round(run, side, &author) {
             let at = run.now;
             run.link_mut().state = LinkState::DeadLetter { reason: Reason::Oscillation, at };
-            let unexplained = run.link().care.unexplained.clone();
-            run.link_mut().care = Care { mailed_at, unexplained, ..Care::default() };
+            run.link_mut().care = Care { mailed_at, ..run.link().care.of_the_past() };
             // Nothing of the plan leaves.
             run.spends.clear();
             run.mail = MailEffect::default();

@@ -4,10 +4,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::caution::{self, Passage};
 use super::run::{Run, Stop, present};
-use super::{Outcome, unlinked};
+use super::{Outcome, restored, unlinked};
 use crate::ids::RecordId;
 use crate::link::{Action, Intent, LinkState, Replica, Wish};
-use crate::observed::{Evidence, Observed, Snapshot, Stamp};
+use crate::observed::{Evidence, Observed, Snapshot, Stamp, Why};
 use crate::policy::DeleteConflict;
 use crate::reason::Reason;
 use crate::side::Side;
@@ -156,13 +156,17 @@ fn made_unknown<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot
         match observed {
             Observed::Unread(why) => return Err(run.wait_for_read(why)),
             Observed::Present(snapshot) if snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link) => {
-                *run.link_mut().replicas.get_mut(side) = Some(unlinked::replica(snapshot));
+                restored::adopt(run, snapshot);
                 return Ok(Some(snapshot));
             }
             Observed::Present(_) | Observed::Absent(_) => {}
         }
     }
-    Ok(None)
+    let made = restored::made_since(run, side)?;
+    if let Some(snapshot) = made {
+        restored::adopt(run, snapshot);
+    }
+    Ok(made)
 }
 
 /// Ends the run until the absence of a record is proven.
@@ -233,6 +237,12 @@ fn heir<'a>(run: &mut Run<'a>, vanished: &Replica) -> Result<Option<&'a Snapshot
 
 /// Removes the copy of a meeting that became private; where both did, each stays on its side.
 fn leave_private(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) -> Result<(), Stop> {
+    for snapshot in [outlook, salesforce].into_iter().filter(|snapshot| snapshot.traits.private) {
+        // The deletion does not wait. Should it be refused for now, a read that lags shows what was before.
+        if let Some(replica) = run.link_mut().replicas.get_mut(snapshot.record.side()) {
+            replica.advance(snapshot);
+        }
+    }
     match (outlook.traits.private, salesforce.traits.private) {
         (false, false) => Ok(()),
         (true, false) => Err(delete(run, salesforce, Reason::BecamePrivate)),
@@ -341,7 +351,11 @@ pub(super) fn buried(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Re
         if let Some(left) = left_over(run)? {
             return unlinked::bring_back(run, left);
         }
-    } else if let Some(restored) = restored(run, reason) {
+    } else if !may_be_back(reason) {
+        // Whatever the reads show changes nothing.
+    } else if let Some(why) = unread(run) {
+        return Err(run.wait_for_read(why));
+    } else if let Some(restored) = brought_back(run) {
         let believed_at = at + RESTORED_AFTER;
         if run.now >= believed_at {
             return unlinked::bring_back(run, restored);
@@ -373,10 +387,19 @@ fn left_over<'a>(run: &mut Run<'a>) -> Result<Option<&'a Snapshot>, Stop> {
     Ok(None)
 }
 
-fn restored<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
-    if !matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone) {
-        return None;
-    }
+fn may_be_back(reason: Reason) -> bool {
+    matches!(reason, Reason::DeletedInOutlook | Reason::DeletedInSalesforce | Reason::BothGone)
+}
+
+/// Tells why a record that something led to could not be read.
+fn unread<'a>(run: &Run<'a>) -> Option<&'a Why> {
+    run.case.notices.iter().find_map(|notice| match run.case.reads.get(&notice.record)? {
+        Observed::Unread(why) => Some(why),
+        Observed::Present(_) | Observed::Absent(_) => None,
+    })
+}
+
+fn brought_back<'a>(run: &Run<'a>) -> Option<&'a Snapshot> {
     let link = run.link();
     let is_back = |snapshot: &Snapshot| {
         let replica = link.replicas.get(snapshot.record.side()).as_ref();
@@ -386,7 +409,8 @@ fn restored<'a>(run: &Run<'a>, reason: Reason) -> Option<&'a Snapshot> {
             Side::Outlook => {
                 known.is_none()
                     && !link.copies.contains(&snapshot.record)
-                    && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id)
+                    // What an earlier generation stamped belongs to the meeting too.
+                    && snapshot.stamp.as_ref().is_some_and(|stamp| stamp.link == link.id || link.generation > 0)
             }
         }
     };
@@ -418,7 +442,7 @@ fn create_again(run: &mut Run<'_>, snapshot: &Snapshot) -> Stop {
 fn bury(run: &mut Run<'_>, reason: Reason) -> Stop {
     let at = run.now;
     run.link_mut().state = LinkState::Tombstone { reason, at };
-    run.link_mut().care = crate::link::Care::default();
+    run.link_mut().care = run.link().care.of_the_past();
     run.cover_all();
     run.end(Outcome::Deleted, reason)
 }

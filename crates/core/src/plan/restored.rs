@@ -17,7 +17,7 @@ use super::run::{Run, Stop, present};
 use super::unlinked::{ask, new_link, replica};
 use crate::case::{Enrolment, Lookup};
 use crate::ids::{RecordId, SalesforceId};
-use crate::link::{BaseField, Link, LinkState};
+use crate::link::{BaseField, Intent, Link, LinkState, Replica};
 use crate::mapping::Direction;
 use crate::observed::{Evidence, Observed, Snapshot, Stamp};
 use crate::reason::Reason;
@@ -39,13 +39,11 @@ pub(super) fn rebuild(run: &mut Run<'_>, stamped: &Snapshot, stamp: &Stamp) -> R
         },
         None => None,
     };
-    match partner {
-        Some(partner) => pair_up(run, stamped, stamp, partner).map(Some),
-        None => {
-            ask(run, Reason::StampUnknown)?;
-            Ok(None)
-        }
+    if let Some(partner) = partner {
+        return pair_up(run, stamped, stamp, partner).map(Some);
     }
+    ask(run, Reason::StampUnknown)?;
+    Ok(None)
 }
 
 /// Tells whether a record that no link knows may have a partner that the database forgot.
@@ -74,10 +72,41 @@ pub(super) fn reunite(run: &mut Run<'_>, snapshot: &Snapshot, enrolment: &Enrolm
     Ok(None)
 }
 
+/// Looks for the record that a link of a backup lacks: it may have been made since.
+///
+/// # Errors
+/// It was made and deleted again, and a person must say whether to make it anew; or the search is not answered.
+pub(super) fn made_since<'a>(run: &mut Run<'a>, side: Side) -> Result<Option<&'a Snapshot>, Stop> {
+    let source = run.link().replicas.get(side.other()).clone().filter(|_| is_from_backup(run));
+    let Some(source) = source else { return Ok(None) };
+    let Observed::Present(source) = run.read(&source.record)? else { return Ok(None) };
+    let Some(enrolment) = run.enrolment_of(source) else { return Ok(None) };
+    let mailbox = (side == Side::Outlook).then(|| enrolment.mailbox.clone());
+    let link = run.link().id;
+    let found = run.found(&Lookup::Stamped { side, link, mailbox })?;
+    let made = found.iter().find_map(|(_, observed)| present(observed));
+    if made.is_none() && !found.is_empty() && !is_answered(run) {
+        run.cover_all();
+        return Err(hold(run));
+    }
+    Ok(made)
+}
+
+/// Takes a record into the run's link that a forgotten write made: its stamp is one that the link does not know.
+pub(super) fn adopt(run: &mut Run<'_>, snapshot: &Snapshot) {
+    let adopted = Replica { stamped: None, ..replica(snapshot) };
+    *run.link_mut().replicas.get_mut(snapshot.record.side()) = Some(adopted);
+}
+
 /// Tells whether the run's link is as a backup kept it: both sides were not seen in step since the database was restored.
 pub(super) fn is_from_backup(run: &Run<'_>) -> bool {
     let known_at = run.link().in_step_at.max(Some(run.link().created));
     run.rules.policy.restored_at > known_at
+}
+
+/// Tells whether a write was recorded in the database that was put back: what became of it may be forgotten.
+pub(super) fn is_before(run: &Run<'_>, intent: &Intent) -> bool {
+    run.rules.policy.restored_at.is_some_and(|restored| intent.recorded_at < restored)
 }
 
 /// Tells whether a record carries a write of ours that its link does not know of.
@@ -97,7 +126,7 @@ pub(super) fn is_newer_than_backup(run: &Run<'_>, snapshot: &Snapshot) -> bool {
 
 /// Tells whether a person said what shall become of a link whose past nobody knows.
 pub(super) fn is_answered(run: &Run<'_>) -> bool {
-    run.keep.is_some() || run.link().care.approved == Some(Reason::StampUnknown)
+    run.keep.is_some() || run.link().care.approved.is_some_and(|approval| approval.reason == Reason::StampUnknown)
 }
 
 /// Takes in what the records tell of writes that a backup forgot: what both sides hold alike is what they agreed on.
@@ -180,7 +209,12 @@ fn take_as_agreed(run: &mut Run<'_>, outlook: &Snapshot, salesforce: &Snapshot) 
     let mut differs = false;
     for rule in run.rules.mapping.rules() {
         let (o, s) = (rule.read(Side::Outlook, &outlook.fields), rule.read(Side::Salesforce, &salesforce.fields));
+        let from_backup = is_from_backup(run);
         let base = &mut run.link_mut().base;
+        if rule.direction != Direction::Both && !rule.agree(&o, &s) && !from_backup && base.contains_key(&rule.name) {
+            // The database is no backup, so what it knows of a field that may differ for good still tells who changed it.
+            continue;
+        }
         if rule.agree(&o, &s) || rule.direction != Direction::Both {
             base.insert(rule.name.clone(), BaseField { outlook: o, salesforce: s, rule: rule.hash().to_owned() });
         } else {

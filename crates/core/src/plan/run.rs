@@ -10,12 +10,12 @@ use super::{
 };
 use crate::case::{Answer, Case, Enrolment, Fresh, Instruction, Lookup};
 use crate::ids::RecordId;
-use crate::link::{Intent, Link, LinkState, Pending, Replica, Wish};
+use crate::link::{Approval, Intent, Link, LinkState, Pending, Replica, Wish};
 use crate::mapping::Rule;
 use crate::observed::{Observed, RecordKind, Snapshot, Why};
 use crate::policy::{Mode, Rules};
 use crate::reason::Reason;
-use crate::side::Side;
+use crate::side::{BothSides, Side};
 use crate::signal::SignalCause;
 use crate::value::Value;
 
@@ -73,11 +73,13 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
 
 /// Goes on with a meeting of which something was held, or ends the run until a person decides.
 fn held(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Result<(), Stop> {
-    let deletes = run.link().care.pending.as_ref().is_some_and(|pending| pending.wish == Wish::Delete);
+    // What is held without a write that waits ends in a change, if in any.
+    let wish = run.link().care.pending.as_ref().map_or(Wish::Mail, |pending| pending.wish);
+    let deletes = wish == Wish::Delete;
     match run.case.instruction {
         Some(Instruction::Approve | Instruction::Retry) => {
             run.reasons.push(Reason::Approved);
-            run.link_mut().care.approved = Some(reason);
+            run.link_mut().care.approved = Some(Approval { reason, wish });
         }
         Some(Instruction::Keep(side)) => run.keep(side),
         // The mail is not sent, and both sides agree again.
@@ -88,8 +90,10 @@ fn held(run: &mut Run<'_>, reason: Reason, at: DateTime<Utc>) -> Result<(), Stop
         // What is there stays; the tombstone keeps the meeting from being created where it is gone.
         Some(Instruction::Discard | Instruction::Skip) => {
             let at = run.now;
-            run.link_mut().care.pending = None;
-            run.link_mut().state = LinkState::Tombstone { reason: Reason::Discarded, at };
+            let link = run.link_mut();
+            // A creation that nobody finds is given up with it.
+            (link.care.pending, link.intents) = (None, BothSides::default());
+            link.state = LinkState::Tombstone { reason: Reason::Discarded, at };
             run.cover_all();
             return Err(run.end(Outcome::Deleted, Reason::Discarded));
         }
@@ -186,7 +190,8 @@ impl<'a> Run<'a> {
     fn finish(mut self, outcome: Outcome) -> Plan {
         let outcome = self.give_up(outcome);
         self.remember(outcome);
-        audit::audit(&mut self);
+        cover::remember(&mut self);
+        audit::audit(&mut self, outcome);
         if let Some(link) = &mut self.link {
             for step in &self.steps {
                 *link.intents.get_mut(step.side) = Some(step.clone());
@@ -275,9 +280,8 @@ impl<'a> Run<'a> {
     ///
     /// An approval is for what was held: where the meeting wants something else by now, that is another question.
     pub(super) fn is_approved(&mut self, wish: Wish) -> bool {
-        if self.pending_before.as_ref().is_some_and(|before| before.wish != wish) {
-            self.link_mut().care.approved = None;
-        }
+        let care = &mut self.link_mut().care;
+        care.approved = care.approved.filter(|approval| approval.wish == wish);
         self.link().care.approved.is_some() || wish == Wish::Mail && self.keep.is_some()
     }
 

@@ -86,7 +86,11 @@ pub(super) fn bring_back(run: &mut Run<'_>, snapshot: &Snapshot) -> Result<Outco
         _ => Reason::Restored,
     };
     let generation = run.link().generation + 1;
-    run.link = Some(Link { generation, ..new_link(run, snapshot) });
+    // What writes of the last generation covered is still asked of their change events.
+    let unaudited = std::mem::take(&mut run.link_mut().unaudited);
+    // Nor do automations that answer each other begin anew.
+    let care = run.link().care.of_the_past();
+    run.link = Some(Link { generation, unaudited, care, ..new_link(run, snapshot) });
     create(run, snapshot, enrolment);
     run.cover();
     run.reasons.insert(0, why);

@@ -1,5 +1,6 @@
 //! Which notices a run answers: a version that was notified and not seen yet is looked for once more.
 
+use calbridge_core::link::LinkState;
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::Plan;
 use calbridge_core::reason::Reason;
@@ -42,6 +43,34 @@ fn a_version_not_seen_yet_wakes_the_lane_once_it_must_be_visible() {
         assert_eq!(covers(&scene.plan(), side), (true, Some(1)), "{side}");
         scene.case.notices[0].last_signal_at = now() - TimeDelta::seconds(30);
         assert_eq!(covers(&scene.plan(), side), (true, None), "{side}: a read this late shows it or something newer");
+    }
+}
+
+#[test]
+fn a_run_in_between_does_not_stand_for_the_look_that_is_owed() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.signal(record(side), false, vec![version(side, 1), version(side, 2)]);
+        scene.case.link = scene.plan().next;
+        scene.case.notices.clear();
+        scene.now = now() + TimeDelta::seconds(2);
+        let between = scene.plan();
+        assert_eq!(between.wake_at, Some(now() + TimeDelta::seconds(30)), "{side}");
+        scene.case.link = between.next;
+        scene.now = now() + TimeDelta::seconds(30);
+        assert_eq!(scene.plan().wake_at, None, "{side}: that was it");
+    }
+}
+
+#[test]
+fn a_record_that_was_deleted_and_changed_may_be_back_and_is_looked_at_once_more() {
+    let side = Side::Salesforce;
+    for (versions, again) in [(vec![version(side, 2)], None), (vec![version(side, 2), version(side, 3)], Some(30))] {
+        let mut scene = Scene::in_step();
+        scene.link().state = LinkState::Tombstone { reason: Reason::BothGone, at: now() - TimeDelta::hours(1) };
+        scene.absent(side, Evidence::Deleted);
+        scene.signal(record(side), true, versions);
+        assert_eq!(covers(&scene.plan(), side), (true, again));
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a finding, and here helpers are tests too")]
 
 mod audit;
+mod authors;
 mod backups;
 mod caution;
 mod cover;
@@ -13,6 +14,7 @@ mod mapping_laws;
 mod merge;
 mod presence;
 mod restored;
+mod returns;
 mod scene;
 mod settle;
 mod unlinked;

@@ -175,6 +175,12 @@ fn a_meeting_that_became_private_leaves_the_other_side_and_its_values_are_not_ke
         deletes_partner(&plan, side, Reason::BecamePrivate);
         assert!(!format!("{:?} {:?}", plan.steps, plan.decisions).contains("secret"));
         assert!(plan.steps[0].replaced.is_empty());
+
+        // The deletion was refused for now, and the next read lags behind the flip.
+        let mut lagging = Scene::in_step();
+        lagging.case.link = plan.next;
+        *lagging.link().intents.get_mut(side.other()) = None;
+        assert_eq!(lagging.plan().reasons[0], Reason::StaleRead, "{side}");
     }
     let mut scene = Scene::in_step();
     for side in Side::BOTH {

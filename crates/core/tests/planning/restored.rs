@@ -2,6 +2,7 @@
 
 use calbridge_core::case::{Instruction, Lookup};
 use calbridge_core::link::{Action, Home, LinkState};
+use calbridge_core::mapping::Direction;
 use calbridge_core::observed::{Evidence, Observed, Snapshot, Stamp};
 use calbridge_core::plan::{Outcome, Planned, plan};
 use calbridge_core::policy::FirstContact;
@@ -10,7 +11,7 @@ use calbridge_core::side::Side;
 use calbridge_core::value::Value;
 use chrono::TimeDelta;
 
-use crate::scene::{Scene, link_id, mailbox, now, record, snapshot, token, why};
+use crate::scene::{Scene, link_id, mailbox, mapping, now, record, snapshot, text_rule, token, why};
 
 /// Lets the database of a scene be restored a minute ago: later than everything that the scene knows.
 fn restored(mut scene: Scene) -> Scene {
@@ -184,7 +185,9 @@ fn a_creation_of_the_backup_that_nobody_finds_is_not_repeated_without_a_person()
     let mut scene = restored(Scene::in_step());
     scene.link().replicas.outlook = None;
     scene.open(Side::Outlook, Action::Create(Home::Mailbox(mailbox(1))));
-    scene.link().intents.outlook.as_mut().unwrap().give_up_at = now() - TimeDelta::hours(1);
+    let intent = scene.link().intents.outlook.as_mut().unwrap();
+    intent.give_up_at = now() - TimeDelta::seconds(1);
+    intent.recorded_at = now() - TimeDelta::minutes(2);
     scene.case.reads.remove(&record(Side::Outlook));
     let search = Lookup::Stamped { side: Side::Outlook, link: link_id(), mailbox: Some(mailbox(1)) };
     scene.answer(search, calbridge_core::case::Answer::Found(Vec::new()));
@@ -193,7 +196,18 @@ fn a_creation_of_the_backup_that_nobody_finds_is_not_repeated_without_a_person()
     assert!(plan.steps.is_empty());
     scene.case.link = plan.next;
     scene.case.instruction = Some(Instruction::Approve);
-    assert_eq!(scene.plan().steps[0].sends, 2);
+    let plan = scene.plan();
+    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert!(matches!(step.action, Action::Create(_)) && step.sends == 1);
+    let first = scene.case.link.as_ref().unwrap().intents.outlook.as_ref().unwrap().token;
+    assert_ne!(step.token, first, "Outlook answers a token that it knows with the first event, deleted or not");
+    // One that was recorded after the restore is known, and repeated with the token that Outlook may remember.
+    let mut since = scene.clone();
+    since.link().intents.outlook.as_mut().unwrap().recorded_at = now() - TimeDelta::seconds(10);
+    assert!(matches!(since.plan().steps.as_slice(), [again] if again.sends == 2 && again.token == first));
+    scene.case.instruction = Some(Instruction::Discard);
+    let link = scene.plan().next.unwrap();
+    assert!(link.intents.outlook.is_none() && matches!(link.state, LinkState::Tombstone { .. }), "{link:?}");
 }
 
 #[test]
@@ -215,6 +229,65 @@ fn a_meeting_brought_back_after_the_backup_is_paired_with_what_was_made_for_it()
 
     scene.partners.clear();
     assert_eq!(scene.plan().reasons[0], Reason::Restored, "nobody made it again yet");
+}
+
+#[test]
+fn a_link_of_the_backup_that_lacks_a_side_is_searched_before_it_is_made() {
+    for side in Side::BOTH {
+        let mut scene = restored(Scene::in_step());
+        *scene.link().replicas.get_mut(side) = None;
+        scene.case.reads.remove(&record(side));
+        let mailbox = (side == Side::Outlook).then(|| mailbox(1));
+        let search = Lookup::Stamped { side, link: link_id(), mailbox };
+        assert_eq!(scene.needs(), std::slice::from_ref(&search), "{side}");
+
+        let mut made = snapshot(side);
+        made.stamp = Some(stamp(side.other(), 3));
+        scene.answer(search.clone(), calbridge_core::case::Answer::Found(found(made)));
+        let plan = scene.plan();
+        assert!(plan.steps.is_empty() && plan.outcome == Outcome::InStep, "{side}: {plan:?}");
+        assert!(plan.next.unwrap().replicas.get(side).is_some(), "{side}");
+        let mut edited = scene.clone();
+        edited.link().base.clear();
+        edited.set_subject(side.other(), "since");
+        let plan = edited.plan();
+        assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Hold, 0), "{side}: nobody knows which side changed");
+
+        scene.case.lookups.clear();
+        let deleted = vec![(record(side), Observed::Absent(Evidence::Deleted))];
+        scene.answer(search.clone(), calbridge_core::case::Answer::Found(deleted));
+        let plan = scene.plan();
+        assert_eq!((plan.outcome, plan.reasons[0]), (Outcome::Hold, Reason::StampUnknown), "{side}");
+        scene.case.link = plan.next;
+        scene.case.instruction = Some(Instruction::Approve);
+        assert!(matches!(scene.plan().steps.as_slice(), [step] if matches!(step.action, Action::Create(_))), "{side}");
+
+        scene.case.instruction = None;
+        scene.link().state = LinkState::Live;
+        scene.case.lookups.clear();
+        scene.answer(search, calbridge_core::case::Answer::Found(Vec::new()));
+        assert_eq!(scene.plan().steps.len(), 1, "{side}: nobody has it, so it was never made");
+    }
+}
+
+#[test]
+fn a_one_way_field_is_judged_by_its_base_where_the_database_is_no_backup() {
+    let mut scene = Scene::in_step();
+    let mut subject = text_rule("subject", "subject", "Subject");
+    subject.direction = Direction::ToSalesforce;
+    scene.rules.mapping = mapping(vec![subject, text_rule("time", "time", "time")]);
+    let hash = scene.rules.mapping.rules()[0].hash().to_owned();
+    scene.link().base.get_mut("subject").unwrap().rule = hash;
+    // A request that was given up took effect late over a newer one, and left its stamp; a person edited meanwhile.
+    scene.replica(Side::Outlook).stamped = Some(stamp(Side::Salesforce, 3));
+    scene.edit(Side::Outlook, |event| event.stamp = Some(stamp(Side::Salesforce, 9)));
+    scene.set_subject(Side::Outlook, "moved on");
+    let outlook = scene.case.reads[&record(Side::Outlook)].clone();
+    let Observed::Present(outlook) = outlook else { panic!("it is there") };
+    scene.replica(Side::Outlook).stale = Some((outlook.version, now() - TimeDelta::hours(1)));
+    let plan = scene.plan();
+    assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Write, 1), "{:?}", plan.reasons);
+    assert_eq!(plan.steps[0].side, Side::Salesforce);
 }
 
 #[test]

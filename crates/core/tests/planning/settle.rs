@@ -1,6 +1,6 @@
 //! Settling: each answer of a remote, to the first and to a repeated request.
 
-use calbridge_core::link::{Action, Home, LinkState};
+use calbridge_core::link::{Action, Approval, Home, LinkState, Wish};
 use calbridge_core::observed::Why;
 use calbridge_core::plan::Settled;
 use calbridge_core::reason::Reason;
@@ -147,7 +147,7 @@ fn an_approval_ends_with_the_write_that_it_was_for() {
     for side in Side::BOTH {
         let mut scene = Scene::in_step();
         let intent = scene.open(side, Action::Update(record(side)));
-        scene.link().care.approved = Some(Reason::MailNeedsPerson);
+        scene.link().care.approved = Some(Approval { reason: Reason::MailNeedsPerson, wish: Wish::Mail });
         let answer = WriteResult::Applied { record: record(side), version: None, snapshot: None };
         let settled = settle(scene.link().clone(), &intent, &answer, &scene.rules, now());
         assert_eq!(settled.link.care.approved.is_some(), side == Side::Salesforce, "only what Outlook gets is held");

@@ -4,15 +4,13 @@
 //! A [`Mutant`] breaks one rule of it, to prove that the simulation would notice.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use calbridge_core::case::{Answer, Case, Enrolment, Fact, Fresh, Instruction, Lookup};
-use calbridge_core::ids::{ConnectionId, LinkId, MailboxId, RecordId, SalesforceId, WriteToken};
-use calbridge_core::link::{Action, Intent, Link, LinkState, Replica, Wish};
-use calbridge_core::mapping::{Conflict, Direction, FieldSpec, Initial, Mapping, MappingSpec};
-use calbridge_core::observed::{Evidence, Observed};
+use calbridge_core::ids::{ConnectionId, LinkId, RecordId, WriteToken};
+use calbridge_core::link::{Intent, Link, LinkState, Wish};
+use calbridge_core::observed::Observed;
 use calbridge_core::plan::{Outcome, Plan, Planned, plan};
-use calbridge_core::policy::{DeleteConflict, MailPolicy, Policy, Rules};
+use calbridge_core::policy::{Policy, Rules};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
@@ -20,16 +18,21 @@ use calbridge_core::written::WriteResult;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::mistakes;
 use crate::mutants::Mutant;
 use crate::oracle::Account;
+use crate::setting::{Setting, setting};
 use crate::sim::{Engine, Stage, answer, looks, said};
 use crate::store::{Budgets, LEASE, Lane, belongs, open_intents};
-use crate::swarm::{Limits, Preconditions, Swarm};
-use crate::world::{AUTOMATION, FIELDS, MAILBOXES, Message, USERS, why};
+use crate::swarm::Swarm;
+use crate::world::{Message, USERS};
+use crate::writes::send;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Calbridge {
     setting: Setting,
+    /// The rules since a backup was put back: the policy knows when.
+    restored: Option<Box<Rules>>,
     mutant: Option<Mutant>,
     lanes: Vec<Lane>,
     budgets: Budgets,
@@ -83,88 +86,11 @@ struct Outgoing {
     reasons: Vec<Reason>,
 }
 
-/// What never changes within a schedule.
-#[derive(Clone, Copy)]
-struct Setting {
-    rules: &'static Rules,
-    enrolments: &'static [Enrolment],
-}
-
-impl std::fmt::Debug for Setting {
-    /// Short, because an exploration compares states by this form.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Setting")
-    }
-}
-
-/// The rules of every kind of schedule, compiled once: that takes longer than a schedule.
-fn setting(swarm: &Swarm) -> Setting {
-    type Kind = (Conflict, Direction, bool, MailPolicy, Limits, DeleteConflict);
-    static RULES: LazyLock<Vec<(Kind, Rules)>> = LazyLock::new(|| {
-        let mut all = Vec::new();
-        for conflict in [Conflict::OutlookWins, Conflict::SalesforceWins, Conflict::Latest, Conflict::Manual] {
-            for location in [Direction::Both, Direction::ToSalesforce] {
-                let mapping = mapping(conflict, location);
-                for outlook_conditional_writes in [true, false] {
-                    for mail in [MailPolicy::Never, MailPolicy::PersonEdits, MailPolicy::Always] {
-                        for limits in Limits::ALL {
-                            for delete_conflict in [DeleteConflict::DeleteWins, DeleteConflict::EditWins] {
-                                let policy = Policy {
-                                    outlook_conditional_writes,
-                                    mail,
-                                    guard: limits.guard(),
-                                    delete_conflict,
-                                    automation_users: AUTOMATION.map(str::to_owned).into(),
-                                    ..Policy::default()
-                                };
-                                let kind =
-                                    (conflict, location, outlook_conditional_writes, mail, limits, delete_conflict);
-                                all.push((kind, Rules { mapping: mapping.clone(), policy }));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        all
-    });
-    static ENROLMENTS: LazyLock<Vec<Enrolment>> = LazyLock::new(|| {
-        let enrolment = |(mailbox, user)| Enrolment {
-            mailbox: MailboxId::new(mailbox),
-            user: SalesforceId::parse(user).unwrap(),
-            enrolled_at: DateTime::UNIX_EPOCH,
-        };
-        MAILBOXES.into_iter().zip(USERS).map(enrolment).collect()
-    });
-    let conditional = swarm.preconditions != Preconditions::Off;
-    let kind = (swarm.conflict, swarm.location, conditional, swarm.mail, swarm.limits, swarm.delete_conflict);
-    let rules = RULES.iter().find(|(known, _)| *known == kind).map(|(_, rules)| rules).expect("every kind is there");
-    Setting { rules, enrolments: &ENROLMENTS }
-}
-
-fn mapping(conflict: Conflict, location: Direction) -> Mapping {
-    let field = |(name, outlook, salesforce): (&str, &str, &str)| FieldSpec {
-        name: name.to_owned(),
-        line: 1,
-        outlook: outlook.to_owned(),
-        salesforce: salesforce.to_owned(),
-        direction: if name == "location" { location } else { Direction::Both },
-        on_create: true,
-        conflict: if name == "time" { Conflict::OutlookWins } else { conflict },
-        initial: Initial::Outlook,
-        max_length: None,
-        to_salesforce: BTreeMap::new(),
-        to_outlook: BTreeMap::new(),
-    };
-    let fields = FIELDS.into_iter().map(field).collect();
-    let spec = MappingSpec { file: "simulation".to_owned(), fields, tests: Vec::new() };
-    Mapping::compile(&spec).expect("the rules are sound")
-}
-
 impl Calbridge {
     pub(crate) fn new(swarm: &Swarm, mutant: Option<Mutant>) -> Self {
         Self {
             setting: setting(swarm),
+            restored: None,
             mutant,
             lanes: vec![Lane::default(); swarm.kinds.len()],
             budgets: Budgets::default(),
@@ -178,6 +104,10 @@ impl Calbridge {
 
     fn is(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
+    }
+
+    fn rules(&self) -> &Rules {
+        self.restored.as_deref().unwrap_or(self.setting.rules)
     }
 
     fn holds_back(&self) -> bool {
@@ -206,7 +136,10 @@ impl Calbridge {
             }
         }
         if let Some(link) = &mut link {
-            self.forget_rules(link);
+            let approved = self.lanes.iter().any(|lane| lane.approved);
+            if let Some(mutant) = self.mutant {
+                mutant.misremember(link, approved);
+            }
         }
         let facts = if self.is(Mutant::AuditsNothing) { &[][..] } else { &lane.facts[..] };
         Case {
@@ -230,45 +163,10 @@ impl Calbridge {
         fact
     }
 
-    /// What mutants do to what a link remembers.
-    fn forget_rules(&self, link: &mut Link) {
-        match self.mutant {
-            Some(Mutant::MailsAtOnce) => link.care.mailed_at = None,
-            Some(Mutant::ForgetsUnexplained) => link.care.unexplained.clear(),
-            Some(Mutant::ApprovesForEver) if self.lanes.iter().any(|lane| lane.approved) => {
-                link.care.approved = Some(Reason::MailNeedsPerson);
-            }
-            Some(Mutant::RestoresByStaleRead) => {
-                if let LinkState::Tombstone { at, .. } = &mut link.state {
-                    *at = DateTime::UNIX_EPOCH;
-                    for side in Side::BOTH {
-                        if let Some(replica) = link.replicas.get_mut(side) {
-                            *replica = Replica::new(replica.record.clone());
-                        }
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn read(&self, stage: &mut Stage, link: Option<&Link>, record: &RecordId) -> Observed {
         let mut observed = stage.world.read(&mut stage.dice, record);
-        if self.is(Mutant::BelievesOneMiss) && observed == Observed::Absent(Evidence::NotFound) {
-            observed = Observed::Absent(Evidence::Deleted);
-        }
-        if self.is(Mutant::JudgesByValue)
-            && let Observed::Present(snapshot) = &mut observed
-            && let Some(intent) = link.and_then(|link| link.intents.get(record.side()).as_ref())
-            && let (Action::Update(_), Some(stamp)) = (&intent.action, &mut snapshot.stamp)
-        {
-            let looks_written = intent.fields.iter().all(|(name, value)| snapshot.fields.get(name) == Some(value));
-            stamp.token = looks_written.then_some(intent.token);
-        }
-        if self.is(Mutant::MailsWithoutAPerson)
-            && let Observed::Present(snapshot) = &mut observed
-        {
-            snapshot.modified_by = Some(USERS[0].to_owned());
+        if let Some(mutant) = self.mutant {
+            mutant.misread(link, record, &mut observed);
         }
         observed
     }
@@ -300,12 +198,17 @@ impl Calbridge {
             salesforce: WriteToken::new(Uuid::from_u128(self.ids + 2)),
         };
         for _ in 0..8 {
-            match plan(case, self.setting.rules, stage.world.now, &fresh) {
+            match plan(case, self.rules(), stage.world.now, &fresh) {
                 Planned::Plan(plan) => {
                     if self.is(Mutant::DeletesAtOnce) && plan.reasons.contains(&Reason::DeleteWaits) {
                         case.link = plan.next;
                         let pending = case.link.as_mut().and_then(|link| link.care.pending.as_mut());
                         pending.expect("a deletion waits").since = DateTime::UNIX_EPOCH;
+                        continue;
+                    }
+                    if self.is(Mutant::SendsWhatIsHeld) && plan.outcome == Outcome::Hold && plan.next.is_some() {
+                        case.instruction = Some(Instruction::Approve);
+                        case.link = plan.next;
                         continue;
                     }
                     return Ok(*plan);
@@ -323,7 +226,8 @@ impl Calbridge {
                                 vec![(record.clone(), self.read(stage, case.link.as_ref(), record))]
                             }
                             Lookup::Stamped { side, link, .. } => stage.world.stamped(&mut stage.dice, *side, *link),
-                            Lookup::Partners { .. } | Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
+                            Lookup::Partners { side, of, .. } => stage.world.partners(&mut stage.dice, *side, of),
+                            Lookup::Candidates { .. } | Lookup::Census { .. } => Vec::new(),
                         };
                         case.lookups.push((lookup, Answer::Found(found)));
                     }
@@ -350,6 +254,12 @@ impl Calbridge {
                     plan.covered = noticed.into_iter().map(|notice| notice.record).collect();
                     if plan.reasons.contains(&Reason::VersionNotSeen) {
                         plan.wake_at = None;
+                    }
+                    for side in Side::BOTH {
+                        let replica = plan.next.as_mut().and_then(|link| link.replicas.get_mut(side).as_mut());
+                        if let Some(replica) = replica {
+                            replica.look_at = None;
+                        }
                     }
                 }
                 Phase::Commit(Box::new(plan))
@@ -459,15 +369,8 @@ impl Calbridge {
 
     /// What a mutant does: it does not remember what its own confirmed writes made.
     fn forget(&mut self, lane: usize) {
-        let Some(link) = self.lanes[lane].link.as_mut().filter(|_| self.mutant == Some(Mutant::ForgetsItsOwnWrites))
-        else {
-            return;
-        };
-        for side in Side::BOTH {
-            if let Some(replica) = link.replicas.get_mut(side).as_mut().filter(|replica| replica.stamped.is_some()) {
-                (replica.modified, replica.stamped) = (None, None);
-                replica.superseded.clear();
-            }
+        if let (Some(link), true) = (self.lanes[lane].link.as_mut(), self.mutant == Some(Mutant::ForgetsItsOwnWrites)) {
+            mistakes::forget_own_writes(link);
         }
     }
 
@@ -476,7 +379,7 @@ impl Calbridge {
         if self.is(Mutant::BelievesTheLastAnswer) || self.is(Mutant::BothBAndC) {
             intent.sends = 1;
         }
-        let settled = settle(outgoing.link.clone(), &intent, result, self.setting.rules, now);
+        let settled = settle(outgoing.link.clone(), &intent, result, self.rules(), now);
         outgoing.wake_at = [outgoing.wake_at, settled.wake_at].into_iter().flatten().min();
         outgoing.reasons.push(settled.reason);
         outgoing.link = settled.link;
@@ -503,36 +406,6 @@ impl Calbridge {
         }
         true
     }
-}
-
-/// Sends an intent over a network that may lose or delay it.
-fn send(stage: &mut Stage, lane: usize, intent: &Intent) -> WriteResult {
-    let rates = stage.world.swarm.rates;
-    if stage.world.strikes(&mut stage.dice, rates.throttles) {
-        let mut why = why();
-        if stage.dice.below(2) == 1 {
-            why.retry_after_ms = Some(1 + stage.dice.below(20_000));
-        }
-        return WriteResult::NotNow(why);
-    }
-    if stage.world.strikes(&mut stage.dice, rates.refusals) {
-        stage.world.meetings[lane].refused = true;
-        return WriteResult::Refused(why());
-    }
-    if stage.world.strikes(&mut stage.dice, rates.lost_requests) {
-        return WriteResult::Unknown(why());
-    }
-    if stage.world.strikes(&mut stage.dice, rates.late_writes) {
-        let at = stage.world.now + stage.dice.millis(60_000);
-        stage.world.late.push((at, lane, intent.clone()));
-        return WriteResult::Unknown(why());
-    }
-    let result = stage.world.apply(&mut stage.dice, lane, intent);
-    if stage.world.strikes(&mut stage.dice, rates.lost_answers) {
-        stage.note(|_| format!("answer lost: {}", answer(&result)));
-        return WriteResult::Unknown(why());
-    }
-    result
 }
 
 fn dice_pause(stage: &mut Stage) -> u64 {
@@ -580,6 +453,8 @@ impl Engine for Calbridge {
         }
         self.budgets = budgets;
         self.workers.fill(Worker::default());
+        let Rules { mapping, policy } = self.setting.rules.clone();
+        self.restored = Some(Box::new(Rules { mapping, policy: Policy { restored_at: Some(now), ..policy } }));
         // The streams are read again from the places that the backup knows, where these are retained.
         let missed = std::mem::take(&mut self.since_backup);
         if stage.dice.below(2) == 0 {
@@ -606,12 +481,20 @@ impl Engine for Calbridge {
         let deletes = pending.is_some_and(|pending| pending.wish == Wish::Delete);
         let failed = link.is_some_and(|link| matches!(link.state, LinkState::DeadLetter { .. }));
         let unlinked = link.is_none();
+        let makes = link.is_none_or(|link| link.replicas.outlook.is_none() || link.replicas.salesforce.is_none());
+        let left = Side::BOTH.into_iter().find(|side| stage.world.alive(index, *side).next().is_some());
+        let made_from = left.filter(|_| makes);
+        let forgotten = link
+            .is_some_and(|link| matches!(link.state, LinkState::Held { reason: Reason::StampUnknown, .. }) && !makes);
         let tally = &mut stage.world.meetings[index];
         let instruction = if failed {
             Instruction::Retry
         } else if stage.dice.below(2) == 0 {
-            tally.approvals += 1;
-            if unlinked {
+            tally.approvals.push((deletes, now));
+            // What differs takes the value of the side that the rules prefer at first: this person's choice.
+            tally.edits.outlook += u32::from(forgotten);
+            if let Some(side) = made_from {
+                *tally.edits.get_mut(side) += 1;
                 tally.lives_again();
             }
             Instruction::Approve
@@ -660,6 +543,11 @@ impl Engine for Calbridge {
             LinkState::DeadLetter { reason: Reason::ManualConflict, .. } => account.asks = true,
             LinkState::DeadLetter { reason: Reason::Refused, .. } => account.gave_up = true,
             LinkState::DeadLetter { reason: Reason::Oscillation, .. } => account.stopped = true,
+            LinkState::DeadLetter { reason: Reason::TooManyTries, .. }
+                if self.lanes[meeting].most_tries >= self.rules().policy.timers.max_tries =>
+            {
+                account.tired = true;
+            }
             LinkState::Tombstone { reason: Reason::Discarded, .. } => account.let_go = true,
             LinkState::Tombstone {
                 reason: Reason::NotOrganizer | Reason::PastMeeting | Reason::AttendeesNeedMailPolicy,
@@ -671,7 +559,7 @@ impl Engine for Calbridge {
             LinkState::Live | LinkState::Tombstone { .. } | LinkState::Skipped { .. } => {}
         }
         // A conflict that a person was asked about settles itself when the meeting ends: Outlook is not written any more.
-        if account.gave_up || account.stopped || account.asks && stage.world.swarm.soon {
+        if account.gave_up || account.stopped || account.tired || account.asks && stage.world.swarm.soon {
             return Ok(account);
         }
         if open_intents(link).next().is_some() {

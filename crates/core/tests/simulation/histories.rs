@@ -37,7 +37,7 @@ impl Scribe {
 
     /// A person makes the meeting in Outlook.
     fn made(&mut self) -> usize {
-        self.world.count_edit(Author::Person, 0, Side::Outlook, u8::MAX);
+        self.world.count_edit(Author::Person, 0, Side::Outlook);
         self.world.make(&mut self.dice, Author::Person, (0, Side::Outlook, MAILBOXES[0]), true, |row| {
             row.shown.fields = Fields::from([("time".to_owned(), hour(0)), ("subject".to_owned(), Value::text("s0"))]);
         })
@@ -45,7 +45,7 @@ impl Scribe {
 
     fn person_sets_subject(&mut self, index: usize, subject: &str) {
         let side = self.world.entries[index].id.side();
-        self.world.count_edit(Author::Person, 0, side, 1);
+        self.world.count_edit(Author::Person, 0, side);
         self.world.put(&mut self.dice, Author::Person, index, |row| {
             row.shown.fields.insert(field_of(0, side).to_owned(), Value::text(subject));
         });

@@ -62,9 +62,13 @@ pub(crate) enum Mutant {
     RestoresByStaleRead,
     /// Nobody remembers writes that no edit explains.
     ForgetsUnexplained,
+    /// What a backup takes for agreed is the truth, whatever the records carry that was written since.
+    TrustsTheBackup,
+    /// A write that is held leaves all the same.
+    SendsWhatIsHeld,
 }
 
-pub(crate) const MUTANTS: [Mutant; 20] = [
+pub(crate) const MUTANTS: [Mutant; 22] = [
     Mutant::ForgetsItsOwnWrites,
     Mutant::BelievesTheLastAnswer,
     Mutant::JournalsWhenConfirmed,
@@ -85,6 +89,8 @@ pub(crate) const MUTANTS: [Mutant; 20] = [
     Mutant::ApprovesForEver,
     Mutant::RestoresByStaleRead,
     Mutant::ForgetsUnexplained,
+    Mutant::TrustsTheBackup,
+    Mutant::SendsWhatIsHeld,
 ];
 
 impl Mutant {
@@ -158,6 +164,11 @@ impl Mutant {
             Self::RestoresByStaleRead => {
                 let rates = Rates { deletes: 15, stale_reads: 60, repeated_signals: 50, ..Rates::default() };
                 *swarm = Swarm { rates, ..calm };
+            }
+            Self::TrustsTheBackup => *swarm = Swarm { backup: true, steps: 35, busy: 40, ..calm },
+            Self::SendsWhatIsHeld => {
+                let rates = Rates { deletes: 15, ..Rates::default() };
+                *swarm = Swarm { kinds: vec![Kind::Plain; 3], limits: Limits::Tight, steps: 35, rates, ..calm };
             }
             Self::ForgetsUnexplained => *swarm = Swarm { answering: true, limits: Limits::Tight, ..calm },
         }

@@ -14,7 +14,8 @@ use calbridge_core::value::Value;
 use chrono::TimeDelta;
 
 use crate::swarm::Kind;
-use crate::world::{FIELDS, SECRET, Use, World, field_of};
+use crate::tally::Use;
+use crate::world::{FIELDS, SECRET, World, field_of};
 
 /// What an engine tells about itself and one meeting.
 #[expect(clippy::struct_excessive_bools, reason = "independent answers to independent questions")]
@@ -31,6 +32,8 @@ pub(crate) struct Account {
     /// It left Outlook as it is although the meeting was deleted in Salesforce: not the organiser's copy, a past meeting, or
     /// the policy forbids mails.
     pub(crate) kept: bool,
+    /// It put off a write after many runs that could decide nothing, and says so.
+    pub(crate) tired: bool,
     /// It stopped because automations answer each other.
     pub(crate) stopped: bool,
     /// What it should not have left behind: open intents, dead letters.
@@ -64,6 +67,9 @@ pub(crate) fn judge(world: &World, meeting: usize, account: &Account) -> Result<
     }
     if account.stopped {
         return if world.swarm.answering { Ok(()) } else { Err("S9: stopped although nothing goes round".to_owned()) };
+    }
+    if account.tired {
+        return Ok(());
     }
     if account.let_go {
         return if tally.discards > 0 { Ok(()) } else { Err("L1: let go although nobody said so".to_owned()) };
@@ -104,7 +110,8 @@ fn presence(
     let revives = world.swarm.delete_conflict == DeleteConflict::EditWins;
     let both_private = tally.flips.outlook > 0 && tally.flips.salesforce > 0;
     match (deleted, flipped, outlook + salesforce) {
-        (false, true, 2) if both_private => Ok(()),
+        // A person wants it back, from the record that is not private.
+        (false, true, 2) if both_private || tally.restored > 0 => Ok(()),
         (true, _, 2) if revives => Ok(()),
         (true, false, 0) | (true, true, 0 | 1) | (false, true, 1) | (false, false, 2) => Ok(()),
         (true, ..) => Err("L1, S3: a deleted meeting lives".to_owned()),
@@ -134,16 +141,17 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
         if o != s {
             // What does not flow back stays where a person put it.
             let one_way = !crosses || rule == 1 && world.swarm.location != Direction::Both;
-            if one_way && (salesforce.by_person & 1 << rule != 0 || world.swarm.backup) {
+            // A link that is made again after a backup takes what it finds of such a field as agreed.
+            if one_way && (salesforce.by_person & 1 << rule != 0 || world.restored_at.is_some()) {
                 continue;
             }
             return Err(format!("L1: `{}` differs", field.0));
         }
         let Some(journal) = &account.journal else { continue };
         let explained = |value: &Value| journal.iter().any(|kept| kept.0 == rule && kept.1 == *value);
-        // What crossed between the backup and its return stands in a journal that was lost. Nor is it told what both sides
-        // agreed on when a write that should have been refused took its place.
-        let forgets = world.swarm.backup || world.meetings[meeting].unrefused > 0;
+        // What both sides are found to agree on after a backup was put back is in no row; nor is it told what they agreed
+        // on when a write that should have been refused took its place.
+        let forgets = world.restored_at.is_some() || world.meetings[meeting].unrefused > 0;
         if !forgets && o.as_ref().is_some_and(|value| !explained(value)) {
             return Err(format!("L5: no row of the journal explains `{}`", field.0));
         }
@@ -153,18 +161,18 @@ fn agreement(world: &World, meeting: usize, account: &Account) -> Result<(), Str
 
 /// Judges what is limited over all meetings of a drained world.
 pub(crate) fn limits(world: &World) -> Result<(), String> {
-    if world.swarm.backup {
-        // What was used up since the backup is forgotten with it.
-        return Ok(());
-    }
     let guard = world.swarm.limits.guard();
-    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&world.mails, Guard::MAILS_WITHIN, guard.mails_by_author)
-    {
+    // What was used up since a backup was made is forgotten with the database that it replaces.
+    let forgotten =
+        |at| world.backed_up_at.is_some_and(|from| at >= from) && world.restored_at.is_none_or(|until| at < until);
+    let known = |uses: &[Use]| uses.iter().filter(|one| !forgotten(one.at)).cloned().collect::<Vec<_>>();
+    let mails = known(&world.mails);
+    if world.swarm.mail == MailPolicy::PersonEdits && crowded(&mails, Guard::MAILS_WITHIN, guard.mails_by_author) {
         return Err("M5: one author mailed people about more meetings in ten minutes than may be".to_owned());
     }
     // A copy of an invitation may count for another mailbox.
     let plain = |deletion: &&Use| world.meetings[deletion.meeting].kind == Kind::Plain;
-    let deletions: Vec<Use> = world.deletions.iter().filter(plain).cloned().collect();
+    let deletions: Vec<Use> = known(&world.deletions).iter().filter(plain).cloned().collect();
     if crowded(&deletions, Guard::DELETES_WITHIN, guard.deletes_in_mailbox(3)) {
         return Err("S10: more meetings of a mailbox were deleted in an hour than may be".to_owned());
     }

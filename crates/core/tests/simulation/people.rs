@@ -15,7 +15,7 @@ pub(crate) fn begin(world: &mut World, dice: &mut Dice) {
         world.now += TimeDelta::minutes(1);
         let kind = world.meetings[meeting].kind;
         let side = if kind == Kind::Plain { dice.pick(&Side::BOTH) } else { Side::Outlook };
-        world.count_edit(Author::Person, meeting, side, u8::MAX);
+        world.count_edit(Author::Person, meeting, side);
         let time = world.hour(0);
         let copies = if kind == Kind::Plain { 1 } else { 2 };
         // The copies may come in any order.
@@ -97,7 +97,7 @@ fn restore(world: &mut World, dice: &mut Dice, meeting: usize, side: Side) -> Op
     if side == Side::Outlook && shown.stamp.is_none() {
         return None;
     }
-    world.count_edit(Author::Person, meeting, side, 0);
+    world.count_edit(Author::Person, meeting, side);
     world.meetings[meeting].lives_again();
     match side {
         Side::Outlook => {
@@ -105,7 +105,9 @@ fn restore(world: &mut World, dice: &mut Dice, meeting: usize, side: Side) -> Op
                 (row.shown.fields, row.shown.stamp) = (shown.fields, shown.stamp);
             });
         }
-        Side::Salesforce => world.put(dice, Author::Person, last, |row| row.deleted = false),
+        Side::Salesforce => {
+            world.put(dice, Author::Person, last, |row| row.deleted = false);
+        }
     }
     Some("person restores")
 }
@@ -148,7 +150,7 @@ fn edit(
     if row.shown.fields.get(name) == Some(&value) || row.shown.traits.private && rule == 0 {
         return None;
     }
-    world.count_edit(author, meeting, side, 1 << rule);
+    world.count_edit(author, meeting, side);
     for index in records {
         let organizer = is_organizer(&world.entries[*index]);
         // An attendee's copy follows; what it showed, the organiser saw.

@@ -4,6 +4,8 @@
 //! When a fault is off, the same dice mean another schedule. So every smaller mix is tried with the schedule's own dice
 //! and then with others.
 
+use std::collections::BTreeMap;
+
 use crate::calbridge::Calbridge;
 use crate::mutants::{MUTANTS, Mutant, provoked};
 use crate::number;
@@ -194,12 +196,18 @@ fn all_violations_are_surveyed() {
         Some(mutant) => provoked(mutant, false, seed, with_history),
         None => crate::sim::run(seed, with_history, |swarm| Calbridge::new(swarm, None)),
     };
-    let mut found: std::collections::BTreeMap<String, Vec<u64>> = std::collections::BTreeMap::new();
-    for seed in from..from + schedules {
-        if let Some(violation) = play(seed, false).violation {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let failing = |core| {
+        let seeds = (from + core..from + schedules).step_by(usize::try_from(cores).unwrap());
+        seeds.filter_map(|seed| Some((play(seed, false).violation?, seed))).collect::<Vec<_>>()
+    };
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..cores).map(|core| scope.spawn(move || failing(core))).collect();
+        for (violation, seed) in shares.into_iter().flat_map(|share| share.join().expect("no schedule panics")) {
             found.entry(violation).or_default().push(seed);
         }
-    }
+    });
     for (violation, seeds) in found {
         let shortest =
             seeds.iter().take(200).min_by_key(|seed| play(**seed, true).history.len()).expect("there is one");

@@ -15,9 +15,6 @@ pub(crate) const MOST_STEPS: u32 = 600;
 /// How long it takes to put a backup back: request timeout, late effect, and a little more.
 const STANDSTILL: TimeDelta = TimeDelta::seconds(75);
 
-/// Writes to a side that are explained by a backup that was put back.
-const MOST_AGAIN: u32 = 2;
-
 /// What is put to the test.
 pub(crate) trait Engine {
     /// Takes in a signal.
@@ -121,6 +118,8 @@ pub(crate) struct End {
     pub(crate) unrefused: u32,
     /// Events made again after a person had deleted them unseen, because Outlook forgot their transaction id.
     pub(crate) recreated: u32,
+    /// Mails that were put down to whoever changed something else, because a change event was lost.
+    pub(crate) misattributed: u32,
     pub(crate) writes: u32,
     /// Sums up all that happened.
     pub(crate) digest: u64,
@@ -146,6 +145,7 @@ pub(crate) fn play(dice: Dice, swarm: Swarm, with_history: bool, mut engine: imp
         overwritten_unseen: tallies.iter().map(|tally| tally.overwritten_unseen).sum(),
         unrefused: tallies.iter().map(|tally| tally.unrefused).sum(),
         recreated: tallies.iter().map(|tally| tally.recreated).sum(),
+        misattributed: tallies.iter().map(|tally| tally.misattributed).sum(),
         writes: tallies.iter().map(|tally| tally.writes.outlook + tally.writes.salesforce).sum(),
         digest: stage.world.digest.unwrap_or_default(),
         history: stage.history.take().unwrap_or_default(),
@@ -161,6 +161,7 @@ fn act(stage: &mut Stage, engine: &mut impl Engine) -> Result<(), String> {
         if stage.world.swarm.backup {
             if step == steps / 3 {
                 engine.back_up();
+                stage.world.backed_up_at = Some(stage.world.now);
                 stage.note(|_| "backup".to_owned());
             } else if step == steps * 2 / 3 {
                 put_back(stage, engine);
@@ -192,11 +193,7 @@ fn put_back(stage: &mut Stage, engine: &mut impl Engine) {
     let until = stage.world.now + STANDSTILL;
     remotes_act(stage, until);
     stage.world.now = until;
-    for tally in &mut stage.world.meetings {
-        // What crossed since the backup and was changed again may cross once more.
-        tally.edits.outlook += MOST_AGAIN;
-        tally.edits.salesforce += MOST_AGAIN;
-    }
+    stage.world.restored_at = Some(until);
     engine.put_back(stage);
     stage.note(|_| "the backup is put back".to_owned());
     sweep(stage, engine);

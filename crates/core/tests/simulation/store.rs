@@ -37,6 +37,8 @@ pub(crate) struct Lane {
     burst_from: Option<DateTime<Utc>>,
     wake_at: Option<DateTime<Utc>>,
     pub(crate) tries: u32,
+    /// The most there ever were.
+    pub(crate) most_tries: u32,
     /// What a person said, until a run follows it.
     pub(crate) instruction: Option<Instruction>,
     /// It asks a person about records that have no link.
@@ -118,6 +120,7 @@ impl Lane {
         self.wake_at = if writes || said.is_some() { Some(now) } else { plan.wake_at };
         self.leased_until = writes.then_some(now + LEASE);
         self.tries = if plan.outcome == Outcome::Wait { self.tries + 1 } else { 0 };
+        self.most_tries = self.most_tries.max(self.tries);
         self.dirty.retain(|dirty| dirty.generation > claimed || !plan.covered.contains(&dirty.notice.record));
         let fresh = self.generation > claimed;
         if self.dirty.is_empty() {
