@@ -171,6 +171,9 @@ pub struct Care {
     pub pending: Option<Pending>,
     /// A person approved what was held; in force until both sides agree.
     pub approved: Option<Approval>,
+    /// Writes that failed one after the other; failed reads are not among them.
+    #[serde(default)]
+    pub failed_writes: u32,
     /// When a write last made Exchange mail people.
     pub mailed_at: Option<DateTime<Utc>>,
     /// When a write to a side last took effect.
@@ -183,7 +186,7 @@ impl Care {
     /// Returns what is remembered of writes that were made, and nothing of those that are wanted.
     pub(crate) fn of_the_past(&self) -> Self {
         let Self { mailed_at, wrote, unexplained, .. } = self.clone();
-        Self { pending: None, approved: None, mailed_at, wrote, unexplained }
+        Self { mailed_at, wrote, unexplained, ..Self::default() }
     }
 }
 

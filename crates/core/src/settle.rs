@@ -20,6 +20,7 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
     let (reason, wake_at, why) = match result {
         WriteResult::Applied { record, version, snapshot } => {
             close(&mut link, intent);
+            link.care.failed_writes = 0;
             link.take_in(intent, record.clone());
             learn(&mut link, intent, version.as_ref(), snapshot.as_deref(), rules);
             if let Action::Delete(_) = intent.action {
@@ -41,6 +42,7 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
         }
         WriteResult::NotNow(why) if only_request => {
             close(&mut link, intent);
+            link.care.failed_writes = link.care.failed_writes.saturating_add(1);
             (Reason::WriteFailed, Some(now + pause(why, timers.retry_min)), Some(why))
         }
         WriteResult::Conflict(why) | WriteResult::Gone(why) | WriteResult::Refused(why) => {

@@ -253,10 +253,13 @@ impl<'a> Run<'a> {
     ///
     /// Reads never lead here: an outage of a remote says nothing about the record.
     fn give_up(&mut self, outcome: Outcome) -> Outcome {
-        if self.case.tries < self.rules.policy.timers.max_tries || self.steps.is_empty() {
+        let most = self.rules.policy.timers.max_tries;
+        let failed = self.link.as_ref().map_or(0, |link| link.care.failed_writes);
+        if failed < most && self.steps.iter().all(|step| step.sends <= most) || self.steps.is_empty() {
             return outcome;
         }
         let at = self.now;
+        self.link_mut().care.failed_writes = 0;
         for step in std::mem::take(&mut self.steps) {
             self.link_mut().state = LinkState::DeadLetter { reason: Reason::TooManyTries, at };
             // A write that was sent before may still have taken effect: its intent stays open for the next look.

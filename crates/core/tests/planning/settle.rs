@@ -2,7 +2,7 @@
 
 use calbridge_core::link::{Action, Approval, Home, LinkState, Wish};
 use calbridge_core::observed::Why;
-use calbridge_core::plan::Settled;
+use calbridge_core::plan::{Outcome, Settled};
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
@@ -55,6 +55,28 @@ fn each_answer_to_each_send_is_settled_as_its_row_says() {
             let dead = matches!(settled.link.state, LinkState::DeadLetter { reason: Reason::Refused, .. });
             assert_eq!(dead, reason == Reason::Refused, "{what}");
         }
+    }
+}
+
+#[test]
+fn a_write_that_failed_twelve_times_in_a_row_waits_for_a_person_and_reads_count_for_nothing() {
+    for side in Side::BOTH {
+        let mut scene = Scene::in_step();
+        scene.set_subject(side.other(), "dinner");
+        // An outage of hours, in which nothing could be read.
+        scene.case.tries = 40;
+        for _ in 0..12 {
+            let plan = scene.plan();
+            assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Write, 1), "{side}");
+            let result = WriteResult::NotNow(why("CB1399"));
+            scene.case.link = Some(settle(plan.next.unwrap(), &plan.steps[0], &result, &scene.rules, now()).link);
+        }
+        let plan = scene.plan();
+        assert_eq!((plan.outcome, plan.reasons[0], plan.steps.len()), (Outcome::DeadLetter, Reason::TooManyTries, 0));
+        // The next change of the meeting is tried as often.
+        scene.case.link = plan.next;
+        scene.set_subject(side.other(), "supper");
+        assert_eq!(scene.plan().outcome, Outcome::Write, "{side}");
     }
 }
 

@@ -544,7 +544,7 @@ impl Engine for Calbridge {
             LinkState::DeadLetter { reason: Reason::Refused, .. } => account.gave_up = true,
             LinkState::DeadLetter { reason: Reason::Oscillation, .. } => account.stopped = true,
             LinkState::DeadLetter { reason: Reason::TooManyTries, .. }
-                if self.lanes[meeting].most_tries >= self.rules().policy.timers.max_tries =>
+                if self.lanes[meeting].most_failures >= self.rules().policy.timers.max_tries =>
             {
                 account.tired = true;
             }

@@ -37,8 +37,8 @@ pub(crate) struct Lane {
     burst_from: Option<DateTime<Utc>>,
     wake_at: Option<DateTime<Utc>>,
     pub(crate) tries: u32,
-    /// The most there ever were.
-    pub(crate) most_tries: u32,
+    /// The most failed writes in a row, or sends of one write, that there ever were.
+    pub(crate) most_failures: u32,
     /// What a person said, until a run follows it.
     pub(crate) instruction: Option<Instruction>,
     /// It asks a person about records that have no link.
@@ -120,7 +120,8 @@ impl Lane {
         self.wake_at = if writes || said.is_some() { Some(now) } else { plan.wake_at };
         self.leased_until = writes.then_some(now + LEASE);
         self.tries = if plan.outcome == Outcome::Wait { self.tries + 1 } else { 0 };
-        self.most_tries = self.most_tries.max(self.tries);
+        let sends = plan.steps.iter().map(|step| step.sends).max().unwrap_or_default();
+        self.most_failures = self.most_failures.max(sends);
         self.dirty.retain(|dirty| dirty.generation > claimed || !plan.covered.contains(&dirty.notice.record));
         let fresh = self.generation > claimed;
         if self.dirty.is_empty() {
@@ -132,6 +133,7 @@ impl Lane {
 
     /// Commits what became of writes, and gives the lane back.
     pub(crate) fn commit_settled(&mut self, now: DateTime<Utc>, link: Link, wake_at: Option<DateTime<Utc>>) {
+        self.most_failures = self.most_failures.max(link.care.failed_writes);
         self.link = Some(link);
         self.wake_at = if self.instruction.is_some() { Some(now) } else { wake_at };
         self.leased_until = None;
