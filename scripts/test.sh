@@ -26,7 +26,7 @@ export CALBRIDGE_TEST_REQUIRE_POSTGRES=1
 export CALBRIDGE_TEST_RUN="$$-$RANDOM$RANDOM"
 [ "${CI:-}" = true ] && export CARGO_INCREMENTAL=0
 # Tests of the suite mostly wait for the timers of the engine under test: more of them than cores at a time.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3))}
 mkdir -p "$target"
 TMPDIR=$(mktemp -d "$(cd "$target" && pwd)/test-XXXXXX")
 export TMPDIR

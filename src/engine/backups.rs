@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use calbridge_core::ids::ConnectionId;
 use tokio_util::sync::CancellationToken;
 
-use crate::ports::{CacheError, SeenCache, Store, StoreError};
+use crate::ports::{SeenCache, Store, StoreError};
 use crate::telemetry::events;
 
 /// How often the newest row is noted at most.
@@ -49,10 +49,9 @@ pub(super) async fn is_behind(
 async fn highest(connection: &ConnectionId, store: &dyn Store, cache: &dyn SeenCache) -> Option<i64> {
     let name = name(connection, store);
     for _ in 0..TRIES {
-        match cache.highest(&name).await {
-            Ok(known) => return known,
-            // Intake tells of an outage; here it only means that nothing is known.
-            Err(CacheError(_)) => {}
+        // Intake tells of an outage; here it only means that nothing is known.
+        if let Ok(known) = cache.highest(&name).await {
+            return known;
         }
     }
     None

@@ -487,7 +487,9 @@ impl Executor {
 
     async fn send(&self, mut intents: Vec<Intent>) -> BTreeMap<WriteToken, WriteResult> {
         if is_careless() {
-            intents.iter_mut().for_each(|intent| intent.send_by = DateTime::<Utc>::MAX_UTC);
+            for intent in &mut intents {
+                intent.send_by = DateTime::<Utc>::MAX_UTC;
+            }
         }
         let (outlook, salesforce): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.side == Side::Outlook);
         let send = async |calendar: &Arc<dyn Calendar>, intents: Vec<Intent>| {

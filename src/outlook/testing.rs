@@ -253,6 +253,10 @@ impl Store for LittleStore {
     fn epoch(&self) -> &'static str {
         "epoch"
     }
+
+    fn identity(&self) -> &'static str {
+        ""
+    }
     async fn accept(&self, _: &IntakeBatch, _: DateTime<Utc>) -> Result<(), StoreError> {
         not_here()
     }

@@ -426,9 +426,7 @@ pub trait Store: Send + Sync {
     fn epoch(&self) -> &str;
 
     /// Returns what tells this database from all others; its backups have the same. Empty where that is not known.
-    fn identity(&self) -> &str {
-        ""
-    }
+    fn identity(&self) -> &str;
 
     /// Returns when the database was last found to be a restored backup, by the engine's clock.
     fn restored_at(&self) -> Option<DateTime<Utc>> {

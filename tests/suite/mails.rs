@@ -61,8 +61,8 @@ async fn three_moves_within_a_minute_end_at_the_last_time_with_two_mails_an_atte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_400_meetings_changed_at_once_by_one_user_20_mail_and_380_wait_and_mail_nobody_when_discarded() {
-    let _busy = alone().await;
     const MEETINGS: usize = 400;
+    let _busy = alone().await;
     let rehearsal = Rehearsal::start(Options { speed: 5.0, ..Options::default() }, "").await;
     for number in 0..MEETINGS {
         rehearsal.person(0).create_in_outlook(&with_attendees(&format!("Meeting {number}"), &GUESTS)).unwrap();

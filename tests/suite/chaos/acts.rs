@@ -12,7 +12,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
-use super::{Arena, Mix};
+use super::{Arena, Mix, tell};
 use crate::support::outage::Shutdown;
 use crate::support::process::Running;
 
@@ -139,7 +139,7 @@ impl<'a> Victim<'a> {
         if ended.is_some() {
             let log = self.running().log();
             let last = log.iter().rev().find(|line| line.contains("ERROR") || line.contains("CB")).or(log.last());
-            self.arena.tell(&format!("the {} engine ended by itself: {last:?}", self.name));
+            tell(&format!("the {} engine ended by itself: {last:?}", self.name));
             self.arena.count("ended by itself");
             self.start();
         }

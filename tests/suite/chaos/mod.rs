@@ -82,6 +82,11 @@ struct Mix {
     knows_repeats: Option<bool>,
 }
 
+#[expect(clippy::print_stderr, reason = "whoever looks into a run wants to know")]
+fn tell(what: &str) {
+    eprintln!("{what}");
+}
+
 /// Everything that two engines share.
 struct Arena {
     bench: Bench,
@@ -116,11 +121,6 @@ impl Arena {
         people.mailing = true;
         let (redis, people) = (tokio::sync::Mutex::new(redis), Mutex::new(people));
         Some(Self { bench, server, redis, people, settings, tally: Mutex::default() })
-    }
-
-    #[expect(clippy::print_stderr, reason = "whoever looks into a run wants to know")]
-    fn tell(&self, what: &str) {
-        eprintln!("{what}");
     }
 
     fn count(&self, what: &str) {
@@ -166,7 +166,9 @@ impl Arena {
         let (rehearsal, began) = (&self.bench.rehearsal, Instant::now());
         let mut resting_since = None;
         loop {
-            victims.iter_mut().for_each(|victim| victim.look_after());
+            for victim in victims.iter_mut() {
+                victim.look_after();
+            }
             self.operate().await;
             let (report, status) = (rehearsal.sandbox.oracle(), rehearsal.status().await);
             let quiet = !report.is_pending() && rehearsal.sandbox.world().late.waiting() == 0;

@@ -17,23 +17,22 @@ pub(crate) enum Backup {
 impl Rehearsal {
     /// Makes a backup of the database of an engine that is stopped.
     pub(crate) async fn back_up(&self) -> Backup {
-        match &self.database {
-            Some(database) => Backup::Server(copy(database).await),
-            None => {
-                let (file, copy) = (self.config.store.file().expect("it is a file"), self.folder().join("backup.db"));
-                // Whatever still lies in the log beside the file is in the copy too.
-                let mut connection = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
-                let statement = format!("VACUUM INTO '{}'", copy.display());
-                connection.execute(AssertSqlSafe(statement)).await.expect("a copy can be made");
-                connection.close().await.unwrap();
-                // The copy of a page-wise backup keeps this; it lets readers in beside an engine.
-                let mut connection = SqliteConnection::connect(&format!("sqlite:{}", copy.display())).await.unwrap();
-                connection.execute("PRAGMA journal_mode = WAL").await.expect("the mode can be set");
-                connection.close().await.unwrap();
-                let key = |file: &std::path::Path| format!("{}.key", file.display());
-                std::fs::copy(key(file), key(&copy)).expect("the key is beside the database");
-                Backup::File(copy)
-            }
+        if let Some(database) = &self.database {
+            Backup::Server(copy(database).await)
+        } else {
+            let (file, copy) = (self.config.store.file().expect("it is a file"), self.folder().join("backup.db"));
+            // Whatever still lies in the log beside the file is in the copy too.
+            let mut connection = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+            let statement = format!("VACUUM INTO '{}'", copy.display());
+            connection.execute(AssertSqlSafe(statement)).await.expect("a copy can be made");
+            connection.close().await.unwrap();
+            // The copy of a page-wise backup keeps this; it lets readers in beside an engine.
+            let mut connection = SqliteConnection::connect(&format!("sqlite:{}", copy.display())).await.unwrap();
+            connection.execute("PRAGMA journal_mode = WAL").await.expect("the mode can be set");
+            connection.close().await.unwrap();
+            let key = |file: &std::path::Path| format!("{}.key", file.display());
+            std::fs::copy(key(file), key(&copy)).expect("the key is beside the database");
+            Backup::File(copy)
         }
     }
 
