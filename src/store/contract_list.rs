@@ -42,6 +42,7 @@ macro_rules! cases {
                 a_census_counts_what_others_want_and_what_they_used_up,
                 no_more_is_used_up_than_there_is_and_a_refused_plan_leaves_no_trace,
                 what_is_held_is_listed_until_it_is_held_no_more,
+                who_answers_a_hold_without_a_link_has_its_record_read,
                 an_instruction_wakes_its_lane_and_stays_until_it_is_followed;
             contract_trace:
                 a_meeting_is_found_by_every_name_it_has,

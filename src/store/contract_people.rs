@@ -141,6 +141,28 @@ pub(crate) async fn what_is_held_is_listed_until_it_is_held_no_more(store: &dyn 
     assert!(store.letters(true, 10).await.unwrap().is_empty());
 }
 
+pub(crate) async fn who_answers_a_hold_without_a_link_has_its_record_read(store: &dyn Store) {
+    let record = outlook("e1");
+    accept(store, vec![signal(&record, 0)]).await;
+    let first = claim_one(store, 5_000).await;
+    let letter = DeadLetter {
+        held: true,
+        connection: main_connection(),
+        link: None,
+        record: Some(record.clone()),
+        reason: Reason::NeedsAdopt,
+        detail: String::new(),
+        at: at(5_000),
+        message: None,
+    };
+    commit(store, &first, Commit { dead_letter: Some(letter), ..finished(&first) }).await.unwrap();
+    assert!(claim(store, 9_000).await.is_empty());
+    store.instruct(&[first.fence.lane], Instruction::Approve).await.unwrap();
+    let second = claim_one(store, 9_000).await;
+    let read: Vec<_> = second.notices.iter().map(|row| row.notice.record.clone()).collect();
+    assert_eq!((read, second.instruction), (vec![record], Some(Instruction::Approve)));
+}
+
 pub(crate) async fn an_instruction_wakes_its_lane_and_stays_until_it_is_followed(store: &dyn Store) {
     let record = outlook("e1");
     accept(store, vec![signal(&record, 0)]).await;

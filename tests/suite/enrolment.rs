@@ -117,5 +117,17 @@ async fn with_first_contact_outlook_each_outlook_event_appears_once_except_where
         assert_eq!(bench.mails(), 0, "{start}");
         assert_eq!(running.stop().await.code, 0);
     }
+
+    // A person knows that they are two meetings.
+    let running = bench.run().await;
+    let approved = bench.call(&["holds", "approve", "--all", "--reason", "needs_adopt"]).await;
+    assert_eq!(approved.code, 0, "{approved:?}");
+    bench
+        .rehearsal
+        .until("it is in Salesforce too", |r| {
+            r.salesforce().iter().filter(|row| row["Subject"] == "Harvest").count() == 2
+        })
+        .await;
+    assert_eq!(running.stop().await.code, 0);
     bench.end().await;
 }

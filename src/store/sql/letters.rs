@@ -70,6 +70,19 @@ impl SqlStore {
             push_list(&mut query, chunk);
             query.push(")");
             found += query.build().execute(&mut *tx).await.map_err(failed)?.rows_affected();
+            // Nothing but the letter knows which record is meant where the meeting has no link.
+            let mut notices = QueryBuilder::<Db>::new(
+                "INSERT INTO dirty (connection, record, lane_id, generation, signals, deleted, cause, versions, \
+                 positions, first_signal_at, burst_started_at, last_signal_at, due_at, claimed) \
+                 SELECT dead_letter.connection, dead_letter.record, COALESCE(lane.merged_into, lane.lane_id), \
+                 1, 1, 0, 'operator', '[]', '[]', dead_letter.at, dead_letter.at, dead_letter.at, 0, 0 \
+                 FROM dead_letter JOIN lane ON lane.lane_id = dead_letter.lane_id \
+                 WHERE dead_letter.closed_at IS NULL AND dead_letter.held = 1 AND dead_letter.link_id IS NULL \
+                 AND dead_letter.record IS NOT NULL AND dead_letter.lane_id IN ",
+            );
+            push_list(&mut notices, chunk);
+            notices.push(" ON CONFLICT (connection, record) DO NOTHING");
+            notices.build().execute(&mut *tx).await.map_err(failed)?;
         }
         tx.commit().await.map_err(failed)?;
         Ok(found)
