@@ -48,6 +48,23 @@ step() { # NAME COMMAND...
     summary+=("$(printf '%5d s  %s' $((SECONDS - began)) "$doing")")
 }
 
+# Starts a command beside the steps that follow; `joined` waits for it and shows what it printed.
+beside() { # COMMAND...
+    "$@" >"$TMPDIR/beside.txt" 2>&1 &
+    beside=$!
+    beside_began=$SECONDS
+}
+
+joined() { # NAME
+    doing=$1
+    local status=0
+    wait "$beside" || status=$?
+    say "$doing"
+    cat "$TMPDIR/beside.txt"
+    summary+=("$(printf '%5d s  %s, beside the steps before' $((SECONDS - beside_began)) "$doing")")
+    return "$status"
+}
+
 # Prints the ids of living processes that carry our mark. This shell's own environment, as the system shows it, does not.
 marked() {
     local id
@@ -158,9 +175,15 @@ mappings() {
     done
 }
 
+# What computes for minutes takes what the suite, which mostly waits, leaves of the machine.
+computed=(random_schedules every_mutant every_schedule)
+
+simulation() {
+    nice -n 19 cargo test --workspace --locked --no-fail-fast --test simulation -- "${computed[@]}"
+}
+
 tests() {
-    rm -f "$target/tmp/graph-contract.txt" "$target/tmp/simulation.txt" "$target/tmp/chaos"*.txt
-    cargo test --workspace --locked --no-fail-fast
+    cargo test --workspace --locked --no-fail-fast -- "${computed[@]/#/--skip=}"
 }
 
 # What the summary counts was counted by the tests before.
@@ -182,14 +205,18 @@ say "$doing"
 install_needs
 step "format, pages of codes, documents" scripts/check.sh format pages documents
 step "licences, dependency rule" scripts/check.sh licences dependencies
-step "lints" scripts/check.sh lints
-step "docs of the code" scripts/check.sh docs
 step "build" build
 step "generated files, examples in documents" env CALBRIDGE="$target/debug/calbridge" scripts/check.sh generated examples
 step "mapping files" mappings
-step "clients of others" clients
+beside clients
+step "lints" scripts/check.sh lints
+step "docs of the code" scripts/check.sh docs
+joined "clients of others"
+rm -f "$target/tmp/graph-contract.txt" "$target/tmp/simulation.txt" "$target/tmp/chaos"*.txt
+beside simulation
 step "tests" tests
-step "simulation: schedules, mutants, exhaustive exploration" cat "$target/tmp/simulation.txt"
+joined "simulation"
+step "its schedules, mutants and exhaustive exploration" cat "$target/tmp/simulation.txt"
 step "chaos: two engines under every fault, and whether mistakes are noticed" \
     cat "$target/tmp/chaos.txt" "$target/tmp/chaos-mistakes-1.txt" "$target/tmp/chaos-mistakes-2.txt"
 step "Graph traffic of the tests, judged by Microsoft's description" cat "$target/tmp/graph-contract.txt"

@@ -6,9 +6,11 @@ use std::time::Duration;
 use calbridge_sandbox::Options;
 use calbridge_sandbox::history::Cloud;
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::ledger::Ledger;
+use crate::support::look::gives;
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce};
 use crate::support::postgres::Database;
 use crate::support::process::{Bench, Running};
@@ -180,4 +182,32 @@ async fn commands_read_a_database_on_a_server_beside_its_engines() {
     assert!(!log.contains(crate::support::postgres::PASSWORD), "the password is in no log");
     assert_eq!(running.stop().await.code, 0);
     timeout(PATIENCE, bench.end()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_decided_before_the_pairs_of_mailboxes_and_users_are_known() {
+    let Some(database) = Database::create().await else { return };
+    let mut rehearsal = Rehearsal::start_on(database, Options::default(), "").await;
+    rehearsal.stop_engine().await;
+    let event = id_of(&rehearsal.person(0).create_in_outlook(&in_outlook("Early")).unwrap());
+    let (mut admin, mut other) = (rehearsal.database().admin().await, rehearsal.database().admin().await);
+    let mut slow = admin.begin().await.unwrap();
+    slow.execute("LOCK TABLE enrolment IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    rehearsal.start_engine_behind().await;
+    timeout(PATIENCE, async {
+        while sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM dirty").fetch_one(&mut other).await.unwrap() == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .expect("the notification is taken in meanwhile");
+    // Longer than a burst may last: the meeting is due.
+    rehearsal.pass(chrono::TimeDelta::seconds(6)).await;
+    slow.commit().await.unwrap();
+    rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;
+    rehearsal.rest().await;
+    let story = rehearsal.story(&event).await;
+    assert!(!gives(&story, "not_enrolled"), "{story:#}");
+    rehearsal.assert_clean();
+    rehearsal.end().await;
 }

@@ -250,6 +250,9 @@ async fn play(mix: &Mix, seed: u64) -> Option<Ended> {
             running.kill().await;
         }
     }
+    if mix.mistake.is_some() {
+        arena.bench.rehearsal.excuse_mails();
+    }
     let server = arena.server;
     arena.bench.end().await;
     server.stop(Shutdown::Fast).await;

@@ -36,6 +36,9 @@ impl Rehearsal {
 
     /// Answers everything that is held, as `calbridge holds` does; returns how many there were.
     pub(crate) async fn answer_holds(&self, instruction: Instruction) -> u64 {
+        if instruction == Instruction::Approve {
+            self.excuse_mails();
+        }
         let desk = engine::open_desk(&self.config, Arc::clone(&self.clock)).await.expect("the database opens");
         let held = desk.letters(true, 10_000).await.expect("the database answers");
         let lanes: Vec<_> = held.iter().filter_map(|open| open.lane).collect();
