@@ -14,7 +14,7 @@ use crate::support::look::gives;
 use crate::support::meetings::{fields, id_of, in_outlook, in_salesforce};
 use crate::support::postgres::Database;
 use crate::support::process::{Bench, Running};
-use crate::support::{PATIENCE, Rehearsal};
+use crate::support::{PATIENCE, Rehearsal, until_stored};
 
 /// Clocks run four times as fast as the wall clock; what a dead instance held is free after 5 s, its duties after 10 s.
 const SPEED: f64 = 4.0;
@@ -187,22 +187,23 @@ async fn commands_read_a_database_on_a_server_beside_its_engines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_decided_before_the_pairs_of_mailboxes_and_users_are_known() {
     let Some(database) = Database::create().await else { return };
-    let mut rehearsal = Rehearsal::start_on(database, Options::default(), "").await;
-    rehearsal.stop_engine().await;
+    let patient = "sync: { quiet_ms: 10_000, max_wait_ms: 10_000 }";
+    let mut rehearsal = Rehearsal::start_on(database, Options { speed: SPEED, ..Options::default() }, patient).await;
     let event = id_of(&rehearsal.person(0).create_in_outlook(&in_outlook("Early")).unwrap());
-    let (mut admin, mut other) = (rehearsal.database().admin().await, rehearsal.database().admin().await);
+    until_stored("the notification", async || {
+        let mut admin = rehearsal.database().admin().await;
+        let taken_in: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM dirty").fetch_one(&mut admin).await.unwrap();
+        (taken_in == 1).then_some(())
+    })
+    .await;
+    // Another instance takes over the meeting, which is due at once, and cannot read the pairs at first.
+    rehearsal.stop_engine().await;
+    rehearsal.pass(chrono::TimeDelta::seconds(10)).await;
+    let mut admin = rehearsal.database().admin().await;
     let mut slow = admin.begin().await.unwrap();
     slow.execute("LOCK TABLE enrolment IN ACCESS EXCLUSIVE MODE").await.unwrap();
     rehearsal.start_engine_behind().await;
-    timeout(PATIENCE, async {
-        while sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM dirty").fetch_one(&mut other).await.unwrap() == 0 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .expect("the notification is taken in meanwhile");
-    // Longer than a burst may last: the meeting is due.
-    rehearsal.pass(chrono::TimeDelta::seconds(6)).await;
+    rehearsal.pass(chrono::TimeDelta::seconds(10)).await;
     slow.commit().await.unwrap();
     rehearsal.until("it is in Salesforce", |r| r.salesforce().len() == 1).await;
     rehearsal.rest().await;

@@ -171,6 +171,9 @@ pub struct Care {
     pub pending: Option<Pending>,
     /// A person approved what was held; in force until both sides agree.
     pub approved: Option<Approval>,
+    /// A person chose whose values both sides shall hold; in force until they do, or until either side changes.
+    #[serde(default)]
+    pub chosen: Option<Choice>,
     /// Writes that failed one after the other; failed reads are not among them.
     #[serde(default)]
     pub failed_writes: u32,
@@ -197,6 +200,15 @@ pub struct Approval {
     pub reason: Reason,
     /// What it would do; nothing else is approved by it.
     pub wish: Wish,
+}
+
+/// Whose values a person chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The side whose values stay.
+    pub side: Side,
+    /// Per rule, the values that were chosen between; an edit that came later is another question.
+    pub between: BTreeMap<String, BaseField>,
 }
 
 /// A write that is wanted and not made yet.

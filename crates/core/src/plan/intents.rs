@@ -214,6 +214,7 @@ impl crate::link::Link {
         if intent.side == Side::Outlook {
             self.care.approved = None;
         }
+        self.care.chosen.take_if(|choice| choice.side != intent.side);
         if intent.mails > 0 {
             self.care.mailed_at = Some(intent.recorded_at);
         }

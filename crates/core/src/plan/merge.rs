@@ -9,7 +9,8 @@ use super::caution::{self, Author, Passage};
 use super::presence::Pair;
 use super::run::{Run, Stop};
 use super::{MailEffect, Outcome};
-use crate::link::{Action, BaseField, Care, Intent, LinkState};
+use crate::case::Instruction;
+use crate::link::{Action, BaseField, Care, Choice, Intent, LinkState};
 use crate::mapping::{Conflict, Direction, Initial, Kind, Rule};
 use crate::observed::{Snapshot, Stamp};
 use crate::reason::Reason;
@@ -115,7 +116,7 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
         Some(Passage::Later(..)) => Ok(Outcome::Deferred),
         Some(Passage::Open) | None => {
             let care = &mut run.link_mut().care;
-            (care.pending, care.approved) = (None, None);
+            (care.pending, care.approved, care.chosen) = (None, None, None);
             run.link_mut().in_step_at = Some(run.now);
             let reason = if run.echoes > 0 { Reason::Echo } else { Reason::NoMappedChange };
             if run.reasons.is_empty() {
@@ -124,6 +125,27 @@ pub(super) fn plan(run: &mut Run<'_>, pair: &Pair<'_>) -> Result<Outcome, Stop> 
             Ok(Outcome::InStep)
         }
     }
+}
+
+/// Goes on with the side that a person chose, now or in an earlier run whose write did not take effect.
+pub(super) fn choose(run: &mut Run<'_>, pair: &Pair<'_>) {
+    if run.keep.is_none() && run.link().care.chosen.is_none() {
+        return;
+    }
+    let rules = run.rules.mapping.rules().iter();
+    let between: BTreeMap<String, BaseField> = rules
+        .map(|rule| {
+            let [outlook, salesforce] = Side::BOTH.map(|side| rule.read(side, &pair.get(side).fields));
+            (rule.name.clone(), BaseField { outlook, salesforce, rule: rule.hash().to_owned() })
+        })
+        .collect();
+    let keep = run.keep;
+    let care = &mut run.link_mut().care;
+    care.chosen = match (keep, care.chosen.take()) {
+        (Some(side), _) => Some(Choice { side, between }),
+        (None, before) => before.filter(|choice| choice.between == between),
+    };
+    run.keep = care.chosen.as_ref().map(|choice| choice.side);
 }
 
 /// What is to be written to one side.
@@ -215,10 +237,14 @@ fn judge(
         }
         terms.refused.map_or(Verdict::Take(Side::Salesforce, reason), Verdict::Leave)
     };
-    match terms.keep.filter(|_| rule.direction == Direction::Both && !rule.agree(outlook, salesforce)) {
-        Some(Side::Outlook) => return to_salesforce(Reason::KeptOutlook),
-        Some(Side::Salesforce) => return to_outlook(Reason::KeptSalesforce),
-        None => {}
+    if let Some(side) = terms.keep.filter(|_| !rule.agree(outlook, salesforce)) {
+        let reason = Instruction::Keep(side).reason();
+        return match side {
+            // A field that flows the other way only may differ from now on: it is left as it is until its next edit.
+            _ if !rule.flows_to(side.other()) => Verdict::MoveBase(reason),
+            Side::Outlook => to_salesforce(reason),
+            Side::Salesforce => to_outlook(reason),
+        };
     }
     let Some(base) = base else {
         if rule.agree(outlook, salesforce) {

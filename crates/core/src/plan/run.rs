@@ -66,6 +66,7 @@ fn linked(run: &mut Run<'_>, link: Link) -> Result<Outcome, Stop> {
     presence::note_sightings(run);
     intents::resolve(run)?;
     let pair = presence::both_present(run)?;
+    merge::choose(run, &pair);
     restored::recall(run, &pair)?;
     let outcome = merge::plan(run, &pair)?;
     Ok(outcome)
@@ -285,7 +286,7 @@ impl<'a> Run<'a> {
     pub(super) fn is_approved(&mut self, wish: Wish) -> bool {
         let care = &mut self.link_mut().care;
         care.approved = care.approved.filter(|approval| approval.wish == wish);
-        self.link().care.approved.is_some() || wish == Wish::Mail && self.keep.is_some()
+        self.link().care.approved.is_some() || wish == Wish::Mail && self.keep == Some(Side::Salesforce)
     }
 
     /// Ends the run with a write that waits for a person; the meeting is looked at again when something about it changes.

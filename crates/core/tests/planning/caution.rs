@@ -1,4 +1,4 @@
-//! Writes that wait or are held: deletions, mails, and what nobody explains; and what a person says about them.
+//! Writes that wait or are held: deletions, mails, and what nobody explains.
 
 use calbridge_core::case::{Census, Fact, Instruction};
 use calbridge_core::link::{Action, LinkState, Pending, Wish};
@@ -311,7 +311,7 @@ fn more_deletions_than_may_happen_at_once_are_held_and_those_within_the_limit_ar
 }
 
 /// A deletion that is held as one of many.
-fn mass_deletion() -> (Scene, Plan) {
+pub(crate) fn mass_deletion() -> (Scene, Plan) {
     let mut scene = deleted_by(ADA);
     scene.census.deletes_in_mailbox = 60;
     let plan = scene.plan();
@@ -339,48 +339,6 @@ fn what_a_person_approves_is_done_and_uses_up_no_budget() {
 }
 
 #[test]
-fn an_approval_holds_until_both_sides_agree() {
-    let mut scene = edited_by(FLOW);
-    let first = scene.plan();
-    scene.case.link = first.next;
-    scene.case.instruction = Some(Instruction::Approve);
-    let approved = scene.plan();
-    // The record changed underneath: the write is planned anew and still approved.
-    let mut link = approved.next.unwrap();
-    link.intents.outlook = None;
-    scene.case.link = Some(link);
-    scene.case.instruction = None;
-    assert_eq!(scene.plan().outcome, Outcome::Write);
-    scene.edit(Side::Outlook, |snapshot| {
-        snapshot.fields.insert("subject".to_owned(), Value::text("supper"));
-    });
-    let done = scene.plan();
-    assert_eq!((done.outcome, done.next.unwrap().care.approved), (Outcome::InStep, None));
-}
-
-#[test]
-fn a_discarded_deletion_leaves_what_is_there_and_brings_nothing_back() {
-    let (mut scene, _) = mass_deletion();
-    scene.case.instruction = Some(Instruction::Discard);
-    let plan = scene.plan();
-    assert!(plan.steps.is_empty() && plan.instructed);
-    assert_eq!(plan.next.unwrap().state, LinkState::Tombstone { reason: Reason::Discarded, at: now() });
-}
-
-#[test]
-fn a_discarded_mail_puts_outlooks_values_back_without_mailing_anybody() {
-    let mut scene = edited_by(FLOW);
-    let first = scene.plan();
-    scene.case.link = first.next;
-    scene.case.instruction = Some(Instruction::Discard);
-    let plan = scene.plan();
-    let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
-    assert_eq!((step.side, plan.mail.recipients), (Side::Salesforce, 0));
-    assert_eq!(step.fields.get("Subject"), Some(&Value::text("lunch")));
-    assert_eq!(plan.next.unwrap().state, LinkState::Live);
-}
-
-#[test]
 fn what_is_held_waits_although_the_meeting_is_looked_at_again_and_vanishes_with_its_cause() {
     let mut scene = edited_by(FLOW);
     let first = scene.plan();
@@ -390,49 +348,6 @@ fn what_is_held_waits_although_the_meeting_is_looked_at_again_and_vanishes_with_
     let gone = later(&mut scene, &again, now() + TimeDelta::minutes(4));
     assert_eq!(gone.outcome, Outcome::InStep);
     assert_eq!(gone.next.unwrap().state, LinkState::Live);
-}
-
-#[test]
-fn a_person_chooses_a_side_of_a_dead_letter() {
-    for side in Side::BOTH {
-        let mut scene = Scene::in_step();
-        scene.set_subject(Side::Outlook, "dinner");
-        scene.set_subject(Side::Salesforce, "supper");
-        scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
-        scene.case.instruction = Some(Instruction::Keep(side));
-        let plan = scene.plan();
-        let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
-        assert_eq!(step.side, side.other());
-        let kept = if side == Side::Outlook { ("Subject", "dinner") } else { ("subject", "supper") };
-        assert_eq!(step.fields.get(kept.0), Some(&Value::text(kept.1)));
-        assert_eq!(step.reason, Instruction::Keep(side).reason());
-    }
-}
-
-#[test]
-fn a_failure_that_is_skipped_rests_until_the_next_edit() {
-    let mut scene = Scene::in_step();
-    scene.set_subject(Side::Outlook, "dinner");
-    scene.link().state = LinkState::DeadLetter { reason: Reason::Refused, at: now() };
-    scene.case.instruction = Some(Instruction::Skip);
-    let plan = scene.plan();
-    assert!(plan.steps.is_empty() && plan.instructed);
-    assert_eq!(plan.next.as_ref().unwrap().state, LinkState::Skipped { reason: Reason::Refused, at: now() });
-    let edited = later(&mut scene, &plan, now());
-    assert_eq!((edited.outcome, edited.next.unwrap().state), (Outcome::Write, LinkState::Live));
-}
-
-#[test]
-fn an_instruction_is_kept_while_nothing_can_be_decided() {
-    let (mut scene, _) = mass_deletion();
-    scene.case.instruction = Some(Instruction::Approve);
-    scene.read(event(1), Observed::Unread(why("CB1301")));
-    let plan = scene.plan();
-    assert_eq!((plan.outcome, plan.instructed), (Outcome::Wait, false));
-    // What was held stays so, and is discarded as soon as it can be read.
-    let next = plan.next.unwrap();
-    assert!(matches!(next.state, LinkState::Held { reason: Reason::MassDelete, .. }));
-    assert_eq!(next.care.pending.map(|pending| pending.wish), Some(Wish::Delete));
 }
 
 #[test]
@@ -449,23 +364,6 @@ fn a_deletion_that_waits_is_not_forgotten_while_the_other_side_cannot_be_read() 
     scene.put(snapshot(Side::Salesforce));
     let third = later(&mut scene, &unread, now() + TimeDelta::seconds(20));
     assert!(matches!(third.steps[0].action, Action::Delete(_)), "neither the proof nor the wait begins anew");
-}
-
-#[test]
-fn what_a_person_said_about_a_failure_is_followed_when_the_meeting_can_be_read_again() {
-    let mut scene = Scene::in_step();
-    scene.set_subject(Side::Outlook, "dinner");
-    scene.set_subject(Side::Salesforce, "supper");
-    scene.link().state = LinkState::DeadLetter { reason: Reason::ManualConflict, at: now() };
-    scene.case.instruction = Some(Instruction::Keep(Side::Salesforce));
-    let kept = scene.case.reads.clone();
-    scene.read(event(1), Observed::Unread(why("CB1301")));
-    let unread = scene.plan();
-    assert!(!unread.instructed);
-    scene.case.link = unread.next;
-    scene.case.reads = kept;
-    let plan = scene.plan();
-    assert_eq!((plan.steps[0].side, plan.instructed), (Side::Outlook, true));
 }
 
 #[test]

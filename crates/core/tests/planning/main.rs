@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a finding, and here helpers are tests too")]
 
+mod answers;
 mod audit;
 mod authors;
 mod backups;
