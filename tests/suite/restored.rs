@@ -244,6 +244,7 @@ async fn goes_on(rehearsal: &Rehearsal) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_sqlite_database_is_recognised_by_redis_and_agrees_after_one_sweep() {
+    let _busy = alone().await;
     let Some(redis) = RedisServer::start().await else { return };
     let mut rehearsal = outdated(None, Some(&redis)).await;
     let epoch = rehearsal.store().await.epoch().to_owned();
@@ -263,6 +264,7 @@ async fn a_restored_sqlite_database_is_recognised_by_redis_and_agrees_after_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_postgresql_database_agrees_after_one_sweep_when_run_is_told_so() {
+    let _busy = alone().await;
     let Some(database) = Database::create().await else { return };
     let mut rehearsal = outdated(Some(database), None).await;
     rehearsal.config.store.restored = true;
