@@ -10,6 +10,7 @@ mod journal;
 mod lanes;
 mod learn;
 mod look;
+mod lookups;
 mod rounds;
 mod watched_cache;
 mod work;

@@ -15,7 +15,7 @@ use super::super::client::Client;
 use super::super::settings::{PubSubSettings, Settings};
 use super::connection;
 use super::signals::Source;
-use super::subscription::{End, Start, Subscription};
+use super::subscription::{End, LOOK_OWED, Start, Subscription};
 use super::verdict::{self, Verdict};
 use crate::ports::{Batch, Clock, ListenError, Listener, Receipt, Store, StoreError};
 
@@ -83,13 +83,13 @@ impl ChangeEvents {
         stream_of(&self.settings)
     }
 
-    async fn stored_start(&self) -> Result<Start, ListenError> {
+    /// Returns where to begin, and whether a look at everything before is still owed.
+    async fn stored_start(&self) -> Result<(Start, bool), ListenError> {
         let stored = (self.checkpoint)().await.map_err(|error| ListenError::Passing(error.to_string()))?;
-        Ok(match stored {
-            None => Start::Latest,
-            // A position that cannot be read is as good as one that Salesforce no longer knows.
-            Some(hex) => bytes_of(&hex).map_or(Start::Earliest, Start::After),
-        })
+        let Some(stored) = stored else { return Ok((Start::Latest, true)) };
+        let (hex, look_owed) = stored.strip_prefix(LOOK_OWED).map_or((stored.as_str(), false), |hex| (hex, true));
+        // A position that cannot be read is as good as one that Salesforce no longer knows.
+        Ok(bytes_of(hex).map_or((Start::Earliest, false), |id| (Start::After(id), look_owed)))
     }
 }
 
@@ -102,7 +102,7 @@ impl Listener for ChangeEvents {
     async fn run(self: Box<Self>, out: mpsc::Sender<Batch>, stop: CancellationToken) -> Result<(), ListenError> {
         let start = self.stored_start().await?;
         let source = Source { connection: self.connection.clone(), fields: self.fields.clone() };
-        if start == Start::Earliest {
+        if start.0 == Start::Earliest {
             ask_for_everything(&out, &stop, source.whole_org(SignalCause::Gap, None, self.clock.now())).await?;
         }
         let mut subscription = Subscription::new(self.stream(), source, start, Arc::clone(&self.clock));
@@ -160,7 +160,7 @@ impl Listener for ChangeEvents {
                                 error.code = "CB1452",
                                 "salesforce no longer knows the stored replay id; everything is read again"
                             );
-                            subscription.restart_from(Start::Earliest);
+                            subscription.restart();
                             let signal = subscription.whole_org(SignalCause::Gap);
                             ask_for_everything(&out, &stop, signal).await?;
                             backoff(&self.settings, failures)

@@ -46,6 +46,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The entity whose changes are of interest.
 const ENTITY: &str = "Event";
 
+/// Stands before the stored position of a stream that began with the latest until the look at everything before is asked for:
+/// who is killed in between still owes it.
+pub(super) const LOOK_OWED: &str = "look-owed:";
+
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Start {
@@ -90,6 +94,8 @@ pub(super) struct Subscription {
     source: Source,
     clock: Arc<dyn Clock>,
     start: Start,
+    /// The stream began with the latest, and nobody looked at what came before.
+    look_owed: bool,
     schemas: BTreeMap<String, Known>,
     in_flight: FuturesOrdered<Pending>,
     serial: u64,
@@ -118,12 +124,18 @@ impl Credit {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: StreamId, source: Source, start: Start, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        stream: StreamId,
+        source: Source,
+        (start, look_owed): (Start, bool),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             stream,
             source,
             clock,
             start,
+            look_owed,
             schemas: BTreeMap::new(),
             in_flight: FuturesOrdered::new(),
             serial: 0,
@@ -131,9 +143,9 @@ impl Subscription {
         }
     }
 
-    /// Begins elsewhere the next time.
-    pub(super) fn restart_from(&mut self, start: Start) {
-        self.start = start;
+    /// Begins with the oldest event the next time; the caller asks for a look at everything.
+    pub(super) fn restart(&mut self) {
+        (self.start, self.look_owed) = (Start::Earliest, false);
     }
 
     /// Tells whether the server answered since this was last asked.
@@ -176,13 +188,11 @@ impl Subscription {
             Ok(Err(status)) => return End::Failed(status),
             Err(_silence) => return End::Broken,
         };
-        let first = self.start == Start::Latest;
-        if !first {
+        if !self.look_owed {
             ready.send_replace(true);
         }
         let settled = sleep_until(Instant::now() + settings.settle);
         tokio::pin!(settled);
-        let mut settling = first;
         let mut silent_until = Instant::now() + settings.silence;
         loop {
             tokio::select! {
@@ -199,15 +209,19 @@ impl Subscription {
                         pass(Point::AfterCredit);
                     }
                 }
-                () = &mut settled, if settling => {
-                    settling = false;
+                () = &mut settled, if self.look_owed => {
+                    self.look_owed = false;
                     ready.send_replace(true);
-                    // Without a position nothing tells what happened before: a look at everything does.
+                    // Nothing else tells what happened before the first position.
                     let signal = self.whole_org(SignalCause::Enrolment);
+                    let position = match &self.start {
+                        Start::After(id) => Some(self.stored_position(id)),
+                        Start::Latest | Start::Earliest => None,
+                    };
                     let batch = Batch {
                         signals: vec![signal],
                         rejects: Vec::new(),
-                        positions: Vec::new(),
+                        positions: position.into_iter().collect(),
                         receipt: Receipt::unwatched(),
                     };
                     if out.send(batch).await.is_err() {
@@ -271,7 +285,7 @@ impl Subscription {
             if id.is_empty() || !self.in_flight.is_empty() || self.start == Start::After(id.clone()) {
                 return Ok(None);
             }
-            batch.positions.push(self.position(&id));
+            batch.positions.push(self.stored_position(&id));
             return Ok(Some((batch, taken, Some(id))));
         }
         // An event may come without an id of its own: one before it stands for it.
@@ -279,7 +293,7 @@ impl Subscription {
         for event in response.events {
             self.add(event, &mut batch, stub, session, settings).await?;
         }
-        batch.positions.extend(last.as_ref().map(|id| self.position(id)));
+        batch.positions.extend(last.as_ref().map(|id| self.stored_position(id)));
         Ok(Some((batch, taken, last)))
     }
 
@@ -389,6 +403,15 @@ impl Subscription {
         let serial = self.serial;
         self.in_flight.push_back(Box::pin(async move { (serial, events, taken.await) }));
         None
+    }
+
+    /// Returns what is stored: as long as a look at everything is owed, it says so.
+    fn stored_position(&self, replay_id: &[u8]) -> Position {
+        let mut position = self.position(replay_id);
+        if self.look_owed {
+            position.value.insert_str(0, LOOK_OWED);
+        }
+        position
     }
 
     fn position(&self, replay_id: &[u8]) -> Position {

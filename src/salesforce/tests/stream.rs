@@ -241,6 +241,31 @@ async fn the_first_start_begins_with_the_latest_and_asks_for_a_look_at_everythin
 }
 
 #[tokio::test]
+async fn who_dies_before_the_first_look_at_everything_owes_it_and_misses_no_event() {
+    let one = |number| Act { items: vec![Ok(response(vec![update(number)]))], hold: true };
+    let never = |settings: &mut super::super::PubSubSettings| settings.settle = Duration::from_hours(1);
+    let mut first = Running::start_with(None, vec![one(1)], never).await;
+    let batch = first.batch().await;
+    assert_eq!((batch.signals.len(), batch.positions[0].value.as_str()), (1, "look-owed:0001"));
+    assert_eq!(batch.signals[0].position.as_ref().unwrap().value, "0001");
+    batch.receipt.done();
+    first.end().await.unwrap();
+
+    let mut second = Running::start_with(Some("look-owed:0001"), vec![one(2)], never).await;
+    let asked = second.asked().await;
+    assert_eq!((preset(&asked), asked.request.replay_id), (proto::ReplayPreset::Custom, vec![0, 1]));
+    assert_eq!(second.batch().await.positions[0].value, "look-owed:0002", "it was killed too early again");
+    second.end().await.unwrap();
+
+    let nothing = vec![Act { items: Vec::new(), hold: true }];
+    let mut third = Running::start(Some("look-owed:0002"), nothing).await;
+    let batch = third.batch().await;
+    assert_eq!((&batch.signals[0].target, batch.signals[0].cause), (&Target::Org, SignalCause::Enrolment));
+    assert_eq!(batch.positions[0].value, "0002", "in one transaction with the look that is wanted");
+    third.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_be_decoded_is_set_aside_and_the_rest_goes_on() {
     let events = vec![
         event(1, SCHEMA_ID, b"nonsense".to_vec()),

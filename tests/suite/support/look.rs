@@ -1,6 +1,7 @@
 //! What tests read of a rehearsal beyond its records: counters, switches, effects, traces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use calbridge_core::case::Instruction;
 use calbridge_core::link::Intent;
 use calbridge_sandbox::faults::Switches;
 use calbridge_sandbox::history::{Cloud, Effect};
+use calbridge_sandbox::oracle::MeetingState;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::{PATIENCE, Rehearsal};
+use super::meetings::id_of;
+use super::{PATIENCE, Rehearsal, until_stored};
 
 impl Rehearsal {
     /// Changes switches of the sandbox.
@@ -128,10 +131,49 @@ impl Rehearsal {
         stories.remove(0)
     }
 
+    /// Waits until the story of a meeting is as wanted, and returns it.
+    pub(crate) async fn story_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        until_stored(&format!("the story of {id} is told"), async || Some(self.story(id).await).filter(&wanted)).await
+    }
+
+    /// Returns what the oracle objects to, with all that befell the records of these meetings.
+    pub(crate) fn complaint(&self) -> String {
+        let mut report = self.sandbox.oracle();
+        report.meetings.retain(|meeting| !matches!(meeting.state, MeetingState::InStep | MeetingState::Deleted));
+        let concerned = |effect: &Effect| {
+            let mut of = report.meetings.iter().flat_map(|meeting| meeting.outlook.iter().chain(&meeting.salesforce));
+            of.any(|record| *record == effect.record)
+        };
+        let mut text = format!("{report:#?}");
+        for effect in self.sandbox.world().history.since(0).iter().filter(|effect| concerned(effect)) {
+            let Effect { at, cloud, record, actor, kind, changed, .. } = effect;
+            let changed = Value::Object(changed.clone());
+            write!(text, "\n{at} {cloud:?} {record} {kind:?} by {actor:?}: {changed}").expect("a text takes all");
+        }
+        text
+    }
+
+    /// Returns the stories of records that stand alone or of which the two sides do not agree.
+    pub(crate) async fn doubtful_stories(&self) -> Vec<Value> {
+        let report = self.sandbox.oracle();
+        let is_well = |record: &String| {
+            report.meetings.iter().any(|meeting| {
+                let has_it = meeting.outlook.contains(record) || meeting.salesforce.contains(record);
+                has_it && meeting.state == MeetingState::InStep
+            })
+        };
+        let mut records: Vec<String> = self.salesforce().iter().map(id_of).collect();
+        records.extend((0..3).flat_map(|person| self.outlook(person)).map(|event| id_of(&event)));
+        let mut stories = Vec::new();
+        for record in records.iter().filter(|record| !is_well(record)) {
+            stories.extend(self.trace(record).await);
+        }
+        stories
+    }
+
     /// Asserts that the oracle has nothing to object to and that the engine caused no mail.
     pub(crate) fn assert_clean(&self) {
-        let report = self.sandbox.oracle();
-        assert!(report.is_clean(), "{report:#?}");
+        assert!(self.sandbox.oracle().is_clean(), "{}", self.complaint());
         assert_eq!(self.engine_mails(), 0, "the engine caused mails");
     }
 }

@@ -225,7 +225,12 @@ impl Rehearsal {
             }
         };
         let ended = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(ended.is_ok(), "gave up waiting until {what}: {:#?}", self.sandbox.oracle());
+        assert!(
+            ended.is_ok(),
+            "gave up waiting until {what}: {}\n{:#?}",
+            self.complaint(),
+            self.doubtful_stories().await
+        );
     }
 
     /// Waits until nothing waits in the engine and no write is open.
