@@ -51,6 +51,7 @@ fn intent(action: Action, fields: Fields) -> Intent {
         give_up_at: instant("2026-11-23T08:01:10Z"),
         sends: 1,
         mails: 0,
+        unexplained: false,
         reason: Reason::Created,
     }
 }

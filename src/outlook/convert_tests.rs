@@ -46,6 +46,7 @@ fn update(values: Fields) -> Intent {
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         mails: 0,
+        unexplained: false,
         reason: Reason::OutlookChanged,
     }
 }

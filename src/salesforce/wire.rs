@@ -415,6 +415,7 @@ mod tests {
             give_up_at: DateTime::UNIX_EPOCH,
             sends: 1,
             mails: 0,
+            unexplained: false,
             reason: Reason::Created,
         }
     }

@@ -151,6 +151,7 @@ pub(crate) fn intent(link: &Link, token: u128) -> Intent {
         give_up_at: at(71_000),
         sends: 0,
         mails: 0,
+        unexplained: false,
         reason: Reason::OutlookChanged,
     }
 }

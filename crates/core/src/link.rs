@@ -323,6 +323,9 @@ pub struct Intent {
     pub sends: u32,
     /// People whom Exchange mails because of it.
     pub mails: u32,
+    /// No person's edit explains it, as far as anybody can tell.
+    #[serde(default)]
+    pub unexplained: bool,
     /// Why.
     pub reason: Reason,
 }

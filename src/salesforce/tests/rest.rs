@@ -66,6 +66,7 @@ fn intent(n: u32, action: Action) -> Intent {
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         mails: 0,
+        unexplained: false,
         reason: Reason::Created,
     }
 }

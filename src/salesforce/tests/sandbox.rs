@@ -130,6 +130,7 @@ fn intent(n: u128, action: Action, when: When) -> Intent {
         give_up_at: DateTime::UNIX_EPOCH,
         sends: 1,
         mails: 0,
+        unexplained: false,
         reason: Reason::Created,
     }
 }

@@ -298,11 +298,23 @@ fn census(run: &mut Run<'_>, author: &Author) -> Result<Census, Stop> {
     }
 }
 
-/// Takes note of a change about to be written, and tells whether there have been too many that nobody's edit explains.
+/// How a change about to be written came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A person's edit, as far as anybody can tell.
+    Explained,
+    /// No person's edit, as far as anybody can tell.
+    Unexplained,
+    /// The same, and there were too many of these.
+    GoesRound,
+}
+
+/// Tells how a change about to be written came about.
 ///
 /// Explained is what a person did in Salesforce. Outlook tells no authors: there, a change that comes soon after our own
-/// write to the same side is taken for a reaction to it, which is what two programs that disagree do to each other.
-pub(super) fn goes_round(run: &mut Run<'_>, written: Side, author: &Author) -> bool {
+/// write to the same side is taken for a reaction to it, which is what two programs that disagree do to each other. Only
+/// writes that took effect count: nobody reacts to others.
+pub(super) fn origin(run: &mut Run<'_>, written: Side, author: &Author) -> Origin {
     let now = run.now;
     let policy = &run.rules.policy;
     let guard = policy.guard;
@@ -316,16 +328,14 @@ pub(super) fn goes_round(run: &mut Run<'_>, written: Side, author: &Author) -> b
         (Side::Salesforce, Author::Automation(_)) => false,
         (Side::Salesforce, Author::Unknown) | (Side::Outlook, _) => !reacts,
     };
-    *care.wrote.get_mut(written) = Some(now);
     care.unexplained.retain(|at| *at > since_day);
     if explained {
-        return false;
+        return Origin::Explained;
     }
     let lately = care.unexplained.iter().filter(|at| **at > since_10).count();
     let limit = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
     if lately >= limit(guard.unexplained_in_10_minutes) || care.unexplained.len() >= limit(guard.unexplained_in_a_day) {
-        return true;
+        return Origin::GoesRound;
     }
-    care.unexplained.push_back(now);
-    false
+    Origin::Unexplained
 }

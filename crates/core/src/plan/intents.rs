@@ -218,6 +218,10 @@ impl crate::link::Link {
         if intent.mails > 0 {
             self.care.mailed_at = Some(intent.recorded_at);
         }
+        if matches!(intent.action, Action::Update(_)) {
+            *self.care.wrote.get_mut(intent.side) = Some(intent.recorded_at);
+            self.care.unexplained.extend(intent.unexplained.then_some(intent.recorded_at));
+        }
         self.await_change_event(intent);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::caution::{self, Author, Passage};
+use super::caution::{self, Author, Origin, Passage};
 use super::presence::Pair;
 use super::run::{Run, Stop};
 use super::{MailEffect, Outcome};
@@ -156,6 +156,8 @@ struct Write {
     replaced: Fields,
     /// Fields of the other side whose change is carried.
     causes: BTreeSet<String>,
+    /// No person's edit explains it.
+    unexplained: bool,
 }
 
 /// Takes out a write that may not leave yet, or not without a person.
@@ -179,9 +181,11 @@ fn hold_back(run: &mut Run<'_>, pair: &Pair<'_>, writes: &mut BTreeMap<Side, Wri
         }
         authors.insert(Side::Outlook, author);
     }
-    for side in Side::BOTH.into_iter().filter(|side| writes.contains_key(side)) {
-        let author = authors.remove(&side).unwrap_or(Author::Unknown);
-        if caution::goes_round(run, side, &author) {
+    for (side, write) in writes.iter_mut() {
+        let author = authors.remove(side).unwrap_or(Author::Unknown);
+        let origin = caution::origin(run, *side, &author);
+        write.unexplained = origin == Origin::Unexplained;
+        if origin == Origin::GoesRound {
             let at = run.now;
             run.link_mut().state = LinkState::DeadLetter { reason: Reason::Oscillation, at };
             run.link_mut().care = Care { mailed_at, ..run.link().care.of_the_past() };
@@ -300,7 +304,7 @@ fn update(
     run: &Run<'_>,
     written: &Snapshot,
     source: &Snapshot,
-    Write { fields, agreed, replaced, .. }: Write,
+    Write { fields, agreed, replaced, unexplained, .. }: Write,
 ) -> Intent {
     let timers = &run.rules.policy.timers;
     let side = written.record.side();
@@ -326,6 +330,7 @@ fn update(
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         mails: if side == Side::Outlook { run.mail.recipients } else { 0 },
+        unexplained,
         reason,
     }
 }

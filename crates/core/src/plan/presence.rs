@@ -306,6 +306,7 @@ fn delete(run: &mut Run<'_>, snapshot: &Snapshot, reason: Reason) -> Stop {
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         mails: if side == Side::Outlook { run.mail.recipients } else { 0 },
+        unexplained: false,
         reason,
     });
     run.cover_all();

@@ -283,6 +283,7 @@ pub(super) fn create(run: &mut Run<'_>, source: &Snapshot, enrolment: &Enrolment
         give_up_at: run.now + timers.request_timeout + timers.late_apply,
         sends: 1,
         mails: 0,
+        unexplained: false,
         reason: Reason::Created,
     });
 }

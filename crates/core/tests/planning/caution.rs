@@ -1,7 +1,7 @@
 //! Writes that wait or are held: deletions, mails, and what nobody explains.
 
 use calbridge_core::case::{Census, Fact, Instruction};
-use calbridge_core::link::{Action, LinkState, Pending, Wish};
+use calbridge_core::link::{Action, Intent, LinkState, Pending, Wish};
 use calbridge_core::observed::{Evidence, Observed};
 use calbridge_core::plan::{Budget, Outcome, Plan};
 use calbridge_core::policy::MailPolicy;
@@ -9,7 +9,6 @@ use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::signal::ChangeFact;
-use calbridge_core::value::Value;
 use calbridge_core::written::WriteResult;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -373,19 +372,23 @@ fn two_programs_that_disagree_are_stopped_after_six_rounds() {
     let mut at = now();
     for round in 0..20 {
         let side = if round % 2 == 0 { Side::Salesforce } else { Side::Outlook };
-        scene.set_subject(side, &format!("text {round}"));
-        scene.edit(Side::Salesforce, |snapshot| snapshot.modified_by = Some(FLOW.to_owned()));
         scene.now = at;
+        scene.set_subject(side, &format!("text {round}"));
+        if side == Side::Salesforce {
+            scene.edit(side, |snapshot| snapshot.modified_by = Some(FLOW.to_owned()));
+        }
+        renew(&mut scene, side, 0);
         let plan = scene.plan();
-        let mut next = plan.next.unwrap();
         if plan.outcome == Outcome::DeadLetter {
+            let next = plan.next.unwrap();
             assert_eq!(next.state, LinkState::DeadLetter { reason: Reason::Oscillation, at });
             assert_eq!(round, 6);
             // The other program's answer to the last write comes after the stop, and is still an answer.
             let mut answered = scene.clone();
             answered.case.link = Some(next.clone());
-            answered.set_subject(Side::Outlook, "one more");
             answered.now += TimeDelta::seconds(3);
+            answered.set_subject(Side::Outlook, "one more");
+            renew(&mut answered, Side::Outlook, 0);
             assert_eq!(answered.plan().outcome, Outcome::DeadLetter);
             // A person lets it try again, with a clean slate.
             scene.case.instruction = Some(Instruction::Retry);
@@ -394,14 +397,7 @@ fn two_programs_that_disagree_are_stopped_after_six_rounds() {
             return;
         }
         // The write takes effect: both sides agree on the new text.
-        let text = Value::text(format!("text {round}"));
-        next.intents = calbridge_core::side::BothSides::default();
-        let base = next.base.get_mut("subject").unwrap();
-        (base.outlook, base.salesforce) = (text.clone(), text.clone());
-        scene.case.link = Some(next);
-        for side in Side::BOTH {
-            scene.set_subject(side, text.as_text().unwrap());
-        }
+        take_effect(&mut scene, &plan);
         at += TimeDelta::seconds(20);
     }
     panic!("it went round and round");
@@ -412,14 +408,64 @@ fn people_who_edit_by_turns_are_not_taken_for_programs() {
     let mut scene = Scene::in_step();
     let mut at = now();
     for round in 0..20 {
+        scene.now = at;
         scene.set_subject(Side::Salesforce, &format!("text {round}"));
         scene.edit(Side::Salesforce, |snapshot| snapshot.modified_by = Some(ADA.to_owned()));
-        scene.now = at;
+        renew(&mut scene, Side::Salesforce, 0);
         let plan = scene.plan();
         assert_eq!(plan.outcome, Outcome::Write);
-        let mut next = plan.next.unwrap();
-        next.intents = calbridge_core::side::BothSides::default();
-        scene.case.link = Some(next);
+        take_effect(&mut scene, &plan);
         at += TimeDelta::seconds(20);
     }
+}
+
+#[test]
+fn writes_that_had_no_effect_are_no_rounds() {
+    let mut scene = edited_by(FLOW);
+    scene.rules.policy.mail = MailPolicy::Always;
+    scene.link().care.wrote.salesforce = Some(now() - TimeDelta::seconds(5));
+    for edited in [Side::Salesforce, Side::Outlook] {
+        for round in 0..10 {
+            scene.set_subject(edited, &format!("text {round} of {edited}"));
+            let plan = scene.plan();
+            assert_eq!(plan.outcome, Outcome::Write, "{round}: {:?}", plan.reasons);
+            answer(&mut scene, &plan, |_| WriteResult::NotNow(why("CB1209")));
+            assert!(scene.link().care.unexplained.is_empty());
+        }
+        scene.link().care.failed_writes = 0;
+    }
+}
+
+/// Answers every write of a plan, and lets the meeting go on from there.
+fn answer(scene: &mut Scene, plan: &Plan, result: impl Fn(&Intent) -> WriteResult) {
+    let mut link = plan.next.clone().unwrap();
+    for step in &plan.steps {
+        link = settle(link, step, &result(step), &scene.rules, scene.now).link;
+    }
+    scene.case.link = Some(link);
+}
+
+/// Lets every write of a plan take effect.
+fn take_effect(scene: &mut Scene, plan: &Plan) {
+    answer(scene, plan, |step| WriteResult::Applied {
+        record: step.action.record().unwrap().clone(),
+        version: None,
+        snapshot: None,
+    });
+    for step in &plan.steps {
+        scene.edit(step.side, |snapshot| {
+            snapshot.fields.extend(step.fields.clone());
+            snapshot.stamp = Some(step.stamp.clone());
+        });
+        renew(scene, step.side, 1);
+    }
+}
+
+/// Gives a side the version of this second: the one before our write, or the one of it.
+fn renew(scene: &mut Scene, side: Side, after: i64) {
+    let at = scene.now;
+    scene.edit(side, |snapshot| {
+        snapshot.version = version(side, 10 + 2 * (at - now()).num_seconds() + after);
+        snapshot.modified = at + TimeDelta::seconds(after);
+    });
 }

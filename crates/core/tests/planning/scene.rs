@@ -315,6 +315,7 @@ impl Scene {
             give_up_at: self.now + TimeDelta::seconds(40),
             sends: 1,
             mails: 0,
+            unexplained: false,
             reason: calbridge_core::reason::Reason::OutlookChanged,
         };
         *self.link().intents.get_mut(side) = Some(intent.clone());

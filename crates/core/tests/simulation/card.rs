@@ -47,6 +47,7 @@ impl Card {
             give_up_at: now,
             sends: 1,
             mails: 0,
+            unexplained: false,
             reason: Reason::OutlookChanged,
         }
     }

@@ -83,6 +83,7 @@ impl Scribe {
             give_up_at: self.world.now,
             sends: 1,
             mails: 0,
+            unexplained: false,
             reason: Reason::OutlookChanged,
         };
         self.world.apply(&mut self.dice, 0, &intent);
