@@ -29,10 +29,6 @@ use crate::screen::{Screen, Tone, second};
 use crate::stage::{Setup, Stage};
 use crate::story::Told;
 
-/// Shows meetings crossing between Outlook and Salesforce, over the real protocols, on this machine alone.
-///
-/// Starts a local sandbox of both clouds and calbridge between them, lets people act on both sides, loads a calendar file,
-/// and says at the end what it took. Takes about half a minute.
 /// How noisily the clouds notify. Faults have their tests; a demonstration shows none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Noise {
@@ -51,6 +47,10 @@ impl From<Noise> for Profile {
     }
 }
 
+/// Shows meetings crossing between Outlook and Salesforce, over the real protocols, on this machine alone.
+///
+/// Starts a local sandbox of both clouds and calbridge between them, lets people act on both sides, loads a calendar file,
+/// and says at the end what it took. Takes about half a minute.
 #[derive(Debug, Parser)]
 #[command(
     name = "demo",

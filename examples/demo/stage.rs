@@ -15,7 +15,7 @@ use calbridge_core::plan::Outcome;
 use calbridge_sandbox::history::{Cloud, Effect, EffectKind};
 use calbridge_sandbox::person::Person;
 use calbridge_sandbox::{Options, Profile, Sandbox};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -25,6 +25,8 @@ use crate::screen::{Screen, short};
 
 /// How often a condition that no event announces is looked at, in real time.
 const LOOK: Duration = Duration::from_millis(25);
+/// How far away what is due next must be for a story to go on: well above all timers of a change that crosses.
+const CALM: TimeDelta = TimeDelta::seconds(15);
 /// Looks in a row at which nothing may be waiting before both sides count as at rest.
 const LOOKS_AT_REST: u32 = 10;
 /// Name of the pair of tenant and org.
@@ -149,11 +151,24 @@ impl Stage {
 
     /// Waits until nothing waits in the engine and no write is open.
     pub(crate) async fn rest(&self, screen: &Screen) -> anyhow::Result<()> {
+        self.idle_for(screen, None).await
+    }
+
+    /// Waits until no write is open and nothing is due for some seconds.
+    ///
+    /// Later comes, after a burst, one more look for versions that were named and never seen; a story need not wait for it.
+    pub(crate) async fn calm(&self, screen: &Screen) -> anyhow::Result<()> {
+        self.idle_for(screen, Some(CALM)).await
+    }
+
+    async fn idle_for(&self, screen: &Screen, span: Option<TimeDelta>) -> anyhow::Result<()> {
         let quiet = std::sync::atomic::AtomicU32::new(0);
         let order = std::sync::atomic::Ordering::Relaxed;
         self.until(screen, "nothing is under way any more", async || {
-            let status = self.store.status().await?;
-            let looks = if status.waiting == 0 && status.intents == 0 { quiet.load(order) + 1 } else { 0 };
+            let (status, due) = (self.store.status().await?, self.store.next_due().await?);
+            let far = due.zip(span).is_some_and(|(due, span)| due > self.clock.now() + span);
+            let idle = status.intents == 0 && (status.waiting == 0 || far);
+            let looks = if idle { quiet.load(order) + 1 } else { 0 };
             quiet.store(looks, order);
             Ok((looks >= LOOKS_AT_REST).then_some(()))
         })
@@ -213,7 +228,7 @@ impl Stage {
     pub(crate) async fn signals_in(&self, id: &str, since: DateTime<Utc>) -> anyhow::Result<u64> {
         let Some(traced) = self.traced(id).await? else { return Ok(0) };
         let decisions = traced.journal.iter().filter(|row| row.kind == JournalKind::Decided && row.at >= since);
-        let writing = decisions.filter(|row| row.outcome == Some(Outcome::Write));
+        let writing = decisions.filter(|row| matches!(row.outcome, Some(Outcome::Write | Outcome::Deferred)));
         Ok(writing.map(|row| u64::from(notified(row).saturating_sub(row.echoes))).sum())
     }
 

@@ -91,7 +91,7 @@ async fn meeting_from_outlook(stage: &Stage, screen: &Screen, cast: &Cast) -> an
 
 async fn burst(stage: &Stage, screen: &Screen, cast: &Cast, pair: &Pair, told: &mut Told) -> anyhow::Result<()> {
     screen.title(&format!("2  {BURST} quick edits become one write"));
-    stage.rest(screen).await?;
+    stage.calm(screen).await?;
     let (seen, first) = (stage.seen(), stage.clock.now());
     let mut last = first;
     for edit in 1..=BURST {
@@ -102,7 +102,7 @@ async fn burst(stage: &Stage, screen: &Screen, cast: &Cast, pair: &Pair, told: &
     let span = (last - first).num_milliseconds();
     screen.act(first, &format!("Ada, in Outlook, edits subject and room {BURST} times within {span} ms"));
     let crossing = stage.crossing(screen, seen, last, Cloud::Salesforce, EffectKind::Update).await?;
-    stage.rest(screen).await?;
+    stage.calm(screen).await?;
     let writes = show(stage, screen, &pair.outlook, &crossing, seen, first, "the last edit").await?;
     if writes != 1 {
         told.faults.push(format!("the burst caused {writes} writes instead of 1"));
@@ -131,7 +131,7 @@ async fn edits_on_both_sides(
     told: &mut Told,
 ) -> anyhow::Result<()> {
     screen.title("4  Two people edit different fields at the same moment: both edits survive");
-    stage.rest(screen).await?;
+    stage.calm(screen).await?;
     let (seen, at) = (stage.seen(), stage.clock.now());
     cast.ada.update_in_outlook(&pair.outlook, &json!({"location": {"displayName": "Auditorium"}}))?;
     let second = stage.clock.now();
@@ -140,7 +140,7 @@ async fn edits_on_both_sides(
     screen.act(second, "Ben, in Salesforce, changes the subject to \"Quarterly plan, final\"");
     let there = stage.crossing(screen, seen, at, Cloud::Salesforce, EffectKind::Update).await?;
     let back = stage.crossing(screen, seen, second, Cloud::Outlook, EffectKind::Update).await?;
-    stage.rest(screen).await?;
+    stage.calm(screen).await?;
     screen.outcome(there.at, &line(&pair.outlook, &there));
     screen.outcome(back.at, &line(&pair.salesforce, &back));
     let signals = stage.signals_in(&pair.outlook, at).await?;
@@ -232,6 +232,7 @@ async fn deletion(stage: &Stage, screen: &Screen, cast: &Cast, pair: &Pair) -> a
     let (seen, at) = (stage.seen(), stage.clock.now());
     cast.ben.delete_in_outlook(&pair.outlook)?;
     screen.act(at, "Ben, in Outlook, deletes \"Visit at Fabrikam\"");
+    screen.detail("calbridge waits 10 s, in case it is one of many: those a person must approve");
     let crossing = stage.crossing(screen, seen, at, Cloud::Salesforce, EffectKind::Delete).await?;
     show(stage, screen, &pair.outlook, &crossing, seen, at, "the deletion").await?;
     Ok(())
