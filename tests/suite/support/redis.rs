@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::AsyncConnectionConfig;
 use tokio::task::AbortHandle;
 
 use super::environment;
@@ -16,6 +17,9 @@ const FLUSH: &str = "CALBRIDGE_TEST_FLUSH_REDIS";
 /// How often a server that starts is asked for a sign of life, and the pause in between.
 const LOOKS: usize = 500;
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// By itself the client gives up after a second at most: too soon on a machine that other tests keep busy.
+const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 
 pub(crate) struct RedisServer {
     child: Child,
@@ -67,7 +71,10 @@ impl RedisServer {
 
     async fn try_ask<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> Result<T, ::redis::RedisError> {
         let client = ::redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWERS_WITHIN))
+            .set_response_timeout(Some(ANSWERS_WITHIN));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
         let (name, arguments) = command.split_first().expect("a command has a name");
         ::redis::cmd(name).arg(arguments).query_async(&mut connection).await
     }
