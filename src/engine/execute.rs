@@ -19,7 +19,7 @@ use calbridge_core::policy::Rules;
 use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::{BothSides, Side};
-use calbridge_core::written::WriteResult;
+use calbridge_core::written::{TOO_LATE, WriteResult};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
@@ -28,9 +28,7 @@ use crate::engine::work::Work;
 use crate::engine::{facts, journal};
 use crate::mistakes::{Mistake, is_made};
 use crate::points::{Point, pass};
-use crate::ports::{
-    Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError, TOO_LATE,
-};
+use crate::ports::{Calendar, Claim, Clock, Commit, DeadLetter, EnrolmentRow, Fence, Joined, Store, StoreError};
 use crate::telemetry::events::{self, RunEnded};
 
 /// Rounds of look-ups after which a plan must stand; each round asks for something new, so more would be a defect.

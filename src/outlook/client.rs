@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use calbridge_core::written::TOO_LATE;
 use chrono::{DateTime, Utc};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use super::auth::{Bearer, GRAPH_SCOPE, TokenSource};
 use super::error::{self, CallFailure, GraphFault, remote};
 use crate::http;
-use crate::ports::{Clock, RemoteError, Retry, TOO_LATE};
+use crate::ports::{Clock, RemoteError, Retry};
 use crate::rate_limit::RateLimits;
 
 /// Pause after a 429 that names none; Outlook always names one.

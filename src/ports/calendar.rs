@@ -12,9 +12,6 @@ use calbridge_core::written::WriteResult;
 use serde::Serialize;
 use thiserror::Error;
 
-/// Code of a write that was not sent, because it was recorded too long ago.
-pub const TOO_LATE: &str = "CB1209";
-
 /// Why a remote call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]

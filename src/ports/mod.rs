@@ -14,7 +14,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
-pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, Retry, TOO_LATE};
+pub use calendar::{Account, Calendar, Capabilities, Finding, Page, RemoteError, Retry};
 pub use listener::{Batch, ListenError, Listener, Receipt, Reject, time_parts};
 pub use seen::{CacheError, Seen, SeenCache, SeenKey};
 pub use store::{

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use calbridge_core::observed::Why;
 use calbridge_core::side::Side;
-use calbridge_core::written::WriteResult;
+use calbridge_core::written::{TOO_LATE, WriteResult};
 use serde::Deserialize;
 
 use super::wire::LINK_FIELD;
 use crate::http::ReadError;
-use crate::ports::{RemoteError, Retry, TOO_LATE};
+use crate::ports::{RemoteError, Retry};
 
 /// Longest part of a remote message that is kept, in characters.
 const MESSAGE_LIMIT: usize = 200;

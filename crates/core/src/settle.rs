@@ -8,7 +8,7 @@ use crate::plan::Settled;
 use crate::policy::Rules;
 use crate::reason::Reason;
 use crate::side::Side;
-use crate::written::WriteResult;
+use crate::written::{TOO_LATE, WriteResult};
 
 /// Takes in what a remote answered to a write.
 ///
@@ -42,7 +42,8 @@ pub fn settle(mut link: Link, intent: &Intent, result: &WriteResult, rules: &Rul
         }
         WriteResult::NotNow(why) if only_request => {
             close(&mut link, intent);
-            link.care.failed_writes = link.care.failed_writes.saturating_add(1);
+            // What never left says nothing about the meeting, only about this machine.
+            link.care.failed_writes = link.care.failed_writes.saturating_add(u32::from(why.code != TOO_LATE));
             (Reason::WriteFailed, Some(now + pause(why, timers.retry_min)), Some(why))
         }
         WriteResult::Conflict(why) | WriteResult::Gone(why) | WriteResult::Refused(why) => {

@@ -6,6 +6,9 @@ use crate::ids::RecordId;
 use crate::observed::{Snapshot, Why};
 use crate::signal::Version;
 
+/// Code of a write that was not sent, because it was recorded too long ago.
+pub const TOO_LATE: &str = "CB1209";
+
 /// The result of sending one intent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

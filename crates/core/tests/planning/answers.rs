@@ -9,7 +9,7 @@ use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::value::Value;
-use calbridge_core::written::WriteResult;
+use calbridge_core::written::{TOO_LATE, WriteResult};
 use chrono::TimeDelta;
 
 use crate::caution::{FLOW, edited_by, held, later, mass_deletion};
@@ -122,7 +122,7 @@ fn said_in_vain(scene: &mut Scene, instruction: Instruction) -> Intent {
     scene.case.instruction = Some(instruction);
     let plan = scene.plan();
     let [step] = plan.steps.as_slice() else { panic!("{plan:?}") };
-    let refused = WriteResult::NotNow(why("CB1209"));
+    let refused = WriteResult::NotNow(why(TOO_LATE));
     let settled = settle(plan.next.clone().unwrap(), step, &refused, &scene.rules, now());
     scene.case.link = Some(settled.link);
     scene.case.instruction = None;

@@ -9,7 +9,7 @@ use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::signal::ChangeFact;
-use calbridge_core::written::WriteResult;
+use calbridge_core::written::{TOO_LATE, WriteResult};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::scene::{Scene, event, mailbox, now, record, row, snapshot, timed, version, why};
@@ -94,7 +94,7 @@ fn what_was_not_sent_is_given_back_and_makes_no_later_mail_wait() {
     let plan = scene.plan();
     let link = plan.next.unwrap();
     let settled = |result: WriteResult| settle(link.clone(), &plan.steps[0], &result, &scene.rules, now());
-    for unsent in [WriteResult::NotNow(why("CB1209")), WriteResult::Conflict(why("CB1311"))] {
+    for unsent in [WriteResult::NotNow(why(TOO_LATE)), WriteResult::Conflict(why("CB1311"))] {
         let settled = settled(unsent);
         assert_eq!((settled.unspent, settled.link.care.mailed_at), (true, None));
     }
@@ -432,7 +432,6 @@ fn writes_that_had_no_effect_are_no_rounds() {
             answer(&mut scene, &plan, |_| WriteResult::NotNow(why("CB1209")));
             assert!(scene.link().care.unexplained.is_empty());
         }
-        scene.link().care.failed_writes = 0;
     }
 }
 

@@ -7,7 +7,7 @@ use calbridge_core::reason::Reason;
 use calbridge_core::settle::settle;
 use calbridge_core::side::Side;
 use calbridge_core::value::Value;
-use calbridge_core::written::WriteResult;
+use calbridge_core::written::{TOO_LATE, WriteResult};
 use chrono::TimeDelta;
 
 use crate::scene::{Scene, event, mailbox, now, record, snapshot, version, why};
@@ -77,6 +77,18 @@ fn a_write_that_failed_twelve_times_in_a_row_waits_for_a_person_and_reads_count_
         scene.case.link = plan.next;
         scene.set_subject(side.other(), "supper");
         assert_eq!(scene.plan().outcome, Outcome::Write, "{side}");
+    }
+}
+
+#[test]
+fn a_write_that_never_left_is_planned_again_however_often() {
+    let mut scene = Scene::in_step();
+    scene.set_subject(Side::Outlook, "dinner");
+    for _ in 0..40 {
+        let plan = scene.plan();
+        assert_eq!((plan.outcome, plan.steps.len()), (Outcome::Write, 1));
+        let result = WriteResult::NotNow(why(TOO_LATE));
+        scene.case.link = Some(settle(plan.next.unwrap(), &plan.steps[0], &result, &scene.rules, now()).link);
     }
 }
 
